@@ -1,0 +1,112 @@
+# make                    build/ngx_http_myproxy_module.so for the installed
+#                         nginx (Debian: packages nginx and nginx-dev)
+# make NGX_SRC=DIR        the same for any nginx source tree, as that tree
+#                         was configured; the tree itself is left alone
+# make static             build/static/nginx: a whole nginx with the module
+#                         compiled in, from NGX_SRC, or from the source of
+#                         the installed version, which it fetches
+# make asan               build/asan/nginx: likewise, with AddressSanitizer
+#                         and UBSan
+# make check-style
+# make clean
+#
+# CC=clang, CFLAGS='-O0 -g' and BUILD=DIR (instead of build) are understood.
+
+SHELL    := /bin/bash
+BUILD    ?= build
+CFLAGS   ?= -g -O2
+WARNINGS := -Wall -Wextra -Werror -Wno-unused-parameter
+
+ifeq ($(origin CC),default)
+    CC := gcc
+endif
+
+# These are for configure alone; nginx's Makefile has its own.
+
+unexport CFLAGS
+MAKEOVERRIDES :=
+
+MODULE   := ngx_http_myproxy_module.so
+SOURCES  := config $(shell find src -name '*.[ch]' 2> /dev/null)
+FETCHED  := build/source/installed/nginx
+DEV_TREE := $(or $(NGX_SRC),/usr/share/nginx/src)
+BIN_TREE := $(or $(NGX_SRC),$(FETCHED))
+
+
+# What an nginx with the module compiled in has besides: all that tests use.
+
+BIN_FLAGS := --with-debug --with-compat --with-threads --with-file-aio \
+    --with-pcre-jit --with-stream --with-stream_ssl_module \
+    $(patsubst %,--with-http_%_module,ssl v2 realip addition sub dav slice \
+      gunzip gzip_static random_index secure_link auth_request stub_status)
+
+# NGX_DEBUG_PALLOC takes every allocation from malloc, or else the bounds and
+# the end of what lies in a pool would stay unseen; NGX_HAVE_NONALIGNED=0 has
+# nginx read integers byte by byte.  Its own code copies nothing from null
+# pointers here and there, so that check is made in the module's files alone.
+
+SANITIZE := -fsanitize=address,undefined -fno-sanitize-recover=undefined \
+    -fno-omit-frame-pointer
+
+$(BUILD)/asan/%: CFLAGS  := -g -O1 -DNGX_DEBUG_PALLOC=1 \
+    -DNGX_HAVE_NONALIGNED=0 $(SANITIZE)
+$(BUILD)/asan/%: LD_OPT  := $(SANITIZE)
+$(BUILD)/asan/%: CORE    := -fno-sanitize=nonnull-attribute
+$(BUILD)/asan/%: ADDON   := -fsanitize=nonnull-attribute
+
+
+all: $(BUILD)/$(MODULE)
+static: $(BUILD)/static/nginx
+asan: $(BUILD)/asan/nginx
+
+check-style:
+	tools/style
+
+clean:
+	rm -rf $(BUILD)
+
+# A file that changes when the compiler, its flags or nginx do.
+
+$(BUILD)/%/settings: FORCE
+	@test -f $(TREE)/src/core/nginx.h || { echo "no nginx source in $(TREE):" \
+	    "install nginx-dev, or say make NGX_SRC=DIR" >&2; exit 1; }
+	@mkdir -p $(@D)
+	@{ echo '$(CC) $(CFLAGS) $(TREE)'; $(CC) --version | head -n 1; \
+	   cat $(TREE)/src/core/nginx.h; } > $@.new
+	@cmp -s $@.new $@ && rm $@.new || mv $@.new $@
+
+$(BUILD)/module/%: TREE := $(DEV_TREE)
+$(BUILD)/static/%: TREE := $(BIN_TREE)
+$(BUILD)/asan/%:   TREE := $(BIN_TREE)
+
+$(FETCHED)/configure:
+	tools/fetch-nginx
+
+$(BUILD)/static/settings $(BUILD)/asan/settings: | $(BIN_TREE)/configure
+
+$(BUILD)/%/objs/Makefile: $(BUILD)/%/settings config Makefile \
+        tools/configure-nginx
+	@echo "configure $(TREE)"
+	@CC='$(CC)' CC_OPT='$(CFLAGS) $(CORE)' LD_OPT='$(LD_OPT)' \
+	    tools/configure-nginx $(TREE) $(BUILD)/$* \
+	    --add-$(if $(filter module,$*),dynamic-)module=$(CURDIR) \
+	    $(if $(filter module,$*),,$(BIN_FLAGS))
+	@echo '$(abspath $(@D))/addon/%.o: CFLAGS += $(WARNINGS) $(ADDON)' \
+	    >> $@
+
+# nginx's Makefile knows the headers that config lists; here all of them count.
+
+make_nginx = $(if $(filter %.h,$?),rm -f $(BUILD)/$(1)/objs/addon/*/*.o;) \
+    $(MAKE) -s -C $(BUILD)/$(1)/tree -f ../objs/Makefile $(2)
+
+$(BUILD)/$(MODULE): $(BUILD)/module/objs/Makefile $(SOURCES)
+	@+$(call make_nginx,module,modules)
+	cp $(BUILD)/module/objs/$(MODULE) $@
+
+$(BUILD)/%/nginx: $(BUILD)/%/objs/Makefile $(SOURCES)
+	@+$(call make_nginx,$*,binary)
+	cp $(BUILD)/$*/objs/nginx $@
+
+.PHONY: all static asan check-style clean FORCE
+.SECONDARY:
+.DELETE_ON_ERROR:

@@ -1,0 +1,85 @@
+
+/*
+ * Copyright (C) 2026 The ngx_http_myproxy_module authors
+ *
+ * All that differs between the versions of nginx, and the only file that
+ * looks at nginx_version.
+ */
+
+
+#ifndef _NGX_HTTP_MYPROXY_COMPAT_H_INCLUDED_
+#define _NGX_HTTP_MYPROXY_COMPAT_H_INCLUDED_
+
+
+#include <ngx_config.h>
+#include <ngx_core.h>
+#include <ngx_http.h>
+
+
+#if (nginx_version < 1022000)
+#error "ngx_http_myproxy_module needs nginx 1.22.0 or later"
+#endif
+
+
+/*
+ * 1.23.0: header lines of one name are linked
+ */
+
+#if (nginx_version >= 1023000)
+#define ngx_http_myproxy_unlink_header(h)  (h)->next = NULL
+#else
+#define ngx_http_myproxy_unlink_header(h)
+#endif
+
+
+/*
+ * 1.27.0: the rate to read a response with may contain variables
+ */
+
+#if (nginx_version >= 1027000)
+
+#define NGX_HTTP_MYPROXY_LIMIT_RATE_UNSET  NGX_CONF_UNSET_PTR
+
+#define ngx_http_myproxy_set_limit_rate_slot                                  \
+    ngx_http_set_complex_value_size_slot
+
+#define ngx_http_myproxy_merge_limit_rate(conf, prev)                         \
+    ngx_conf_merge_ptr_value(conf, prev, NULL)
+
+#else
+
+#define NGX_HTTP_MYPROXY_LIMIT_RATE_UNSET  NGX_CONF_UNSET_SIZE
+
+#define ngx_http_myproxy_set_limit_rate_slot  ngx_conf_set_size_slot
+
+#define ngx_http_myproxy_merge_limit_rate(conf, prev)                         \
+    ngx_conf_merge_size_value(conf, prev, 0)
+
+#endif
+
+
+/*
+ * 1.27.2: the parser of chunked bodies can leave the trailers to the caller
+ */
+
+#if (nginx_version >= 1027002)
+#define ngx_http_myproxy_parse_chunked(r, b, ctx)                             \
+    ngx_http_parse_chunked(r, b, ctx, 0)
+#else
+#define ngx_http_myproxy_parse_chunked(r, b, ctx)                             \
+    ngx_http_parse_chunked(r, b, ctx)
+#endif
+
+
+/*
+ * 1.29.7: an upstream{} block keeps connections without being told to
+ */
+
+#if (nginx_version >= 1029007)
+#define NGX_HTTP_UPSTREAM_REUSE_NATIVE  1
+#else
+#define NGX_HTTP_UPSTREAM_REUSE_NATIVE  0
+#endif
+
+
+#endif /* _NGX_HTTP_MYPROXY_COMPAT_H_INCLUDED_ */

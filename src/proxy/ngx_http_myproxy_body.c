@@ -1,0 +1,444 @@
+
+/*
+ * Copyright (C) 2026 The ngx_http_myproxy_module authors
+ *
+ * Two ways for a body to reach the client: through the event pipe, which
+ * buffers, and directly.  Both set u->keepalive only when they have seen the
+ * end of the response and nothing behind it.
+ */
+
+
+#include "ngx_http_myproxy_module.h"
+
+
+static ngx_int_t pipe_chunked(ngx_event_pipe_t *p, ngx_buf_t *buf);
+static ngx_buf_t *pipe_append(ngx_event_pipe_t *p, ngx_buf_t *raw,
+    u_char *pos, u_char *last);
+static ngx_int_t direct_chunked(void *data, ssize_t bytes);
+static ngx_int_t direct_append(ngx_http_request_t *r, u_char *pos,
+    u_char *last);
+static void end_of_body(ngx_http_request_t *r, ngx_uint_t excess);
+static ngx_int_t invalid_chunk(ngx_http_request_t *r);
+
+
+/*
+ * Sets how much is to be read (RFC 9112, section 6.3): u->length and
+ * pipe->length are the bytes left, or the least that is missing, or -1 for a
+ * body that ends with the connection.
+ */
+
+ngx_int_t
+ngx_http_myproxy_filter_init(void *data)
+{
+    ngx_http_request_t  *r = data;
+
+    ngx_http_upstream_t     *u;
+    ngx_http_myproxy_ctx_t  *ctx;
+
+    u = r->upstream;
+    ctx = ngx_http_get_module_ctx(r, ngx_http_myproxy_module);
+
+    ngx_log_debug4(NGX_LOG_DEBUG_HTTP, r->connection->log, 0,
+                   "myproxy filter init status:%ui head:%d chunked:%d "
+                   "length:%O",
+                   u->headers_in.status_n, ctx->head, u->headers_in.chunked,
+                   u->headers_in.content_length_n);
+
+    if (u->headers_in.status_n == NGX_HTTP_NO_CONTENT
+        || u->headers_in.status_n == NGX_HTTP_NOT_MODIFIED
+        || ctx->head)
+    {
+        u->length = 0;
+
+    } else if (u->headers_in.chunked) {
+
+        u->pipe->input_filter = pipe_chunked;
+        u->pipe->length = 3;  /* "0" LF LF */
+
+        u->input_filter = direct_chunked;
+        u->length = 1;
+
+        return NGX_OK;
+
+    } else {
+        u->length = u->headers_in.content_length_n;
+    }
+
+    u->pipe->length = u->length;
+
+    return NGX_OK;
+}
+
+
+ngx_int_t
+ngx_http_myproxy_pipe_copy(ngx_event_pipe_t *p, ngx_buf_t *buf)
+{
+    off_t                size;
+    ngx_buf_t           *b;
+    ngx_uint_t           excess;
+    ngx_http_request_t  *r;
+
+    size = buf->last - buf->pos;
+
+    if (size == 0 || p->upstream_done) {
+        return NGX_OK;
+    }
+
+    r = p->input_ctx;
+
+    if (p->length == 0) {
+        end_of_body(r, 1);
+        p->upstream_done = 1;
+
+        return NGX_OK;
+    }
+
+    excess = (p->length != -1 && size > p->length);
+
+    if (excess) {
+        size = p->length;
+    }
+
+    b = pipe_append(p, buf, buf->pos, buf->pos + size);
+    if (b == NULL) {
+        return NGX_ERROR;
+    }
+
+    buf->shadow = b;
+    b->shadow = buf;
+    b->last_shadow = 1;
+
+    if (p->length == -1) {
+        return NGX_OK;
+    }
+
+    p->length -= size;
+
+    if (p->length == 0) {
+        end_of_body(r, excess);
+        p->upstream_done = excess;
+    }
+
+    return NGX_OK;
+}
+
+
+static ngx_int_t
+pipe_chunked(ngx_event_pipe_t *p, ngx_buf_t *buf)
+{
+    size_t                   size;
+    ngx_int_t                rc;
+    ngx_buf_t               *b, **link;
+    ngx_http_request_t      *r;
+    ngx_http_myproxy_ctx_t  *ctx;
+
+    if (buf->pos == buf->last || p->upstream_done) {
+        return NGX_OK;
+    }
+
+    r = p->input_ctx;
+    ctx = ngx_http_get_module_ctx(r, ngx_http_myproxy_module);
+
+    if (p->length == 0) {
+        end_of_body(r, 1);
+        p->upstream_done = 1;
+
+        return NGX_OK;
+    }
+
+    /* the raw buf is shadowed by all that is found in it, in a ring */
+
+    b = NULL;
+    link = &buf->shadow;
+
+    for ( ;; ) {
+
+        rc = ngx_http_myproxy_parse_chunked(r, buf, &ctx->chunked);
+
+        if (rc != NGX_OK) {
+            break;
+        }
+
+        size = ngx_min((off_t) (buf->last - buf->pos), ctx->chunked.size);
+
+        b = pipe_append(p, buf, buf->pos, buf->pos + size);
+        if (b == NULL) {
+            return NGX_ERROR;
+        }
+
+        *link = b;
+        link = &b->shadow;
+
+        buf->pos += size;
+        ctx->chunked.size -= size;
+    }
+
+    switch (rc) {
+
+    case NGX_AGAIN:
+        p->length = ctx->chunked.length;
+        break;
+
+    case NGX_DONE:
+        p->length = 0;
+        end_of_body(r, buf->pos != buf->last);
+        break;
+
+    default:
+        return invalid_chunk(r);
+    }
+
+    ngx_log_debug2(NGX_LOG_DEBUG_HTTP, p->log, 0,
+                   "myproxy chunked state %ui, length %O",
+                   ctx->chunked.state, p->length);
+
+    if (b == NULL) {
+        return ngx_event_pipe_add_free_buf(p, buf);
+    }
+
+    b->shadow = buf;
+    b->last_shadow = 1;
+
+    return NGX_OK;
+}
+
+
+/* Appends to p->in a buf that stands for a part of the raw one. */
+
+static ngx_buf_t *
+pipe_append(ngx_event_pipe_t *p, ngx_buf_t *raw, u_char *pos, u_char *last)
+{
+    ngx_buf_t    *b;
+    ngx_chain_t  *cl;
+
+    cl = ngx_chain_get_free_buf(p->pool, &p->free);
+    if (cl == NULL) {
+        return NULL;
+    }
+
+    b = cl->buf;
+
+    ngx_memzero(b, sizeof(ngx_buf_t));
+
+    b->pos = pos;
+    b->last = last;
+    b->start = raw->start;
+    b->end = raw->end;
+    b->tag = p->tag;
+    b->temporary = 1;
+    b->recycled = 1;
+    b->num = raw->num;
+
+    if (p->in) {
+        *p->last_in = cl;
+
+    } else {
+        p->in = cl;
+    }
+
+    p->last_in = &cl->next;
+
+    ngx_log_debug2(NGX_LOG_DEBUG_EVENT, p->log, 0,
+                   "myproxy input buf #%d, %z", b->num, last - pos);
+
+    return b;
+}
+
+
+ngx_int_t
+ngx_http_myproxy_direct_copy(void *data, ssize_t bytes)
+{
+    ngx_http_request_t  *r = data;
+
+    u_char               *pos;
+    ngx_uint_t            excess;
+    ngx_http_upstream_t  *u;
+
+    u = r->upstream;
+
+    if (u->length == 0) {
+        end_of_body(r, 1);
+        return NGX_OK;
+    }
+
+    /* all of it is taken, also what is not passed on */
+
+    pos = u->buffer.last;
+    u->buffer.last += bytes;
+
+    excess = (u->length != -1 && bytes > u->length);
+
+    if (excess) {
+        bytes = (ssize_t) u->length;
+    }
+
+    if (direct_append(r, pos, pos + bytes) != NGX_OK) {
+        return NGX_ERROR;
+    }
+
+    if (u->length == -1) {
+        return NGX_OK;
+    }
+
+    u->length -= bytes;
+
+    if (u->length == 0) {
+        end_of_body(r, excess);
+    }
+
+    return NGX_OK;
+}
+
+
+static ngx_int_t
+direct_chunked(void *data, ssize_t bytes)
+{
+    ngx_http_request_t  *r = data;
+
+    size_t                   size;
+    ngx_int_t                rc;
+    ngx_buf_t               *buf;
+    ngx_http_upstream_t     *u;
+    ngx_http_myproxy_ctx_t  *ctx;
+
+    u = r->upstream;
+    buf = &u->buffer;
+    ctx = ngx_http_get_module_ctx(r, ngx_http_myproxy_module);
+
+    buf->pos = buf->last;
+    buf->last += bytes;
+
+    if (u->length == 0) {
+        end_of_body(r, 1);
+        return NGX_OK;
+    }
+
+    for ( ;; ) {
+
+        rc = ngx_http_myproxy_parse_chunked(r, buf, &ctx->chunked);
+
+        if (rc != NGX_OK) {
+            break;
+        }
+
+        size = ngx_min((off_t) (buf->last - buf->pos), ctx->chunked.size);
+
+        if (direct_append(r, buf->pos, buf->pos + size) != NGX_OK) {
+            return NGX_ERROR;
+        }
+
+        buf->pos += size;
+        ctx->chunked.size -= size;
+    }
+
+    switch (rc) {
+
+    case NGX_AGAIN:
+        return NGX_OK;
+
+    case NGX_DONE:
+        u->length = 0;
+        end_of_body(r, buf->pos != buf->last);
+        return NGX_OK;
+
+    default:
+        return invalid_chunk(r);
+    }
+}
+
+
+/* Appends to u->out_bufs a buf that stands for a part of u->buffer. */
+
+static ngx_int_t
+direct_append(ngx_http_request_t *r, u_char *pos, u_char *last)
+{
+    ngx_buf_t            *b;
+    ngx_chain_t          *cl, **ll;
+    ngx_http_upstream_t  *u;
+
+    u = r->upstream;
+
+    for (ll = &u->out_bufs; *ll; ll = &(*ll)->next) { /* void */ }
+
+    cl = ngx_chain_get_free_buf(r->pool, &u->free_bufs);
+    if (cl == NULL) {
+        return NGX_ERROR;
+    }
+
+    *ll = cl;
+
+    b = cl->buf;
+
+    b->flush = 1;
+    b->memory = 1;
+    b->pos = pos;
+    b->last = last;
+    b->tag = u->output.tag;
+
+    ngx_log_debug1(NGX_LOG_DEBUG_HTTP, r->connection->log, 0,
+                   "myproxy out buf %z", last - pos);
+
+    return NGX_OK;
+}
+
+
+static void
+end_of_body(ngx_http_request_t *r, ngx_uint_t excess)
+{
+    ngx_http_upstream_t  *u;
+
+    u = r->upstream;
+
+    if (excess) {
+        ngx_log_error(NGX_LOG_WARN, r->connection->log, 0,
+                      "upstream sent data after the end of the response");
+
+        u->headers_in.connection_close = 1;
+    }
+
+    ngx_http_myproxy_keep(u);
+}
+
+
+static ngx_int_t
+invalid_chunk(ngx_http_request_t *r)
+{
+    ngx_log_error(NGX_LOG_ERR, r->connection->log, 0,
+                  "upstream sent an invalid chunked body");
+
+    return NGX_ERROR;
+}
+
+
+void
+ngx_http_myproxy_abort_request(ngx_http_request_t *r)
+{
+    ngx_log_debug0(NGX_LOG_DEBUG_HTTP, r->connection->log, 0,
+                   "myproxy abort request");
+}
+
+
+/* runs before the peer is freed, which is when a connection is kept */
+
+void
+ngx_http_myproxy_finalize_request(ngx_http_request_t *r, ngx_int_t rc)
+{
+    ngx_log_debug1(NGX_LOG_DEBUG_HTTP, r->connection->log, 0,
+                   "myproxy finalize request: %i", rc);
+
+#if (NGX_HTTP_SSL)
+    {
+    ngx_connection_t     *c;
+    ngx_http_upstream_t  *u;
+
+    u = r->upstream;
+    c = u->peer.connection;
+
+    /* the keepalive module looks at the socket, not behind the decryption */
+
+    if (u->keepalive && c && c->ssl && SSL_pending(c->ssl->connection)) {
+        end_of_body(r, 1);
+    }
+    }
+#endif
+}

@@ -1,0 +1,418 @@
+
+/*
+ * Copyright (C) 2026 The ngx_http_myproxy_module authors
+ *
+ * myproxy_pass: speaks HTTP/1.1 to an origin over connections that are meant
+ * to be used again.
+ *
+ * The files stand for the stages of a request's life:
+ *
+ *     module    directives, variables, and the content handler
+ *     conf      create and merge the configuration of a location
+ *     target    what to connect to and which URI to ask for
+ *     fields    header fields that the operator has written
+ *     hops      header fields that concern one connection only
+ *     request   the request as it goes to the origin
+ *     response  status line and header of the response
+ *     body      body of the response
+ *     rewrite   Location and Refresh, and the rules for both and for cookies
+ *     cookie    Set-Cookie
+ *     ssl       TLS to the origin
+ *     cache     file cache and store
+ */
+
+
+#ifndef _NGX_HTTP_MYPROXY_MODULE_H_INCLUDED_
+#define _NGX_HTTP_MYPROXY_MODULE_H_INCLUDED_
+
+
+#include "ngx_http_myproxy_compat.h"
+
+
+/* cycle */
+
+typedef struct {
+    ngx_array_t                      caches;  /* ngx_http_file_cache_t * */
+
+#if (NGX_HTTP_SSL)
+    ngx_array_t                      ssl;
+                                         /* ngx_http_myproxy_loc_conf_t * */
+#endif
+} ngx_http_myproxy_main_conf_t;
+
+
+/*
+ * What myproxy_pass names.  With "http://example.com:8080/a":
+ */
+
+typedef struct {
+    ngx_str_t                        key;   /* http://example.com:8080 */
+    ngx_str_t                        host;  /* example.com:8080 */
+    ngx_str_t                        port;  /* 8080 */
+    ngx_str_t                        uri;   /* /a */
+} ngx_http_myproxy_target_t;
+
+
+/* a header field as myproxy_set_header gives it */
+
+typedef struct {
+    ngx_str_t                        name;
+    ngx_http_complex_value_t         value;
+} ngx_http_myproxy_field_t;
+
+
+/*
+ * A piece of a request's header: constant lines, or a line whose value is
+ * found when the request is made.
+ */
+
+typedef struct {
+    ngx_str_t                        text;   /* whole lines, or "Name: " */
+    ngx_http_complex_value_t        *value;  /* NULL if the text is all */
+    ngx_int_t                        index;  /* variable that is the value */
+    ngx_uint_t                       upgrade;  /* unsigned  upgrade:1; */
+} ngx_http_myproxy_piece_t;
+
+
+/* what is sent besides the client's own fields */
+
+
+typedef struct {
+    ngx_array_t                      pieces;  /* ngx_http_myproxy_piece_t */
+    ngx_hash_t                       drop;    /* client's that do not pass */
+    ngx_http_complex_value_t        *host;    /* NULL: the client's */
+    ngx_uint_t                       set_upgrade;
+                                            /* unsigned  set_upgrade:1; */
+} ngx_http_myproxy_fields_t;
+
+
+/* location */
+
+typedef struct {
+    ngx_http_upstream_conf_t         upstream;
+
+    ngx_str_t                        url;       /* as in myproxy_pass */
+    ngx_str_t                        location;  /* replaced by target.uri */
+    ngx_http_myproxy_target_t        target;
+    ngx_http_complex_value_t        *pass;      /* if it has variables */
+
+    ngx_http_complex_value_t        *method;
+    ngx_http_complex_value_t        *body;
+    ngx_array_t                     *set_headers;
+                                             /* ngx_http_myproxy_field_t */
+    ngx_http_myproxy_fields_t       *fields;
+    ngx_http_myproxy_fields_t       *fields_cache;
+    ngx_array_t                     *upgrade;   /* ngx_str_t */
+
+    ngx_uint_t                       http_version;
+    ngx_uint_t                       headers_hash_max_size;
+    ngx_uint_t                       headers_hash_bucket_size;
+
+    ngx_flag_t                       redirect;
+    ngx_array_t                     *redirects;
+                                              /* ngx_http_myproxy_rule_t */
+    ngx_array_t                     *cookie_domains;
+                                              /* ngx_http_myproxy_rule_t */
+    ngx_array_t                     *cookie_paths;
+                                              /* ngx_http_myproxy_rule_t */
+    ngx_array_t                     *cookie_flags;
+
+#if (NGX_HTTP_CACHE)
+    ngx_http_complex_value_t        *cache_key;
+#endif
+
+#if (NGX_HTTP_SSL)
+    ngx_uint_t                       ssl_protocols;
+    ngx_str_t                        ssl_ciphers;
+    ngx_uint_t                       ssl_verify_depth;
+    ngx_str_t                        ssl_trusted_certificate;
+    ngx_str_t                        ssl_crl;
+    ngx_array_t                     *ssl_conf_commands;
+#endif
+
+    unsigned                         ssl:1;
+
+    /* fields of the origin that nginx would write itself, but must not */
+    unsigned                         pass_server:1;
+    unsigned                         pass_date:1;
+} ngx_http_myproxy_loc_conf_t;
+
+
+/* request */
+
+typedef struct {
+    ngx_http_myproxy_target_t        target;
+    ngx_str_t                        uri;      /* what we ask the origin for */
+    ngx_str_t                        host;     /* what we send as Host */
+    ngx_str_t                        upgrade;  /* protocols to ask for */
+    ngx_array_t                     *options;  /* ngx_str_t: Connection */
+
+    off_t                            body_length;  /* -1: no body */
+
+    ngx_http_status_t                status;
+    ngx_http_chunked_t               chunked;
+    off_t                            interim;  /* bytes of 1xx responses */
+
+    ngx_chain_t                     *free;
+    ngx_chain_t                     *busy;
+
+    unsigned                         head:1;
+    unsigned                         chunked_body:1;
+    unsigned                         header_sent:1;
+    unsigned                         upgrading:1;
+} ngx_http_myproxy_ctx_t;
+
+
+/* a rule of myproxy_redirect, myproxy_cookie_domain or myproxy_cookie_path */
+
+typedef enum {
+    NGX_HTTP_MYPROXY_RULE_PREFIX,
+    NGX_HTTP_MYPROXY_RULE_DOMAIN,
+    NGX_HTTP_MYPROXY_RULE_REGEX
+} ngx_http_myproxy_rule_e;
+
+
+typedef struct {
+    ngx_http_myproxy_rule_e          type;
+    ngx_http_complex_value_t         pattern;
+#if (NGX_PCRE)
+    ngx_http_regex_t                *regex;
+#endif
+    ngx_http_complex_value_t         replacement;
+} ngx_http_myproxy_rule_t;
+
+
+/* the response comes from the cache, and so from no connection */
+#if (NGX_HTTP_CACHE)
+#define ngx_http_myproxy_cached(r)  (r)->cached
+#else
+#define ngx_http_myproxy_cached(r)  0
+#endif
+
+
+/* a location that has a target */
+#define ngx_http_myproxy_has_target(conf)                                     \
+    ((conf)->upstream.upstream || (conf)->pass)
+
+
+/*
+ * Every function below that returns ngx_int_t returns NGX_OK on success and
+ * NGX_ERROR when there is no memory, unless it says otherwise; a function
+ * for a directive returns NGX_CONF_OK, NGX_CONF_ERROR after it has logged, or
+ * a text that nginx puts behind the directive's name.
+ */
+
+
+/* module */
+
+ngx_int_t ngx_http_myproxy_handler(ngx_http_request_t *r);
+
+
+/* conf */
+
+void *ngx_http_myproxy_create_main_conf(ngx_conf_t *cf);
+void *ngx_http_myproxy_create_loc_conf(ngx_conf_t *cf);
+char *ngx_http_myproxy_merge_loc_conf(ngx_conf_t *cf, void *parent,
+    void *child);
+
+/* refuses the protocols that we do not speak, and says which module does */
+char *ngx_http_myproxy_set_http_version(ngx_conf_t *cf, ngx_command_t *cmd,
+    void *conf);
+/* myproxy_upgrade off | PROTOCOL ...; */
+char *ngx_http_myproxy_set_upgrade(ngx_conf_t *cf, ngx_command_t *cmd,
+    void *conf);
+
+
+/* target */
+
+/* myproxy_pass URL; */
+char *ngx_http_myproxy_set_pass(ngx_conf_t *cf, ngx_command_t *cmd,
+    void *conf);
+
+/*
+ * Evaluates a myproxy_pass that has variables into ctx->target and
+ * u->resolved.  NGX_ERROR also when the outcome is no URL; it is logged.
+ */
+ngx_int_t ngx_http_myproxy_eval_target(ngx_http_request_t *r,
+    ngx_http_myproxy_ctx_t *ctx, ngx_http_myproxy_loc_conf_t *mlcf);
+
+/*
+ * Sets ctx->uri to the origin form of the request target (RFC 9112, section
+ * 3.2.1), unless that was done before.
+ */
+ngx_int_t ngx_http_myproxy_make_uri(ngx_http_request_t *r,
+    ngx_http_myproxy_ctx_t *ctx, ngx_http_myproxy_loc_conf_t *mlcf);
+
+
+/* fields */
+
+/* myproxy_set_header NAME VALUE; */
+char *ngx_http_myproxy_set_header(ngx_conf_t *cf, ngx_command_t *cmd,
+    void *conf);
+
+/*
+ * Compiles what is sent besides the client's own fields, or takes over what
+ * the outer level has compiled from the same directives.  NGX_ERROR also for
+ * a hash that does not fit; it is logged.
+ */
+ngx_int_t ngx_http_myproxy_compile_fields(ngx_conf_t *cf,
+    ngx_http_myproxy_loc_conf_t *conf, ngx_http_myproxy_loc_conf_t *prev);
+
+/*
+ * Tells whether a value may be sent: it must not hold what would end the line
+ * or the header (RFC 9110, section 5.5).  One that may not is logged.
+ */
+ngx_uint_t ngx_http_myproxy_valid_value(ngx_http_request_t *r,
+    ngx_str_t *name, ngx_str_t *value);
+
+/*
+ * Evaluates the pieces into values[], one for each piece.  *size is increased
+ * by the bytes that ngx_http_myproxy_copy_fields() will write.  NGX_ERROR also
+ * for a value that may not be sent.
+ */
+ngx_int_t ngx_http_myproxy_eval_fields(ngx_http_request_t *r,
+    ngx_http_myproxy_ctx_t *ctx, ngx_http_myproxy_fields_t *fields,
+    ngx_str_t *values, size_t *size);
+
+/* Writes the lines to p and returns the end. */
+u_char *ngx_http_myproxy_copy_fields(u_char *p,
+    ngx_http_myproxy_fields_t *fields, ngx_str_t *values);
+
+
+/* hops */
+
+/*
+ * Finds the Host to send and what the client's Connection and Upgrade say.
+ * To be called when ctx->target is known, since $myproxy_host may be used.
+ * Returns NGX_OK, NGX_HTTP_BAD_REQUEST for a request that cannot be passed
+ * on, which is logged, or NGX_HTTP_INTERNAL_SERVER_ERROR.
+ */
+ngx_int_t ngx_http_myproxy_read_hops(ngx_http_request_t *r,
+    ngx_http_myproxy_ctx_t *ctx, ngx_http_myproxy_loc_conf_t *mlcf);
+
+/* Tells whether the client's Connection names this field as its own. */
+ngx_uint_t ngx_http_myproxy_is_option(ngx_http_myproxy_ctx_t *ctx,
+    ngx_table_elt_t *h);
+
+
+/* request: callbacks of ngx_http_upstream_t */
+
+ngx_int_t ngx_http_myproxy_create_request(ngx_http_request_t *r);
+ngx_int_t ngx_http_myproxy_reinit_request(ngx_http_request_t *r);
+
+
+/* response: callbacks of ngx_http_upstream_t */
+
+/*
+ * Reads a status line, then the header behind it.  NGX_AGAIN for more bytes,
+ * NGX_HTTP_UPSTREAM_INVALID_HEADER, with a reason in the log, for a response
+ * that RFC 9112 does not allow.
+ */
+ngx_int_t ngx_http_myproxy_process_status_line(ngx_http_request_t *r);
+
+/*
+ * The response is over, and followed by nothing that was read: the
+ * connection may carry another request unless either side has refused.
+ */
+#define ngx_http_myproxy_keep(u)                                              \
+    (u)->keepalive = !(u)->headers_in.connection_close
+
+
+/* body: callbacks of ngx_http_upstream_t and ngx_event_pipe_t */
+
+ngx_int_t ngx_http_myproxy_filter_init(void *data);
+ngx_int_t ngx_http_myproxy_pipe_copy(ngx_event_pipe_t *p, ngx_buf_t *buf);
+ngx_int_t ngx_http_myproxy_direct_copy(void *data, ssize_t bytes);
+void ngx_http_myproxy_abort_request(ngx_http_request_t *r);
+void ngx_http_myproxy_finalize_request(ngx_http_request_t *r, ngx_int_t rc);
+
+
+/* rewrite */
+
+/* myproxy_redirect off | default | FROM TO; */
+char *ngx_http_myproxy_set_redirect(ngx_conf_t *cf, ngx_command_t *cmd,
+    void *conf);
+/* myproxy_cookie_domain off | FROM TO; */
+char *ngx_http_myproxy_set_cookie_domain(ngx_conf_t *cf, ngx_command_t *cmd,
+    void *conf);
+/* myproxy_cookie_path off | FROM TO; */
+char *ngx_http_myproxy_set_cookie_path(ngx_conf_t *cf, ngx_command_t *cmd,
+    void *conf);
+
+/* Adds the rule that maps the URL in myproxy_pass back to the location. */
+ngx_int_t ngx_http_myproxy_default_redirect(ngx_conf_t *cf,
+    ngx_http_myproxy_loc_conf_t *conf);
+
+/*
+ * Applies the first rule that matches the value from an offset on.
+ * NGX_DECLINED if none does.
+ */
+ngx_int_t ngx_http_myproxy_apply_rules(ngx_http_request_t *r,
+    ngx_array_t *rules, ngx_str_t *value, size_t offset);
+
+/* callback of ngx_http_upstream_t; prefix: where in the value the URL is */
+ngx_int_t ngx_http_myproxy_rewrite_redirect(ngx_http_request_t *r,
+    ngx_table_elt_t *h, size_t prefix);
+
+
+/* cookie */
+
+/* myproxy_cookie_flags off | COOKIE FLAG ...; */
+char *ngx_http_myproxy_set_cookie_flags(ngx_conf_t *cf, ngx_command_t *cmd,
+    void *conf);
+/* callback of ngx_http_upstream_t */
+ngx_int_t ngx_http_myproxy_rewrite_cookie(ngx_http_request_t *r,
+    ngx_table_elt_t *h);
+
+
+/* ssl */
+
+#if (NGX_HTTP_SSL)
+
+extern ngx_conf_bitmask_t  ngx_http_myproxy_ssl_protocols[];
+extern ngx_conf_post_t     ngx_http_myproxy_ssl_conf_command_post;
+
+/* myproxy_ssl_password_file FILE; */
+char *ngx_http_myproxy_set_ssl_password_file(ngx_conf_t *cf,
+    ngx_command_t *cmd, void *conf);
+
+void ngx_http_myproxy_init_ssl_conf(ngx_http_myproxy_loc_conf_t *conf);
+
+/* Merges, and makes or shares the SSL_CTX.  NGX_ERROR after it has logged. */
+ngx_int_t ngx_http_myproxy_merge_ssl_conf(ngx_conf_t *cf,
+    ngx_http_myproxy_loc_conf_t *prev, ngx_http_myproxy_loc_conf_t *conf);
+
+/* Warns of a certificate that can never match the name it is checked for. */
+void ngx_http_myproxy_check_ssl_name(ngx_conf_t *cf,
+    ngx_http_myproxy_loc_conf_t *conf);
+
+#endif
+
+
+/* cache */
+
+/* myproxy_store on | off | PATH; */
+char *ngx_http_myproxy_set_store(ngx_conf_t *cf, ngx_command_t *cmd,
+    void *conf);
+
+#if (NGX_HTTP_CACHE)
+
+/* myproxy_cache ZONE | off; */
+char *ngx_http_myproxy_set_cache(ngx_conf_t *cf, ngx_command_t *cmd,
+    void *conf);
+
+void ngx_http_myproxy_init_cache_conf(ngx_http_myproxy_loc_conf_t *conf);
+ngx_int_t ngx_http_myproxy_merge_cache_conf(ngx_conf_t *cf,
+    ngx_http_myproxy_loc_conf_t *prev, ngx_http_myproxy_loc_conf_t *conf);
+
+/* callback of ngx_http_upstream_t */
+ngx_int_t ngx_http_myproxy_create_key(ngx_http_request_t *r);
+
+#endif
+
+
+extern ngx_module_t        ngx_http_myproxy_module;
+extern ngx_conf_bitmask_t  ngx_http_myproxy_next_upstream_masks[];
+
+
+#endif /* _NGX_HTTP_MYPROXY_MODULE_H_INCLUDED_ */

@@ -1,0 +1,601 @@
+
+/*
+ * Copyright (C) 2026 The ngx_http_myproxy_module authors
+ */
+
+
+#include "ngx_http_myproxy_module.h"
+
+
+/* what create_request has found before it writes */
+
+typedef struct {
+    ngx_http_myproxy_ctx_t          *ctx;
+    ngx_http_myproxy_loc_conf_t     *conf;
+    ngx_http_myproxy_fields_t       *fields;
+
+    ngx_str_t                        method;
+    ngx_str_t                        body;    /* myproxy_set_body */
+    ngx_str_t                       *values;
+    size_t                           size;
+} ngx_http_myproxy_plan_t;
+
+
+static ngx_int_t plan_request(ngx_http_request_t *r,
+    ngx_http_myproxy_plan_t *plan);
+static ngx_int_t plan_method(ngx_http_request_t *r,
+    ngx_http_myproxy_plan_t *plan);
+static ngx_int_t plan_body(ngx_http_request_t *r,
+    ngx_http_myproxy_plan_t *plan);
+static void plan_client_fields(ngx_http_request_t *r,
+    ngx_http_myproxy_plan_t *plan);
+static u_char *write_header(ngx_http_request_t *r, u_char *p,
+    ngx_http_myproxy_plan_t *plan);
+static u_char *write_client_fields(ngx_http_request_t *r, u_char *p,
+    ngx_http_myproxy_plan_t *plan);
+static ngx_int_t append_body(ngx_http_request_t *r, ngx_chain_t *header,
+    ngx_http_myproxy_plan_t *plan);
+
+static ngx_int_t chunked_filter(void *data, ngx_chain_t *in);
+static ngx_chain_t *framing_buf(ngx_http_request_t *r,
+    ngx_http_myproxy_ctx_t *ctx, u_char *text, size_t len);
+static ngx_chain_t *chunk_start(ngx_http_request_t *r,
+    ngx_http_myproxy_ctx_t *ctx, off_t size);
+
+
+ngx_int_t
+ngx_http_myproxy_create_request(ngx_http_request_t *r)
+{
+    ngx_buf_t                *b;
+    ngx_chain_t              *cl;
+    ngx_http_upstream_t      *u;
+    ngx_http_myproxy_plan_t   plan;
+
+    u = r->upstream;
+
+    ngx_memzero(&plan, sizeof(ngx_http_myproxy_plan_t));
+
+    if (plan_request(r, &plan) != NGX_OK) {
+        return NGX_ERROR;
+    }
+
+    b = ngx_create_temp_buf(r->pool, plan.size);
+    if (b == NULL) {
+        return NGX_ERROR;
+    }
+
+    cl = ngx_alloc_chain_link(r->pool);
+    if (cl == NULL) {
+        return NGX_ERROR;
+    }
+
+    cl->buf = b;
+    cl->next = NULL;
+
+    b->last = write_header(r, b->last, &plan);
+
+    u->uri = plan.ctx->uri;
+
+    ngx_log_debug2(NGX_LOG_DEBUG_HTTP, r->connection->log, 0,
+                   "myproxy request:%N\"%*s\"",
+                   (size_t) (b->last - b->pos), b->pos);
+
+    if (plan.body.len) {
+        b->last = ngx_cpymem(b->last, plan.body.data, plan.body.len);
+    }
+
+    if (plan.ctx->chunked_body) {
+        u->output.output_filter = chunked_filter;
+        u->output.filter_ctx = r;
+    }
+
+    return append_body(r, cl, &plan);
+}
+
+
+static ngx_int_t
+plan_request(ngx_http_request_t *r, ngx_http_myproxy_plan_t *plan)
+{
+    ngx_http_myproxy_ctx_t  *ctx;
+
+    ctx = ngx_http_get_module_ctx(r, ngx_http_myproxy_module);
+
+    plan->ctx = ctx;
+    plan->conf = ngx_http_get_module_loc_conf(r, ngx_http_myproxy_module);
+    plan->fields = plan->conf->fields;
+
+#if (NGX_HTTP_CACHE)
+    if (r->upstream->cacheable) {
+        plan->fields = plan->conf->fields_cache;
+    }
+#endif
+
+    if (plan_method(r, plan) != NGX_OK) {
+        return NGX_ERROR;
+    }
+
+    if (ngx_http_myproxy_make_uri(r, ctx, plan->conf) != NGX_OK) {
+        return NGX_ERROR;
+    }
+
+    plan->size = plan->method.len + 1 + ctx->uri.len
+                 + sizeof(" HTTP/1.1" CRLF "Host: " CRLF) - 1 + ctx->host.len
+                 + sizeof("Connection: upgrade" CRLF "Upgrade: " CRLF) - 1
+                 + ctx->upgrade.len
+                 + sizeof("Content-Length: " CRLF) - 1 + NGX_OFF_T_LEN
+                 + sizeof(CRLF) - 1;
+
+    if (plan->fields->pieces.nelts) {
+        plan->values = ngx_palloc(r->pool, plan->fields->pieces.nelts
+                                           * sizeof(ngx_str_t));
+        if (plan->values == NULL) {
+            return NGX_ERROR;
+        }
+
+        if (ngx_http_myproxy_eval_fields(r, ctx, plan->fields, plan->values,
+                                         &plan->size)
+            != NGX_OK)
+        {
+            return NGX_ERROR;
+        }
+    }
+
+    if (plan_body(r, plan) != NGX_OK) {
+        return NGX_ERROR;
+    }
+
+    plan_client_fields(r, plan);
+
+    return NGX_OK;
+}
+
+
+static ngx_int_t
+plan_method(ngx_http_request_t *r, ngx_http_myproxy_plan_t *plan)
+{
+    u_char      *p, *last;
+    ngx_str_t   *method;
+
+    method = &plan->method;
+
+    if (r->upstream->method.len) {
+
+        /* a HEAD that became GET to fill the cache */
+
+        *method = r->upstream->method;
+
+    } else if (plan->conf->method) {
+
+        if (ngx_http_complex_value(r, plan->conf->method, method) != NGX_OK) {
+            return NGX_ERROR;
+        }
+
+        last = method->data + method->len;
+
+        for (p = method->data; p < last; p++) {
+            if (*p <= ' ' || *p >= 0x7f) {
+                break;
+            }
+        }
+
+        if (method->len == 0 || p < last) {
+            ngx_log_error(NGX_LOG_ERR, r->connection->log, 0,
+                          "invalid method \"%V\" from \"myproxy_method %V\"",
+                          method, &plan->conf->method->value);
+            return NGX_ERROR;
+        }
+
+    } else {
+        *method = r->method_name;
+    }
+
+    plan->ctx->head = method->len == 4
+                      && ngx_strncasecmp(method->data, (u_char *) "HEAD", 4)
+                         == 0;
+
+    return NGX_OK;
+}
+
+
+/*
+ * The framing follows from what is sent, not from what the client has
+ * announced: a subrequest has its parent's header but not its body.
+ */
+
+static ngx_int_t
+plan_body(ngx_http_request_t *r, ngx_http_myproxy_plan_t *plan)
+{
+    off_t                    size;
+    ngx_chain_t             *cl;
+    ngx_http_myproxy_ctx_t  *ctx;
+
+    ctx = plan->ctx;
+    ctx->body_length = -1;
+
+    if (plan->conf->body) {
+
+        if (ngx_http_complex_value(r, plan->conf->body, &plan->body)
+            != NGX_OK)
+        {
+            return NGX_ERROR;
+        }
+
+        ctx->body_length = plan->body.len;
+        plan->size += plan->body.len;
+
+        return NGX_OK;
+    }
+
+    if (!plan->conf->upstream.pass_request_body) {
+        return NGX_OK;
+    }
+
+    if (r->request_body_no_buffering) {
+
+        if (r->headers_in.chunked && r->reading_body) {
+            ctx->chunked_body = 1;
+
+        } else {
+            ctx->body_length = r->headers_in.content_length_n;
+        }
+
+        return NGX_OK;
+    }
+
+    size = 0;
+
+    for (cl = r->upstream->request_bufs; cl; cl = cl->next) {
+        size += ngx_buf_size(cl->buf);
+    }
+
+    if (size || r->headers_in.content_length_n == 0) {
+        ctx->body_length = size;
+    }
+
+    return NGX_OK;
+}
+
+
+/* an upper bound: some of the fields will be left out */
+
+static void
+plan_client_fields(ngx_http_request_t *r, ngx_http_myproxy_plan_t *plan)
+{
+    ngx_uint_t        i;
+    ngx_list_part_t  *part;
+    ngx_table_elt_t  *h;
+
+    if (!plan->conf->upstream.pass_request_headers) {
+        return;
+    }
+
+    for (part = &r->headers_in.headers.part; part; part = part->next) {
+
+        h = part->elts;
+
+        for (i = 0; i < part->nelts; i++) {
+            plan->size += h[i].key.len + sizeof(": ") - 1
+                          + h[i].value.len + sizeof(CRLF) - 1;
+        }
+    }
+}
+
+
+static u_char *
+write_header(ngx_http_request_t *r, u_char *p, ngx_http_myproxy_plan_t *plan)
+{
+    ngx_http_myproxy_ctx_t  *ctx;
+
+    ctx = plan->ctx;
+
+    p = ngx_cpymem(p, plan->method.data, plan->method.len);
+    *p++ = ' ';
+
+    p = ngx_cpymem(p, ctx->uri.data, ctx->uri.len);
+
+    if (plan->conf->http_version == NGX_HTTP_VERSION_11) {
+        p = ngx_cpymem(p, " HTTP/1.1" CRLF "Host: ",
+                       sizeof(" HTTP/1.1" CRLF "Host: ") - 1);
+
+    } else {
+        p = ngx_cpymem(p, " HTTP/1.0" CRLF "Host: ",
+                       sizeof(" HTTP/1.0" CRLF "Host: ") - 1);
+    }
+
+    p = ngx_cpymem(p, ctx->host.data, ctx->host.len);
+    *p++ = CR; *p++ = LF;
+
+    p = ngx_http_myproxy_copy_fields(p, plan->fields, plan->values);
+
+    if (ctx->upgrade.len) {
+        p = ngx_cpymem(p, "Connection: upgrade" CRLF "Upgrade: ",
+                       sizeof("Connection: upgrade" CRLF "Upgrade: ") - 1);
+        p = ngx_cpymem(p, ctx->upgrade.data, ctx->upgrade.len);
+        *p++ = CR; *p++ = LF;
+    }
+
+    if (ctx->chunked_body) {
+        p = ngx_cpymem(p, "Transfer-Encoding: chunked" CRLF,
+                       sizeof("Transfer-Encoding: chunked" CRLF) - 1);
+
+    } else if (ctx->body_length >= 0) {
+        p = ngx_sprintf(p, "Content-Length: %O" CRLF, ctx->body_length);
+    }
+
+    if (plan->conf->upstream.pass_request_headers) {
+        p = write_client_fields(r, p, plan);
+    }
+
+    *p++ = CR; *p++ = LF;
+
+    return p;
+}
+
+
+static u_char *
+write_client_fields(ngx_http_request_t *r, u_char *p,
+    ngx_http_myproxy_plan_t *plan)
+{
+    ngx_uint_t        i;
+    ngx_list_part_t  *part;
+    ngx_table_elt_t  *h;
+
+    for (part = &r->headers_in.headers.part; part; part = part->next) {
+
+        h = part->elts;
+
+        for (i = 0; i < part->nelts; i++) {
+
+            if (ngx_hash_find(&plan->fields->drop, h[i].hash,
+                              h[i].lowcase_key, h[i].key.len))
+            {
+                continue;
+            }
+
+            if (plan->ctx->options
+                && ngx_http_myproxy_is_option(plan->ctx, &h[i]))
+            {
+                continue;
+            }
+
+            p = ngx_cpymem(p, h[i].key.data, h[i].key.len);
+            *p++ = ':'; *p++ = ' ';
+
+            p = ngx_cpymem(p, h[i].value.data, h[i].value.len);
+            *p++ = CR; *p++ = LF;
+        }
+    }
+
+    return p;
+}
+
+
+/*
+ * A buffered body is appended with bufs of its own, since they are rewound
+ * for another attempt; the bufs of r->request_body may serve a subrequest.
+ * An unbuffered one is appended by nginx as it arrives.
+ */
+
+static ngx_int_t
+append_body(ngx_http_request_t *r, ngx_chain_t *header,
+    ngx_http_myproxy_plan_t *plan)
+{
+    ngx_buf_t    *b;
+    ngx_chain_t  *cl, *body, **ll;
+
+    body = r->upstream->request_bufs;
+    r->upstream->request_bufs = header;
+
+    if (plan->conf->body || !plan->conf->upstream.pass_request_body
+        || r->request_body_no_buffering)
+    {
+        body = NULL;
+    }
+
+    b = header->buf;
+
+    for (ll = &header->next; body; body = body->next) {
+
+        cl = ngx_alloc_chain_link(r->pool);
+        if (cl == NULL) {
+            return NGX_ERROR;
+        }
+
+        b = ngx_alloc_buf(r->pool);
+        if (b == NULL) {
+            return NGX_ERROR;
+        }
+
+        *b = *body->buf;
+
+        cl->buf = b;
+        *ll = cl;
+        ll = &cl->next;
+    }
+
+    *ll = NULL;
+    b->flush = 1;
+
+    return NGX_OK;
+}
+
+
+ngx_int_t
+ngx_http_myproxy_reinit_request(ngx_http_request_t *r)
+{
+    ngx_http_upstream_t     *u;
+    ngx_http_myproxy_ctx_t  *ctx;
+
+    u = r->upstream;
+    ctx = ngx_http_get_module_ctx(r, ngx_http_myproxy_module);
+
+    ngx_memzero(&ctx->status, sizeof(ngx_http_status_t));
+    ngx_memzero(&ctx->chunked, sizeof(ngx_http_chunked_t));
+    ctx->interim = 0;
+    ctx->header_sent = 0;
+
+    u->process_header = ngx_http_myproxy_process_status_line;
+    u->pipe->input_filter = ngx_http_myproxy_pipe_copy;
+    u->input_filter = ngx_http_myproxy_direct_copy;
+    r->state = 0;
+
+    return NGX_OK;
+}
+
+
+/*
+ * Sends what follows the header as chunks (RFC 9112, section 7.1).  All that
+ * one call brings becomes one chunk.
+ */
+
+static ngx_int_t
+chunked_filter(void *data, ngx_chain_t *in)
+{
+    ngx_http_request_t  *r = data;
+
+    off_t                    size;
+    ngx_int_t                rc;
+    ngx_uint_t               last;
+    ngx_chain_t             *out, *cl, *tl, **ll, **first;
+    ngx_http_myproxy_ctx_t  *ctx;
+
+    ctx = ngx_http_get_module_ctx(r, ngx_http_myproxy_module);
+
+    out = NULL;
+    ll = &out;
+    first = NULL;
+    size = 0;
+    last = 0;
+
+    for ( /* void */ ; in; in = in->next) {
+
+        if (in->buf->last_buf) {
+            in->buf->last_buf = 0;
+            last = 1;
+        }
+
+        if (!ngx_buf_in_memory(in->buf) && !in->buf->in_file
+            && !in->buf->flush && !in->buf->sync)
+        {
+            continue;
+        }
+
+        tl = ngx_alloc_chain_link(r->pool);
+        if (tl == NULL) {
+            return NGX_ERROR;
+        }
+
+        tl->buf = in->buf;
+        tl->next = NULL;
+
+        if (!ctx->header_sent) {
+            ctx->header_sent = 1;
+
+        } else {
+            if (first == NULL) {
+                first = ll;
+            }
+
+            size += ngx_buf_size(in->buf);
+        }
+
+        *ll = tl;
+        ll = &tl->next;
+    }
+
+    if (size) {
+        cl = chunk_start(r, ctx, size);
+        if (cl == NULL) {
+            return NGX_ERROR;
+        }
+
+        cl->next = *first;
+        *first = cl;
+
+        cl = framing_buf(r, ctx, (u_char *) CRLF, sizeof(CRLF) - 1);
+        if (cl == NULL) {
+            return NGX_ERROR;
+        }
+
+        *ll = cl;
+        ll = &cl->next;
+    }
+
+    if (last) {
+        cl = framing_buf(r, ctx, (u_char *) "0" CRLF CRLF,
+                         sizeof("0" CRLF CRLF) - 1);
+        if (cl == NULL) {
+            return NGX_ERROR;
+        }
+
+        cl->buf->last_buf = 1;
+        *ll = cl;
+    }
+
+    rc = ngx_chain_writer(&r->upstream->writer, out);
+
+    ngx_chain_update_chains(r->pool, &ctx->free, &ctx->busy, &out,
+                            (ngx_buf_tag_t) &chunked_filter);
+
+    return rc;
+}
+
+
+/* a buf for constant text */
+
+static ngx_chain_t *
+framing_buf(ngx_http_request_t *r, ngx_http_myproxy_ctx_t *ctx, u_char *text,
+    size_t len)
+{
+    ngx_buf_t    *b;
+    ngx_chain_t  *cl;
+
+    cl = ngx_chain_get_free_buf(r->pool, &ctx->free);
+    if (cl == NULL) {
+        return NULL;
+    }
+
+    b = cl->buf;
+
+    b->tag = (ngx_buf_tag_t) &chunked_filter;
+    b->temporary = 0;
+    b->memory = 1;
+    b->last_buf = 0;
+    b->pos = text;
+    b->last = text + len;
+
+    return cl;
+}
+
+
+/* a buf for a chunk's size; its memory stays with it when it is used again */
+
+static ngx_chain_t *
+chunk_start(ngx_http_request_t *r, ngx_http_myproxy_ctx_t *ctx, off_t size)
+{
+    ngx_buf_t    *b;
+    ngx_chain_t  *cl;
+
+    cl = framing_buf(r, ctx, NULL, 0);
+    if (cl == NULL) {
+        return NULL;
+    }
+
+    b = cl->buf;
+
+    if (b->start == NULL) {
+        b->start = ngx_palloc(r->pool, sizeof("ffffffffffffffff" CRLF) - 1);
+        if (b->start == NULL) {
+            return NULL;
+        }
+
+        b->end = b->start + sizeof("ffffffffffffffff" CRLF) - 1;
+    }
+
+    b->memory = 0;
+    b->temporary = 1;
+    b->pos = b->start;
+    b->last = ngx_sprintf(b->start, "%xO" CRLF, size);
+
+    return cl;
+}

@@ -1,0 +1,496 @@
+
+/*
+ * Copyright (C) 2026 The ngx_http_myproxy_module authors
+ */
+
+
+#include "ngx_http_myproxy_module.h"
+
+
+/* of 1xx responses before the final one, for each attempt */
+#define NGX_HTTP_MYPROXY_MAX_INTERIM  65536
+
+
+static ngx_int_t process_header(ngx_http_request_t *r);
+static ngx_int_t process_field(ngx_http_request_t *r,
+    ngx_http_myproxy_ctx_t *ctx);
+static ngx_int_t check_name(ngx_http_request_t *r);
+static ngx_int_t check_framing(ngx_http_request_t *r, ngx_table_elt_t *h);
+static ngx_int_t skip_interim(ngx_http_request_t *r,
+    ngx_http_myproxy_ctx_t *ctx);
+static ngx_int_t process_header_done(ngx_http_request_t *r,
+    ngx_http_myproxy_ctx_t *ctx);
+static ngx_int_t add_placeholder(ngx_http_request_t *r, const char *name,
+    const char *lowcase);
+
+static ngx_int_t invalid(ngx_http_request_t *r, const char *reason);
+
+
+ngx_int_t
+ngx_http_myproxy_process_status_line(ngx_http_request_t *r)
+{
+    size_t                   len;
+    ngx_int_t                rc;
+    ngx_http_status_t       *status;
+    ngx_http_upstream_t     *u;
+    ngx_http_myproxy_ctx_t  *ctx;
+
+    u = r->upstream;
+    ctx = ngx_http_get_module_ctx(r, ngx_http_myproxy_module);
+    status = &ctx->status;
+
+#if (NGX_HTTP_SSL)
+
+    /* plain text before the handshake is not the origin's (CVE-2026-1642) */
+
+    if (u->ssl && !ngx_http_myproxy_cached(r)
+        && u->peer.connection && u->peer.connection->ssl == NULL)
+    {
+        return invalid(r, "data before the SSL handshake");
+    }
+
+#endif
+
+    rc = ngx_http_parse_status_line(r, &u->buffer, status);
+
+    if (rc == NGX_AGAIN) {
+        return rc;
+    }
+
+    if (rc != NGX_OK) {
+        return invalid(r, "no HTTP/1.x status line");
+    }
+
+    if (status->http_version < NGX_HTTP_VERSION_10
+        || status->http_version >= NGX_HTTP_VERSION_20)
+    {
+        return invalid(r, "a status line of another version than HTTP/1.x");
+    }
+
+    if (status->code < 100 || status->code > 999) {
+        return invalid(r, "an invalid status code");
+    }
+
+    u->process_header = process_header;
+
+    if (status->code < 200 && status->code != NGX_HTTP_SWITCHING_PROTOCOLS) {
+        return process_header(r);
+    }
+
+    if (u->state && u->state->status == 0) {
+        u->state->status = status->code;
+    }
+
+    u->headers_in.status_n = status->code;
+
+    len = status->end - status->start;
+
+    u->headers_in.status_line.len = len;
+    u->headers_in.status_line.data = ngx_pnalloc(r->pool, len);
+    if (u->headers_in.status_line.data == NULL) {
+        return NGX_ERROR;
+    }
+
+    ngx_memcpy(u->headers_in.status_line.data, status->start, len);
+
+    ngx_log_debug2(NGX_LOG_DEBUG_HTTP, r->connection->log, 0,
+                   "myproxy status %ui \"%V\"",
+                   u->headers_in.status_n, &u->headers_in.status_line);
+
+    /* HTTP/1.0 has no reuse that could be relied on */
+
+    if (status->http_version < NGX_HTTP_VERSION_11) {
+        u->headers_in.connection_close = 1;
+    }
+
+    return process_header(r);
+}
+
+
+static ngx_int_t
+process_header(ngx_http_request_t *r)
+{
+    ngx_int_t                rc;
+    ngx_http_myproxy_ctx_t  *ctx;
+
+    ctx = ngx_http_get_module_ctx(r, ngx_http_myproxy_module);
+
+    for ( ;; ) {
+
+        rc = ngx_http_parse_header_line(r, &r->upstream->buffer, 1);
+
+        switch (rc) {
+
+        case NGX_OK:
+            rc = process_field(r, ctx);
+
+            if (rc != NGX_OK) {
+                return rc;
+            }
+
+            continue;
+
+        case NGX_HTTP_PARSE_HEADER_DONE:
+
+            if (ctx->status.code < 200
+                && ctx->status.code != NGX_HTTP_SWITCHING_PROTOCOLS)
+            {
+                return skip_interim(r, ctx);
+            }
+
+            return process_header_done(r, ctx);
+
+        case NGX_AGAIN:
+            return NGX_AGAIN;
+
+        default:
+            ngx_log_error(NGX_LOG_ERR, r->connection->log, 0,
+                          "upstream sent invalid header: \"%*s\\x%02xd...\"",
+                          (size_t) (r->header_end - r->header_name_start),
+                          r->header_name_start, *r->header_end);
+
+            return NGX_HTTP_UPSTREAM_INVALID_HEADER;
+        }
+    }
+}
+
+
+static ngx_int_t
+process_field(ngx_http_request_t *r, ngx_http_myproxy_ctx_t *ctx)
+{
+    u_char                         *p;
+    size_t                          key, value;
+    ngx_int_t                       rc;
+    ngx_table_elt_t                *h;
+    ngx_http_upstream_t            *u;
+    ngx_http_upstream_header_t     *hh;
+    ngx_http_upstream_main_conf_t  *umcf;
+
+    if (check_name(r) != NGX_OK) {
+        return NGX_HTTP_UPSTREAM_INVALID_HEADER;
+    }
+
+    if (ctx->status.code < 200
+        && ctx->status.code != NGX_HTTP_SWITCHING_PROTOCOLS)
+    {
+        return NGX_OK;
+    }
+
+    u = r->upstream;
+
+    h = ngx_list_push(&u->headers_in.headers);
+    if (h == NULL) {
+        return NGX_ERROR;
+    }
+
+    key = r->header_name_end - r->header_name_start;
+    value = r->header_end - r->header_start;
+
+    /* "Name\0value\0name" */
+
+    p = ngx_pnalloc(r->pool, key + 1 + value + 1 + key);
+    if (p == NULL) {
+        h->hash = 0;
+        return NGX_ERROR;
+    }
+
+    h->hash = r->header_hash;
+    ngx_http_myproxy_unlink_header(h);
+
+    h->key.data = p;
+    h->key.len = key;
+    p = ngx_cpymem(p, r->header_name_start, key);
+    *p++ = '\0';
+
+    h->value.data = p;
+    h->value.len = value;
+    p = ngx_cpymem(p, r->header_start, value);
+    *p++ = '\0';
+
+    h->lowcase_key = p;
+
+    if (key == r->lowcase_index) {
+        ngx_memcpy(p, r->lowcase_header, key);
+
+    } else {
+        ngx_strlow(p, h->key.data, key);
+    }
+
+    ngx_log_debug2(NGX_LOG_DEBUG_HTTP, r->connection->log, 0,
+                   "myproxy header: \"%V: %V\"", &h->key, &h->value);
+
+    umcf = ngx_http_get_module_main_conf(r, ngx_http_upstream_module);
+
+    hh = ngx_hash_find(&umcf->headers_in_hash, h->hash, h->lowcase_key,
+                       h->key.len);
+    if (hh == NULL) {
+        return NGX_OK;
+    }
+
+    rc = check_framing(r, h);
+    if (rc != NGX_OK) {
+        return rc;
+    }
+
+    return hh->handler(r, h, hh->offset);
+}
+
+
+/*
+ * nginx's parser lets pass a line without a colon and names that are no
+ * tokens (RFC 9110, section 5.6.2).
+ */
+
+static ngx_int_t
+check_name(ngx_http_request_t *r)
+{
+    u_char  *p, ch;
+
+    if (*r->header_name_end != ':') {
+        return invalid(r, "a header line without a colon");
+    }
+
+    if (!r->invalid_header) {
+        return NGX_OK;
+    }
+
+    for (p = r->header_name_start; p < r->header_name_end; p++) {
+
+        ch = *p;
+
+        if (ch <= ' ' || ch >= 0x7f
+            || ngx_strchr("\"(),/:;<=>?@[\\]{}", ch))
+        {
+            return invalid(r, "a header line with an invalid name");
+        }
+    }
+
+    return NGX_OK;
+}
+
+
+/*
+ * How long the response is must be beyond doubt, or what follows it on the
+ * connection belongs to nobody (RFC 9112, section 6.3).
+ */
+
+static ngx_int_t
+check_framing(ngx_http_request_t *r, ngx_table_elt_t *h)
+{
+    ngx_http_upstream_headers_in_t  *in;
+
+    in = &r->upstream->headers_in;
+
+    if (h->key.len == sizeof("Content-Length") - 1
+        && ngx_strncmp(h->lowcase_key, "content-length", h->key.len) == 0)
+    {
+        if (in->content_length) {
+            return invalid(r, "more than one Content-Length");
+        }
+
+        if (in->transfer_encoding) {
+            return invalid(r, "both Transfer-Encoding and Content-Length");
+        }
+
+        if (ngx_atoof(h->value.data, h->value.len) == NGX_ERROR) {
+            ngx_log_error(NGX_LOG_ERR, r->connection->log, 0,
+                          "upstream sent invalid Content-Length \"%V\"",
+                          &h->value);
+            return NGX_HTTP_UPSTREAM_INVALID_HEADER;
+        }
+    }
+
+    if (h->key.len == sizeof("Transfer-Encoding") - 1
+        && ngx_strncmp(h->lowcase_key, "transfer-encoding", h->key.len) == 0)
+    {
+        if (in->transfer_encoding) {
+            return invalid(r, "more than one Transfer-Encoding");
+        }
+
+        if (in->content_length) {
+            return invalid(r, "both Content-Length and Transfer-Encoding");
+        }
+
+        if (h->value.len != sizeof("chunked") - 1
+            || ngx_strncasecmp(h->value.data, (u_char *) "chunked",
+                               sizeof("chunked") - 1)
+               != 0)
+        {
+            ngx_log_error(NGX_LOG_ERR, r->connection->log, 0,
+                          "upstream sent unknown Transfer-Encoding \"%V\"",
+                          &h->value);
+            return NGX_HTTP_UPSTREAM_INVALID_HEADER;
+        }
+
+        in->transfer_encoding = h;
+    }
+
+    return NGX_OK;
+}
+
+
+/*
+ * A 1xx response is taken out of the buffer, where a cache file expects the
+ * final one to begin.
+ */
+
+static ngx_int_t
+skip_interim(ngx_http_request_t *r, ngx_http_myproxy_ctx_t *ctx)
+{
+    u_char     *start;
+    size_t      rest;
+    ngx_buf_t  *b;
+
+    b = &r->upstream->buffer;
+
+    ngx_log_debug1(NGX_LOG_DEBUG_HTTP, r->connection->log, 0,
+                   "myproxy skipped interim response %ui", ctx->status.code);
+
+    start = b->start;
+
+#if (NGX_HTTP_CACHE)
+    if (r->cache) {
+        start += r->cache->header_start;
+    }
+#endif
+
+    ctx->interim += b->pos - start;
+
+    if (ctx->interim > NGX_HTTP_MYPROXY_MAX_INTERIM) {
+        return invalid(r, "too many interim responses");
+    }
+
+    rest = b->last - b->pos;
+
+    ngx_memmove(start, b->pos, rest);
+
+    b->pos = start;
+    b->last = start + rest;
+
+    ngx_memzero(&ctx->status, sizeof(ngx_http_status_t));
+    r->state = 0;
+
+    r->upstream->process_header = ngx_http_myproxy_process_status_line;
+
+    if (rest == 0) {
+        return NGX_AGAIN;
+    }
+
+    return ngx_http_myproxy_process_status_line(r);
+}
+
+
+static ngx_int_t
+process_header_done(ngx_http_request_t *r, ngx_http_myproxy_ctx_t *ctx)
+{
+    ngx_uint_t                       status;
+    ngx_http_upstream_t             *u;
+    ngx_http_myproxy_loc_conf_t     *mlcf;
+    ngx_http_upstream_headers_in_t  *in;
+
+    ngx_log_debug0(NGX_LOG_DEBUG_HTTP, r->connection->log, 0,
+                   "myproxy header done");
+
+    u = r->upstream;
+    in = &u->headers_in;
+    status = in->status_n;
+
+    mlcf = ngx_http_get_module_loc_conf(r, ngx_http_myproxy_module);
+
+    if (mlcf->pass_server && in->server == NULL
+        && add_placeholder(r, "Server", "server") != NGX_OK)
+    {
+        return NGX_ERROR;
+    }
+
+    if (mlcf->pass_date && in->date == NULL
+        && add_placeholder(r, "Date", "date") != NGX_OK)
+    {
+        return NGX_ERROR;
+    }
+
+    /* from the cache: there is no connection that this could tell about */
+
+    if (ngx_http_myproxy_cached(r)) {
+        return NGX_OK;
+    }
+
+    if (status == NGX_HTTP_SWITCHING_PROTOCOLS) {
+
+        if (!ctx->upgrading) {
+            return invalid(r, "101 without being asked to switch protocols");
+        }
+
+        u->upgrade = 1;
+
+        return NGX_OK;
+    }
+
+    if (status != NGX_HTTP_NO_CONTENT && status != NGX_HTTP_NOT_MODIFIED
+        && !ctx->head && (in->chunked || in->content_length_n != 0))
+    {
+        return NGX_OK;
+    }
+
+    /*
+     * A response without a body ends here; its body filter may never be
+     * called, as for HEAD and X-Accel-Redirect.
+     */
+
+    if (u->buffer.pos != u->buffer.last) {
+        ngx_log_error(NGX_LOG_WARN, r->connection->log, 0,
+                      "upstream sent data after a response without body");
+        in->connection_close = 1;
+    }
+
+    if (status == NGX_HTTP_NO_CONTENT
+        && (in->chunked || in->content_length_n > 0))
+    {
+        ngx_log_error(NGX_LOG_WARN, r->connection->log, 0,
+                      "upstream announced a body for 204, which has none");
+        in->connection_close = 1;
+    }
+
+    ngx_http_myproxy_keep(u);
+
+    return NGX_OK;
+}
+
+
+/*
+ * Keeps nginx from writing its own Server or Date where the operator wants
+ * the origin's and it has sent none.
+ */
+
+static ngx_int_t
+add_placeholder(ngx_http_request_t *r, const char *name, const char *lowcase)
+{
+    size_t            len;
+    ngx_table_elt_t  *h;
+
+    h = ngx_list_push(&r->upstream->headers_in.headers);
+    if (h == NULL) {
+        return NGX_ERROR;
+    }
+
+    len = ngx_strlen(name);
+
+    h->key.data = (u_char *) name;
+    h->key.len = len;
+    ngx_str_null(&h->value);
+    h->lowcase_key = (u_char *) lowcase;
+    h->hash = ngx_hash_key(h->lowcase_key, len);
+    ngx_http_myproxy_unlink_header(h);
+
+    return NGX_OK;
+}
+
+
+static ngx_int_t
+invalid(ngx_http_request_t *r, const char *reason)
+{
+    ngx_log_error(NGX_LOG_ERR, r->connection->log, 0,
+                  "upstream sent %s", reason);
+
+    return NGX_HTTP_UPSTREAM_INVALID_HEADER;
+}

@@ -1,0 +1,599 @@
+
+/*
+ * Copyright (C) 2026 The ngx_http_myproxy_module authors
+ */
+
+
+#include "ngx_http_myproxy_compat.h"
+#include "ngx_http_upstream_reuse_module.h"
+
+
+/* how many idle connections a worker keeps where nothing else is written */
+#define NGX_HTTP_UPSTREAM_REUSE_KEEPALIVE  "32"
+
+
+/* cycle: what handlers have asked for while the configuration was read */
+
+typedef struct {
+    ngx_array_t                      asked;
+                                         /* ngx_http_upstream_srv_conf_t * */
+    ngx_uint_t                       all;  /* unsigned  all:1; */
+} ngx_http_upstream_reuse_main_conf_t;
+
+
+/* cycle: one upstream */
+
+typedef struct {
+    ngx_flag_t                       reuse;
+
+    ngx_http_upstream_init_pt        init_upstream;
+
+    /* without and with the keepalive module */
+    ngx_http_upstream_init_peer_pt   init_balancer;
+    ngx_http_upstream_init_peer_pt   init_peer;
+
+    ngx_uint_t                       added;  /* unsigned  added:1; */
+} ngx_http_upstream_reuse_srv_conf_t;
+
+
+/* request: the peer functions that we stand before */
+
+typedef struct {
+    ngx_http_upstream_t             *upstream;
+
+    void                            *data;
+
+    ngx_event_get_peer_pt            get;
+    ngx_event_free_peer_pt           free;
+    ngx_event_notify_peer_pt         notify;
+
+#if (NGX_HTTP_SSL)
+    ngx_event_set_peer_session_pt    set_session;
+    ngx_event_save_peer_session_pt   save_session;
+#endif
+} ngx_http_upstream_reuse_peer_t;
+
+
+static void *ngx_http_upstream_reuse_create_main_conf(ngx_conf_t *cf);
+static char *ngx_http_upstream_reuse_init_main_conf(ngx_conf_t *cf,
+    void *conf);
+static void *ngx_http_upstream_reuse_create_srv_conf(ngx_conf_t *cf);
+static ngx_int_t ngx_http_upstream_reuse_postconfiguration(ngx_conf_t *cf);
+
+static ngx_uint_t reuse_wanted(ngx_http_upstream_reuse_main_conf_t *rmcf,
+    ngx_http_upstream_srv_conf_t *uscf);
+static ngx_int_t reuse_create_srv_conf(ngx_conf_t *cf,
+    ngx_http_upstream_srv_conf_t *uscf);
+static ngx_int_t reuse_add_keepalive(ngx_conf_t *cf,
+    ngx_http_upstream_srv_conf_t *uscf);
+
+static ngx_int_t reuse_init_upstream(ngx_conf_t *cf,
+    ngx_http_upstream_srv_conf_t *us);
+static ngx_int_t reuse_init_peer(ngx_http_request_t *r,
+    ngx_http_upstream_srv_conf_t *us);
+
+static ngx_int_t reuse_off_init_peer(ngx_http_request_t *r,
+    ngx_http_upstream_srv_conf_t *us);
+static ngx_int_t reuse_off_get(ngx_peer_connection_t *pc, void *data);
+static void reuse_off_free(ngx_peer_connection_t *pc, void *data,
+    ngx_uint_t state);
+static void reuse_off_notify(ngx_peer_connection_t *pc, void *data,
+    ngx_uint_t type);
+#if (NGX_HTTP_SSL)
+static ngx_int_t reuse_off_set_session(ngx_peer_connection_t *pc, void *data);
+static void reuse_off_save_session(ngx_peer_connection_t *pc, void *data);
+#endif
+
+
+static ngx_command_t  ngx_http_upstream_reuse_commands[] = {
+
+    { ngx_string("reuse"),
+      NGX_HTTP_UPS_CONF|NGX_CONF_FLAG,
+      ngx_conf_set_flag_slot,
+      NGX_HTTP_SRV_CONF_OFFSET,
+      offsetof(ngx_http_upstream_reuse_srv_conf_t, reuse),
+      NULL },
+
+      ngx_null_command
+};
+
+
+static ngx_http_module_t  ngx_http_upstream_reuse_module_ctx = {
+    NULL,                                  /* preconfiguration */
+    ngx_http_upstream_reuse_postconfiguration, /* postconfiguration */
+
+    ngx_http_upstream_reuse_create_main_conf, /* create main configuration */
+    ngx_http_upstream_reuse_init_main_conf, /* init main configuration */
+
+    ngx_http_upstream_reuse_create_srv_conf, /* create server configuration */
+    NULL,                                  /* merge server configuration */
+
+    NULL,                                  /* create location configuration */
+    NULL                                   /* merge location configuration */
+};
+
+
+ngx_module_t  ngx_http_upstream_reuse_module = {
+    NGX_MODULE_V1,
+    &ngx_http_upstream_reuse_module_ctx,   /* module context */
+    ngx_http_upstream_reuse_commands,      /* module directives */
+    NGX_HTTP_MODULE,                       /* module type */
+    NULL,                                  /* init master */
+    NULL,                                  /* init module */
+    NULL,                                  /* init process */
+    NULL,                                  /* init thread */
+    NULL,                                  /* exit thread */
+    NULL,                                  /* exit process */
+    NULL,                                  /* exit master */
+    NGX_MODULE_V1_PADDING
+};
+
+
+ngx_int_t
+ngx_http_upstream_reuse_ask(ngx_conf_t *cf, ngx_http_upstream_srv_conf_t *uscf)
+{
+    ngx_http_upstream_srv_conf_t         **uscfp;
+    ngx_http_upstream_reuse_main_conf_t   *rmcf;
+
+    rmcf = ngx_http_conf_get_module_main_conf(cf,
+                                              ngx_http_upstream_reuse_module);
+
+    if (uscf == NULL) {
+        rmcf->all = 1;
+        return NGX_OK;
+    }
+
+    uscfp = ngx_array_push(&rmcf->asked);
+    if (uscfp == NULL) {
+        return NGX_ERROR;
+    }
+
+    *uscfp = uscf;
+
+    return NGX_OK;
+}
+
+
+void
+ngx_http_upstream_reuse_accept(ngx_http_request_t *r)
+{
+    /* the address serves as a mark only */
+
+    ngx_http_set_ctx(r, &ngx_http_upstream_reuse_module,
+                     ngx_http_upstream_reuse_module);
+}
+
+
+static void *
+ngx_http_upstream_reuse_create_main_conf(ngx_conf_t *cf)
+{
+    ngx_http_upstream_reuse_main_conf_t  *rmcf;
+
+    rmcf = ngx_pcalloc(cf->pool, sizeof(ngx_http_upstream_reuse_main_conf_t));
+    if (rmcf == NULL) {
+        return NULL;
+    }
+
+    if (ngx_array_init(&rmcf->asked, cf->pool, 4,
+                       sizeof(ngx_http_upstream_srv_conf_t *))
+        != NGX_OK)
+    {
+        return NULL;
+    }
+
+    return rmcf;
+}
+
+
+/*
+ * Runs before ngx_http_upstream_module initialises the upstreams, since the
+ * keepalive module hooks into that initialisation.
+ */
+
+static char *
+ngx_http_upstream_reuse_init_main_conf(ngx_conf_t *cf, void *conf)
+{
+    ngx_http_upstream_reuse_main_conf_t  *rmcf = conf;
+
+    ngx_uint_t                           i;
+    ngx_http_upstream_srv_conf_t       **uscfp;
+    ngx_http_upstream_main_conf_t       *umcf;
+    ngx_http_upstream_reuse_srv_conf_t  *rcf;
+
+    umcf = ngx_http_conf_get_module_main_conf(cf, ngx_http_upstream_module);
+
+    uscfp = umcf->upstreams.elts;
+
+    for (i = 0; i < umcf->upstreams.nelts; i++) {
+
+        if (uscfp[i]->srv_conf) {
+            rcf = ngx_http_conf_upstream_srv_conf(uscfp[i],
+                                              ngx_http_upstream_reuse_module);
+
+            if (rcf->reuse == 0) {
+                continue;
+            }
+
+            if (rcf->reuse == NGX_CONF_UNSET
+                && (NGX_HTTP_UPSTREAM_REUSE_NATIVE
+                    || !reuse_wanted(rmcf, uscfp[i])))
+            {
+                continue;
+            }
+
+        } else {
+            if (!reuse_wanted(rmcf, uscfp[i])) {
+                continue;
+            }
+
+            if (reuse_create_srv_conf(cf, uscfp[i]) != NGX_OK) {
+                return NGX_CONF_ERROR;
+            }
+        }
+
+        if (reuse_add_keepalive(cf, uscfp[i]) != NGX_OK) {
+            return NGX_CONF_ERROR;
+        }
+    }
+
+    return NGX_CONF_OK;
+}
+
+
+static ngx_uint_t
+reuse_wanted(ngx_http_upstream_reuse_main_conf_t *rmcf,
+    ngx_http_upstream_srv_conf_t *uscf)
+{
+    ngx_uint_t                      i;
+    ngx_http_upstream_srv_conf_t  **uscfp;
+
+    if (rmcf->all) {
+        return 1;
+    }
+
+    uscfp = rmcf->asked.elts;
+
+    for (i = 0; i < rmcf->asked.nelts; i++) {
+        if (uscfp[i] == uscf) {
+            return 1;
+        }
+    }
+
+    return 0;
+}
+
+
+/*
+ * An implicit upstream has no srv_conf, where the modules of an upstream{}
+ * block have their state; it gets what ngx_http_upstream() gives a block.
+ */
+
+static ngx_int_t
+reuse_create_srv_conf(ngx_conf_t *cf, ngx_http_upstream_srv_conf_t *uscf)
+{
+    void               **srv_conf;
+    ngx_uint_t           m;
+    ngx_module_t       **modules;
+    ngx_http_module_t   *module;
+
+    srv_conf = ngx_pcalloc(cf->pool, sizeof(void *) * ngx_http_max_module);
+    if (srv_conf == NULL) {
+        return NGX_ERROR;
+    }
+
+    modules = cf->cycle->modules;
+
+    for (m = 0; modules[m]; m++) {
+
+        if (modules[m]->type != NGX_HTTP_MODULE) {
+            continue;
+        }
+
+        module = modules[m]->ctx;
+
+        if (module->create_srv_conf == NULL) {
+            continue;
+        }
+
+        srv_conf[modules[m]->ctx_index] = module->create_srv_conf(cf);
+        if (srv_conf[modules[m]->ctx_index] == NULL) {
+            return NGX_ERROR;
+        }
+    }
+
+    srv_conf[ngx_http_upstream_module.ctx_index] = uscf;
+    uscf->srv_conf = srv_conf;
+
+    return NGX_OK;
+}
+
+
+/*
+ * Has the keepalive module carry out a directive that is not in the file.
+ * The module is looked for by name: nginx may be built without it.
+ */
+
+static ngx_int_t
+reuse_add_keepalive(ngx_conf_t *cf, ngx_http_upstream_srv_conf_t *uscf)
+{
+    char                                *rv;
+    ngx_str_t                           *value;
+    ngx_uint_t                           m;
+    ngx_conf_t                           save;
+    ngx_array_t                          args;
+    ngx_module_t                       **modules;
+    ngx_command_t                       *cmd;
+    ngx_http_conf_ctx_t                  ctx;
+    ngx_http_upstream_init_pt            init_upstream;
+    ngx_http_upstream_reuse_srv_conf_t  *rcf;
+
+    modules = cf->cycle->modules;
+
+    for (m = 0; modules[m]; m++) {
+        if (ngx_strcmp(modules[m]->name, "ngx_http_upstream_keepalive_module")
+            == 0)
+        {
+            break;
+        }
+    }
+
+    if (modules[m] == NULL) {
+        ngx_conf_log_error(NGX_LOG_WARN, cf, 0,
+                           "connections to upstream \"%V\" are not reused: "
+                           "this nginx is built without "
+                           "ngx_http_upstream_keepalive_module",
+                           &uscf->host);
+        return NGX_OK;
+    }
+
+    for (cmd = modules[m]->commands; cmd->name.len; cmd++) {
+        if (ngx_strcmp(cmd->name.data, "keepalive") == 0) {
+            break;
+        }
+    }
+
+    if (cmd->name.len == 0) {
+        return NGX_OK;
+    }
+
+    if (ngx_array_init(&args, cf->pool, 2, sizeof(ngx_str_t)) != NGX_OK) {
+        return NGX_ERROR;
+    }
+
+    value = ngx_array_push_n(&args, 2);
+    if (value == NULL) {
+        return NGX_ERROR;
+    }
+
+    value[0] = cmd->name;
+    ngx_str_set(&value[1], NGX_HTTP_UPSTREAM_REUSE_KEEPALIVE);
+
+    ctx = *(ngx_http_conf_ctx_t *) cf->ctx;
+    ctx.srv_conf = uscf->srv_conf;
+
+    /* our init_upstream runs within that of the keepalive module */
+
+    rcf = ngx_http_conf_upstream_srv_conf(uscf,
+                                          ngx_http_upstream_reuse_module);
+
+    init_upstream = uscf->peer.init_upstream;
+
+    rcf->init_upstream = init_upstream ? init_upstream
+                                       : ngx_http_upstream_init_round_robin;
+
+    uscf->peer.init_upstream = reuse_init_upstream;
+
+    save = *cf;
+    cf->ctx = &ctx;
+    cf->args = &args;
+    cf->cmd_type = NGX_HTTP_UPS_CONF;
+
+    rv = cmd->set(cf, cmd, uscf->srv_conf[modules[m]->ctx_index]);
+
+    *cf = save;
+
+    if (rv == NGX_CONF_OK) {
+        rcf->added = 1;
+        return NGX_OK;
+    }
+
+    /* "is duplicate": the operator has chosen */
+
+    uscf->peer.init_upstream = init_upstream;
+
+    return (rv == NGX_CONF_ERROR) ? NGX_ERROR : NGX_OK;
+}
+
+
+static void *
+ngx_http_upstream_reuse_create_srv_conf(ngx_conf_t *cf)
+{
+    ngx_http_upstream_reuse_srv_conf_t  *rcf;
+
+    rcf = ngx_pcalloc(cf->pool, sizeof(ngx_http_upstream_reuse_srv_conf_t));
+    if (rcf == NULL) {
+        return NULL;
+    }
+
+    rcf->reuse = NGX_CONF_UNSET;
+
+    return rcf;
+}
+
+
+static ngx_int_t
+reuse_init_upstream(ngx_conf_t *cf, ngx_http_upstream_srv_conf_t *us)
+{
+    ngx_http_upstream_reuse_srv_conf_t  *rcf;
+
+    rcf = ngx_http_conf_upstream_srv_conf(us, ngx_http_upstream_reuse_module);
+
+    if (rcf->init_upstream(cf, us) != NGX_OK) {
+        return NGX_ERROR;
+    }
+
+    rcf->init_balancer = us->peer.init;
+
+    return NGX_OK;
+}
+
+
+/* every upstream is initialised by now: what stands here is outermost */
+
+static ngx_int_t
+ngx_http_upstream_reuse_postconfiguration(ngx_conf_t *cf)
+{
+    ngx_uint_t                           i;
+    ngx_http_upstream_srv_conf_t       **uscfp;
+    ngx_http_upstream_main_conf_t       *umcf;
+    ngx_http_upstream_reuse_srv_conf_t  *rcf;
+
+    umcf = ngx_http_conf_get_module_main_conf(cf, ngx_http_upstream_module);
+
+    uscfp = umcf->upstreams.elts;
+
+    for (i = 0; i < umcf->upstreams.nelts; i++) {
+
+        if (uscfp[i]->srv_conf == NULL) {
+            continue;
+        }
+
+        rcf = ngx_http_conf_upstream_srv_conf(uscfp[i],
+                                              ngx_http_upstream_reuse_module);
+
+        rcf->init_peer = uscfp[i]->peer.init;
+
+        if (rcf->reuse == 0) {
+            uscfp[i]->peer.init = reuse_off_init_peer;
+
+        } else if (rcf->added && rcf->reuse == NGX_CONF_UNSET) {
+            uscfp[i]->peer.init = reuse_init_peer;
+        }
+    }
+
+    return NGX_OK;
+}
+
+
+/*
+ * An upstream that keeps connections only because a handler asked for it:
+ * the requests of other handlers go around the keepalive module.
+ */
+
+static ngx_int_t
+reuse_init_peer(ngx_http_request_t *r, ngx_http_upstream_srv_conf_t *us)
+{
+    ngx_http_upstream_reuse_srv_conf_t  *rcf;
+
+    rcf = ngx_http_conf_upstream_srv_conf(us, ngx_http_upstream_reuse_module);
+
+    if (ngx_http_get_module_ctx(r, ngx_http_upstream_reuse_module) == NULL) {
+        ngx_log_debug0(NGX_LOG_DEBUG_HTTP, r->connection->log, 0,
+                       "upstream reuse: not asked for");
+
+        return rcf->init_balancer(r, us);
+    }
+
+    return rcf->init_peer(r, us);
+}
+
+
+/*
+ * "reuse off": whatever pools connections in this upstream, by directive or
+ * by default, is never given one.
+ */
+
+static ngx_int_t
+reuse_off_init_peer(ngx_http_request_t *r, ngx_http_upstream_srv_conf_t *us)
+{
+    ngx_peer_connection_t               *pc;
+    ngx_http_upstream_reuse_peer_t      *rp;
+    ngx_http_upstream_reuse_srv_conf_t  *rcf;
+
+    rcf = ngx_http_conf_upstream_srv_conf(us, ngx_http_upstream_reuse_module);
+
+    rp = ngx_palloc(r->pool, sizeof(ngx_http_upstream_reuse_peer_t));
+    if (rp == NULL) {
+        return NGX_ERROR;
+    }
+
+    if (rcf->init_peer(r, us) != NGX_OK) {
+        return NGX_ERROR;
+    }
+
+    pc = &r->upstream->peer;
+
+    rp->upstream = r->upstream;
+    rp->data = pc->data;
+    rp->get = pc->get;
+    rp->free = pc->free;
+    rp->notify = pc->notify;
+
+    pc->data = rp;
+    pc->get = reuse_off_get;
+    pc->free = reuse_off_free;
+
+    if (pc->notify) {
+        pc->notify = reuse_off_notify;
+    }
+
+#if (NGX_HTTP_SSL)
+    rp->set_session = pc->set_session;
+    rp->save_session = pc->save_session;
+    pc->set_session = reuse_off_set_session;
+    pc->save_session = reuse_off_save_session;
+#endif
+
+    return NGX_OK;
+}
+
+
+static ngx_int_t
+reuse_off_get(ngx_peer_connection_t *pc, void *data)
+{
+    ngx_http_upstream_reuse_peer_t  *rp = data;
+
+    return rp->get(pc, rp->data);
+}
+
+
+static void
+reuse_off_free(ngx_peer_connection_t *pc, void *data, ngx_uint_t state)
+{
+    ngx_http_upstream_reuse_peer_t  *rp = data;
+
+    rp->upstream->keepalive = 0;
+
+    rp->free(pc, rp->data, state);
+}
+
+
+static void
+reuse_off_notify(ngx_peer_connection_t *pc, void *data, ngx_uint_t type)
+{
+    ngx_http_upstream_reuse_peer_t  *rp = data;
+
+    rp->notify(pc, rp->data, type);
+}
+
+
+#if (NGX_HTTP_SSL)
+
+static ngx_int_t
+reuse_off_set_session(ngx_peer_connection_t *pc, void *data)
+{
+    ngx_http_upstream_reuse_peer_t  *rp = data;
+
+    return rp->set_session(pc, rp->data);
+}
+
+
+static void
+reuse_off_save_session(ngx_peer_connection_t *pc, void *data)
+{
+    ngx_http_upstream_reuse_peer_t  *rp = data;
+
+    rp->save_session(pc, rp->data);
+}
+
+#endif

@@ -1,0 +1,1 @@
+"""A real nginx between scripted origins and raw clients."""

@@ -1,0 +1,379 @@
+"""Starting nginx with a configuration of which a test writes the point."""
+
+import functools
+import os
+import re
+import select
+import shutil
+import signal
+import socket
+import ssl
+import subprocess
+import tempfile
+import threading
+
+from . import settings
+from .client import Client, H2Client
+
+PLACEHOLDER = re.compile(r"%\{([a-z0-9_]+)((?:\.[a-z0-9_]+)*)\}")
+
+#: What must not be in any log unless the test expects it.
+FORBIDDEN = re.compile(
+    r"AddressSanitizer|LeakSanitizer|runtime error:|ThreadSanitizer"
+    r"|\[alert\]|\[emerg\]|exited on signal")
+
+TEMP_PATHS = ("fastcgi", "uwsgi", "scgi")
+
+
+class StartError(AssertionError):
+    """nginx did not start."""
+
+
+@functools.lru_cache()
+def version():
+    """The version of nginx under test: (1, 22, 1)."""
+    found = re.search(r"nginx/(\d+)\.(\d+)\.(\d+)", _build_info())
+    return tuple(int(part) for part in found.groups())
+
+
+def has(module):
+    """Was nginx built with that module: http_addition, http_ssi ...?"""
+    return f"--with-{module}_module" in _build_info()
+
+
+@functools.lru_cache()
+def _build_info():
+    return subprocess.run([settings.NGINX, "-V"], capture_output=True,
+                          text=True, check=True).stderr
+
+
+class Nginx:
+    """One nginx with a directory, sockets and a log of its own.
+
+    `names` are what %{name} and %{name.attribute} stand for in the
+    configuration.  Besides, %{prefix} is nginx's directory and
+    %{port.NAME} a free port of 127.0.0.1; nginx inherits the sockets of
+    all ports mentioned, so that no one else can take them.
+    """
+
+    def __init__(self, exchange, names, config):
+        self.exchange = exchange
+        self.names = names
+        self.config = config
+        self.text = None
+        self.expected = []
+        self.prefix = tempfile.mkdtemp(prefix="myproxy-")
+        self._sockets = {}
+        self._ports = {}
+        self._log = []
+        self._partial = b""
+        self._log_lock = threading.Lock()
+        self._ended = False
+        self._process = None
+        self._reader = None
+        self.clients = []
+
+    # the configuration
+
+    def _expand(self, text):
+        def value(match):
+            name, path = match.group(1), match.group(2).split(".")[1:]
+            if name == "prefix":
+                return self.prefix
+            if name == "port":
+                return str(self._reserve(path[0]))
+            thing = self.names[name]
+            for attribute in path:
+                thing = getattr(thing, attribute)
+            return str(thing)
+        text = PLACEHOLDER.sub(value, text)
+        return text.replace("myproxy_", "proxy_") if settings.STOCK else text
+
+    def _reserve(self, name):
+        if name not in self._ports:
+            sock = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            sock.bind(("127.0.0.1", 0))
+            sock.listen(511)
+            sock.setblocking(False)
+            self._sockets[name] = sock
+            self._ports[name] = sock.getsockname()[1]
+        return self._ports[name]
+
+    def _write_config(self):
+        self.text = self._expand(compose(self.prefix, **self.config))
+        path = os.path.join(self.prefix, "nginx.conf")
+        with open(path, "w", encoding="utf-8") as file:
+            file.write(self.text)
+        return path
+
+    def write(self, name, content):
+        """A file in nginx's directory; returns its path."""
+        path = os.path.join(self.prefix, name)
+        os.makedirs(os.path.dirname(path), exist_ok=True)
+        mode = "wb" if isinstance(content, bytes) else "w"
+        with open(path, mode) as file:
+            file.write(content)
+        return path
+
+    def read(self, name):
+        """What is in a file of nginx's directory.
+
+        nginx writes its access log after it has answered: wait for it.
+        """
+        with open(os.path.join(self.prefix, name), "rb") as file:
+            return file.read()
+
+    def test_config(self):
+        """What `nginx -t` says: (exit code, standard error)."""
+        command = [settings.NGINX, "-t", "-p", self.prefix,
+                   "-c", self._write_config(), "-e", "stderr"]
+        self._close_sockets()
+        done = subprocess.run(command, capture_output=True, text=True,
+                              timeout=3 * settings.PATIENCE, check=False)
+        self._log = done.stderr.splitlines()
+        return done.returncode, done.stderr
+
+    # starting and stopping
+
+    def start(self):
+        path = self._write_config()
+        numbers = [sock.fileno() for sock in self._sockets.values()]
+        command = [settings.NGINX, "-p", self.prefix, "-c", path,
+                   "-e", "stderr"]
+        if shutil.which("setpriv"):
+            # nginx goes when the tests are killed
+            command = ["setpriv", "--pdeathsig", "TERM", *command]
+        self._process = subprocess.Popen(
+            command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT, bufsize=0, pass_fds=numbers,
+            env={**os.environ,
+                 "NGINX": "".join(f"{number};" for number in numbers)})
+        os.set_blocking(self._process.stdout.fileno(), False)
+        self._close_sockets()
+        self._reader = threading.Thread(target=self._read_log, daemon=True)
+        self._reader.start()
+        if self._probe() is None:
+            self._reader.join(settings.PATIENCE)
+            self.expect_log("")
+            raise StartError("nginx did not start:\n" + self.log)
+
+    def _close_sockets(self):
+        for sock in self._sockets.values():
+            sock.close()
+        self._sockets.clear()
+
+    def _probe(self):
+        """The process id of the worker that answers; None if none does."""
+        try:
+            address = ("127.0.0.1", self._ports["probe"])
+            with socket.create_connection(
+                    address, timeout=settings.PATIENCE) as sock:
+                sock.sendall(b"GET / HTTP/1.0\r\n\r\n")
+                answer = b""
+                while True:
+                    data = sock.recv(4096)
+                    if not data:
+                        break
+                    answer += data
+            return int(answer.rpartition(b"\r\n\r\n")[2])
+        except (OSError, ValueError):
+            return None
+
+    def _read_log(self):
+        while not self._ended:
+            select.select([self._process.stdout], [], [])
+            self._drain_log()
+            self.exchange.wake()
+
+    def _drain_log(self):
+        """Take what has been written to the log up to this moment."""
+        with self._log_lock:
+            while self._process is not None and not self._ended:
+                data = self._process.stdout.read(65536)
+                if data is None:
+                    return
+                self._ended = not data
+                *lines, self._partial = (self._partial + data).split(b"\n")
+                if self._ended and self._partial:
+                    lines.append(self._partial)
+                self._log.extend(line.decode("utf-8", "backslashreplace")
+                                 for line in lines)
+
+    def send_signal(self, number):
+        self._process.send_signal(number)
+
+    def reload(self, **config):
+        """Change parts of the configuration.
+
+        When it returns, no worker with the old one accepts any more.
+        """
+        old = self.workers()
+        self.config.update(config)
+        self._write_config()
+        assert not self._sockets, "a reload cannot inherit further ports"
+        self.send_signal(signal.SIGHUP)
+        for pid in old:
+            self.wait_log(rf" {pid}#\d+: gracefully shutting down")
+
+    def stop(self):
+        """Shut down gracefully, so that connections left over show up."""
+        if self._process is None:
+            return
+        for number in (signal.SIGQUIT, signal.SIGTERM, signal.SIGKILL):
+            if self._ended:
+                break
+            self.send_signal(number)
+            try:
+                self.exchange.wait_until(lambda: self._ended)
+            except AssertionError:
+                self._log.append(f"[alert] nginx outlived {number.name}")
+        self._process.wait()
+        self._reader.join()
+        with self._log_lock:
+            self._process.stdout.close()
+            self._process = None
+
+    def close(self):
+        for client in self.clients:
+            client.close()
+        self.stop()
+        self._close_sockets()
+        shutil.rmtree(self.prefix, ignore_errors=True)
+
+    # the log
+
+    @property
+    def lines(self):
+        """All that nginx has logged before this moment."""
+        self._drain_log()
+        return list(self._log)
+
+    @property
+    def log(self):
+        return "\n".join(self.lines)
+
+    def wait_log(self, pattern, count=1, timeout=None):
+        """Wait for a line of the log; returns the lines that match."""
+        matches = re.compile(pattern).search
+
+        def found():
+            lines = [line for line in self.lines if matches(line)]
+            return lines if len(lines) >= count else None
+        return self.exchange.wait_until(
+            found, timeout, what=f"a log line with {pattern!r}")
+
+    def logged(self, pattern):
+        """The lines of the log up to now that match."""
+        return [line for line in self.lines if re.search(pattern, line)]
+
+    def expect_log(self, pattern):
+        """Lines that match are no reason to fail, whatever they say."""
+        self.expected.append(pattern)
+
+    def complaints(self):
+        """Lines of the log that no nginx should write."""
+        return [line for line in self.lines if FORBIDDEN.search(line)
+                and not any(re.search(pattern, line)
+                            for pattern in self.expected)]
+
+    # processes
+
+    def workers(self):
+        """The process ids of master's children."""
+        pid = self._process.pid
+        with open(f"/proc/{pid}/task/{pid}/children") as file:
+            return [int(child) for child in file.read().split()]
+
+    def kill_worker(self, pid, number=signal.SIGKILL):
+        assert pid in self.workers()
+        os.kill(pid, number)
+
+    # clients
+
+    def port(self, name="main"):
+        return self._ports[name]
+
+    def _open(self, port, tls, server_name):
+        sock = socket.create_connection(
+            ("127.0.0.1", self._ports[port]), timeout=settings.PATIENCE)
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        if isinstance(tls, ssl.SSLContext):
+            sock = tls.wrap_socket(sock, server_hostname=server_name)
+        return sock, f"client#{len(self.clients) + 1}"
+
+    def connect(self, port="main", tls=None, server_name="localhost"):
+        """A client with a connection of its own."""
+        sock, who = self._open(port, tls, server_name)
+        client = Client(sock, who, self.exchange)
+        self.clients.append(client)
+        return client
+
+    def connect_h2(self, port="main", tls=None, server_name="localhost"):
+        """An HTTP/2 client."""
+        sock, who = self._open(port, tls, server_name)
+        client = H2Client(sock, who, self.exchange,
+                          scheme="https" if tls else "http")
+        self.clients.append(client)
+        return client
+
+    def request(self, method, target, *lines, port="main", **more):
+        """A single request on a connection of its own."""
+        client = self.connect(port)
+        response = client.request(method, target, *lines, **more)
+        client.close()
+        return response
+
+    def get(self, target="/", *lines, **more):
+        return self.request("GET", target, *lines, **more)
+
+    def post(self, target, body, *lines, **more):
+        return self.request("POST", target, *lines, body=body, **more)
+
+
+def compose(prefix, main="", events="", http="", server="", location=None,
+            listen="", workers=1, master=True, log_level=None,
+            server_name="localhost"):
+    """The whole nginx.conf around what the test has written."""
+    load = ""
+    if settings.MODULE != "static" and not settings.STOCK:
+        load = f"load_module {settings.MODULE};"
+    user = "user root;" if os.geteuid() == 0 else ""
+    temp_paths = "\n".join(
+        f"    {name}_temp_path {prefix}/{name}_temp;" for name in TEMP_PATHS
+        if f"--without-http_{name}_module" not in _build_info())
+    if location is not None:
+        server += f"\nlocation / {{\n{location}\n}}\n"
+    main_server = f"""
+    server {{
+        listen 127.0.0.1:%{{port.main}} {listen};
+        server_name {server_name};
+        {server}
+    }}""" if server else ""
+    return f"""
+{load}
+{user}
+daemon off;
+master_process {"on" if master else "off"};
+worker_processes {workers};
+pid {prefix}/nginx.pid;
+error_log stderr {log_level or settings.LOG_LEVEL};
+worker_shutdown_timeout 3s;
+{main}
+events {{
+    worker_connections 512;
+    {events}
+}}
+http {{
+    access_log off;
+    client_body_temp_path {prefix}/client_body_temp;
+    proxy_temp_path {prefix}/proxy_temp;
+{temp_paths}
+    {http}
+    {main_server}
+    server {{
+        listen 127.0.0.1:%{{port.probe}};
+        return 200 $pid;
+    }}
+}}
+"""
