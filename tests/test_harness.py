@@ -41,7 +41,8 @@ def test_an_origin_may_reset(stage):
 
 
 def test_an_origin_that_does_not_listen_refuses(stage):
-    origin = stage.origin(listening=False)
+    origin = stage.origin(http1.response(200, "Connection: close"),
+                          listening=False)
     nginx = stage.nginx(location="myproxy_pass http://%{origin};")
     assert nginx.get().status == 502
     assert nginx.logged("Connection refused")

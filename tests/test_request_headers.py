@@ -232,7 +232,7 @@ def test_connection_cannot_strip(stage, line, spelled):
     stage.nginx(location=PASS).get(
         "/", line, f"Connection: close, {spelled(name)}, X-Gone",
         "X-Gone: 1")
-    assert sorted(origin.request.names) == ["host", name.lower()]
+    assert set(origin.request.names) == {"host", name.lower()}
     assert line in origin.request.head.decode()
 
 

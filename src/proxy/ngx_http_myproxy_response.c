@@ -20,6 +20,7 @@ static ngx_int_t skip_interim(ngx_http_request_t *r,
     ngx_http_myproxy_ctx_t *ctx);
 static ngx_int_t process_header_done(ngx_http_request_t *r,
     ngx_http_myproxy_ctx_t *ctx);
+static ngx_uint_t is_whole(ngx_http_request_t *r);
 static ngx_int_t add_placeholder(ngx_http_request_t *r, const char *name,
     const char *lowcase);
 
@@ -429,6 +430,12 @@ process_header_done(ngx_http_request_t *r, ngx_http_myproxy_ctx_t *ctx)
     if (status != NGX_HTTP_NO_CONTENT && status != NGX_HTTP_NOT_MODIFIED
         && !ctx->head && (in->chunked || in->content_length_n != 0))
     {
+        /* the body may be left unread: keep the connection if it is here */
+
+        if ((r->header_only || in->x_accel_redirect) && is_whole(r)) {
+            ngx_http_myproxy_keep(u);
+        }
+
         return NGX_OK;
     }
 
@@ -454,6 +461,44 @@ process_header_done(ngx_http_request_t *r, ngx_http_myproxy_ctx_t *ctx)
     ngx_http_myproxy_keep(u);
 
     return NGX_OK;
+}
+
+
+/* Tells whether the buffer holds the response's body and nothing else. */
+
+static ngx_uint_t
+is_whole(ngx_http_request_t *r)
+{
+    ngx_int_t             rc;
+    ngx_buf_t             b;
+    ngx_http_chunked_t    chunked;
+    ngx_http_upstream_t  *u;
+
+    u = r->upstream;
+
+    if (!u->headers_in.chunked) {
+        return u->headers_in.content_length_n
+               == (off_t) (u->buffer.last - u->buffer.pos);
+    }
+
+    b = u->buffer;
+    ngx_memzero(&chunked, sizeof(ngx_http_chunked_t));
+
+    for ( ;; ) {
+
+        rc = ngx_http_myproxy_parse_chunked(r, &b, &chunked);
+
+        if (rc != NGX_OK) {
+            return rc == NGX_DONE && b.pos == b.last;
+        }
+
+        if (chunked.size > b.last - b.pos) {
+            return 0;
+        }
+
+        b.pos += (size_t) chunked.size;
+        chunked.size = 0;
+    }
 }
 
 

@@ -143,14 +143,14 @@ parse_scheme(ngx_str_t *url, ngx_url_t *u, ngx_uint_t *ssl)
 {
     size_t  len;
 
-    if (url->len > 7
+    if (url->len >= 7
         && ngx_strncasecmp(url->data, (u_char *) "http://", 7) == 0)
     {
         *ssl = 0;
         len = 7;
         u->default_port = 80;
 
-    } else if (url->len > 8
+    } else if (url->len >= 8
                && ngx_strncasecmp(url->data, (u_char *) "https://", 8) == 0)
     {
         *ssl = 1;
