@@ -322,8 +322,6 @@ check_framing(ngx_http_request_t *r, ngx_table_elt_t *h)
                           &h->value);
             return NGX_HTTP_UPSTREAM_INVALID_HEADER;
         }
-
-        in->transfer_encoding = h;
     }
 
     return NGX_OK;

@@ -32,13 +32,18 @@ class Authority:
         self._issued = {}
         key = ec.generate_private_key(ec.SECP256R1())
         subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
-        now = datetime.datetime.utcnow()
+        now = datetime.datetime.now(datetime.timezone.utc)
         cert = (
             x509.CertificateBuilder().subject_name(subject)
             .issuer_name(subject).public_key(key.public_key())
             .serial_number(x509.random_serial_number())
             .not_valid_before(now - DAY).not_valid_after(now + 30 * DAY)
             .add_extension(x509.BasicConstraints(True, None), True)
+            .add_extension(x509.KeyUsage(
+                digital_signature=True, content_commitment=False,
+                key_encipherment=False, data_encipherment=False,
+                key_agreement=False, key_cert_sign=True, crl_sign=True,
+                encipher_only=False, decipher_only=False), True)
             .add_extension(x509.SubjectKeyIdentifier.from_public_key(
                 key.public_key()), False)
             .sign(key, hashes.SHA256()))
@@ -54,7 +59,7 @@ class Authority:
 
     def _make(self, names, expired):
         key = ec.generate_private_key(ec.SECP256R1())
-        end = datetime.datetime.utcnow() + (-DAY if expired else 30 * DAY)
+        end = datetime.datetime.now(datetime.timezone.utc) + (-DAY if expired else 30 * DAY)
         cert = (
             x509.CertificateBuilder()
             .subject_name(x509.Name(
