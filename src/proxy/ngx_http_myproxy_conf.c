@@ -11,6 +11,9 @@ static void merge_connection(ngx_http_myproxy_loc_conf_t *prev,
     ngx_http_myproxy_loc_conf_t *conf);
 static ngx_int_t merge_buffers(ngx_conf_t *cf,
     ngx_http_myproxy_loc_conf_t *prev, ngx_http_myproxy_loc_conf_t *conf);
+static ngx_int_t merge_temp_files(ngx_conf_t *cf,
+    ngx_http_myproxy_loc_conf_t *prev, ngx_http_myproxy_loc_conf_t *conf,
+    size_t size);
 static ngx_int_t merge_request(ngx_conf_t *cf,
     ngx_http_myproxy_loc_conf_t *prev, ngx_http_myproxy_loc_conf_t *conf);
 static ngx_int_t merge_response(ngx_conf_t *cf,
@@ -299,8 +302,6 @@ merge_buffers(ngx_conf_t *cf, ngx_http_myproxy_loc_conf_t *prev,
         return NGX_ERROR;
     }
 
-    /* the largest single buffer */
-
     size = ngx_max(ucf->buffer_size, ucf->bufs.size);
 
     ngx_conf_merge_size_value(ucf->busy_buffers_size_conf,
@@ -328,6 +329,21 @@ merge_buffers(ngx_conf_t *cf, ngx_http_myproxy_loc_conf_t *prev,
                            (ucf->bufs.num - 1) * ucf->bufs.size);
         return NGX_ERROR;
     }
+
+    return merge_temp_files(cf, prev, conf, size);
+}
+
+
+/* size: of the largest single buffer */
+
+static ngx_int_t
+merge_temp_files(ngx_conf_t *cf, ngx_http_myproxy_loc_conf_t *prev,
+    ngx_http_myproxy_loc_conf_t *conf, size_t size)
+{
+    ngx_http_upstream_conf_t  *ucf, *pucf;
+
+    ucf = &conf->upstream;
+    pucf = &prev->upstream;
 
     ngx_conf_merge_size_value(ucf->temp_file_write_size_conf,
                               pucf->temp_file_write_size_conf,
@@ -366,9 +382,14 @@ merge_buffers(ngx_conf_t *cf, ngx_http_myproxy_loc_conf_t *prev,
         return NGX_ERROR;
     }
 
-    return ngx_conf_merge_path_value(cf, &ucf->temp_path, pucf->temp_path,
-                                     &ngx_http_myproxy_temp_path)
-           == NGX_CONF_OK ? NGX_OK : NGX_ERROR;
+    if (ngx_conf_merge_path_value(cf, &ucf->temp_path, pucf->temp_path,
+                                  &ngx_http_myproxy_temp_path)
+        != NGX_CONF_OK)
+    {
+        return NGX_ERROR;
+    }
+
+    return NGX_OK;
 }
 
 

@@ -50,11 +50,15 @@ static ngx_int_t rewrite_flags(ngx_http_request_t *r, ngx_array_t *attrs,
     ngx_array_t *rules);
 static ngx_int_t match_cookie(ngx_http_request_t *r, ngx_str_t *name,
     ngx_http_myproxy_cookie_flags_t *rule);
-static ngx_int_t set_flag(ngx_http_request_t *r, ngx_array_t *attrs,
-    ngx_http_myproxy_flag_t *flag);
+static ngx_http_myproxy_flag_t *find_flag(ngx_str_t *name);
+static ngx_int_t set_flag(ngx_array_t *attrs, ngx_http_myproxy_flag_t *flag);
 static ngx_int_t join(ngx_http_request_t *r, ngx_array_t *attrs,
     ngx_str_t *value);
 static ngx_uint_t equal(ngx_str_t *a, ngx_str_t *b);
+static ngx_int_t compile_cookie(ngx_conf_t *cf,
+    ngx_http_myproxy_cookie_flags_t *rule, ngx_str_t *value);
+static ngx_int_t compile_flags(ngx_conf_t *cf,
+    ngx_http_myproxy_cookie_flags_t *rule, ngx_str_t *value, ngx_uint_t n);
 
 
 static ngx_str_t  cookie_attrs[] = {
@@ -297,14 +301,12 @@ rewrite_flags(ngx_http_request_t *r, ngx_array_t *attrs, ngx_array_t *rules)
             return NGX_ERROR;
         }
 
-        for (flag = cookie_flags; flag->flag.len; flag++) {
-            if (equal(&flag->flag, &value)) {
-                flags[flag->attr] = flag;
-                break;
-            }
-        }
+        flag = find_flag(&value);
 
-        if (flag->flag.len == 0 && value.len) {
+        if (flag) {
+            flags[flag->attr] = flag;
+
+        } else if (value.len) {
             ngx_log_error(NGX_LOG_WARN, r->connection->log, 0,
                           "unknown flag \"%V\" in \"myproxy_cookie_flags\" "
                           "ignored", &value);
@@ -319,7 +321,7 @@ rewrite_flags(ngx_http_request_t *r, ngx_array_t *attrs, ngx_array_t *rules)
             continue;
         }
 
-        if (set_flag(r, attrs, flags[k]) != NGX_OK) {
+        if (set_flag(attrs, flags[k]) != NGX_OK) {
             return NGX_ERROR;
         }
 
@@ -350,9 +352,23 @@ match_cookie(ngx_http_request_t *r, ngx_str_t *name,
 }
 
 
+static ngx_http_myproxy_flag_t *
+find_flag(ngx_str_t *name)
+{
+    ngx_http_myproxy_flag_t  *flag;
+
+    for (flag = cookie_flags; flag->flag.len; flag++) {
+        if (equal(&flag->flag, name)) {
+            return flag;
+        }
+    }
+
+    return NULL;
+}
+
+
 static ngx_int_t
-set_flag(ngx_http_request_t *r, ngx_array_t *attrs,
-    ngx_http_myproxy_flag_t *flag)
+set_flag(ngx_array_t *attrs, ngx_http_myproxy_flag_t *flag)
 {
     ngx_str_t                *name;
     ngx_uint_t                i, found;
@@ -458,16 +474,8 @@ ngx_http_myproxy_set_cookie_flags(ngx_conf_t *cf, ngx_command_t *cmd,
 {
     ngx_http_myproxy_loc_conf_t  *mlcf = conf;
 
-    ngx_str_t                         *value, name;
-    ngx_uint_t                         i;
-    ngx_http_myproxy_flag_t           *flag;
-    ngx_http_complex_value_t          *cv;
-    ngx_http_myproxy_cookie_flags_t   *rule;
-    ngx_http_compile_complex_value_t   ccv;
-#if (NGX_PCRE)
-    u_char                             errstr[NGX_MAX_CONF_ERRSTR];
-    ngx_regex_compile_t                rc;
-#endif
+    ngx_str_t                        *value;
+    ngx_http_myproxy_cookie_flags_t  *rule;
 
     if (mlcf->cookie_flags == NULL) {
         return "is duplicate";
@@ -509,33 +517,30 @@ ngx_http_myproxy_set_cookie_flags(ngx_conf_t *cf, ngx_command_t *cmd,
 
     ngx_memzero(rule, sizeof(ngx_http_myproxy_cookie_flags_t));
 
-    name = value[1];
-
-    if (name.len && name.data[0] == '~') {
-
-        name.data++;
-        name.len--;
-
-#if (NGX_PCRE)
-        ngx_memzero(&rc, sizeof(ngx_regex_compile_t));
-
-        rc.pattern = name;
-        rc.options = NGX_REGEX_CASELESS;
-        rc.err.len = NGX_MAX_CONF_ERRSTR;
-        rc.err.data = errstr;
-
-        rule->regex = ngx_http_regex_compile(cf, &rc);
-        if (rule->regex == NULL) {
-            return NGX_CONF_ERROR;
-        }
-#else
-        ngx_conf_log_error(NGX_LOG_EMERG, cf, 0,
-                           "the regular expression \"%V\" needs nginx to be "
-                           "built with the PCRE library", &name);
+    if (compile_cookie(cf, rule, &value[1]) != NGX_OK
+        || compile_flags(cf, rule, &value[2], cf->args->nelts - 2) != NGX_OK)
+    {
         return NGX_CONF_ERROR;
+    }
+
+    return NGX_CONF_OK;
+}
+
+
+static ngx_int_t
+compile_cookie(ngx_conf_t *cf, ngx_http_myproxy_cookie_flags_t *rule,
+    ngx_str_t *value)
+{
+    ngx_str_t                         name;
+    ngx_http_compile_complex_value_t  ccv;
+#if (NGX_PCRE)
+    u_char                            errstr[NGX_MAX_CONF_ERRSTR];
+    ngx_regex_compile_t               rc;
 #endif
 
-    } else {
+    name = *value;
+
+    if (name.len == 0 || name.data[0] != '~') {
 
         ngx_memzero(&ccv, sizeof(ngx_http_compile_complex_value_t));
 
@@ -543,23 +548,52 @@ ngx_http_myproxy_set_cookie_flags(ngx_conf_t *cf, ngx_command_t *cmd,
         ccv.value = &name;
         ccv.complex_value = &rule->name;
 
-        if (ngx_http_compile_complex_value(&ccv) != NGX_OK) {
-            return NGX_CONF_ERROR;
-        }
+        return ngx_http_compile_complex_value(&ccv);
     }
 
-    if (ngx_array_init(&rule->flags, cf->pool, cf->args->nelts - 2,
+    name.data++;
+    name.len--;
+
+#if (NGX_PCRE)
+    ngx_memzero(&rc, sizeof(ngx_regex_compile_t));
+
+    rc.pattern = name;
+    rc.options = NGX_REGEX_CASELESS;
+    rc.err.len = NGX_MAX_CONF_ERRSTR;
+    rc.err.data = errstr;
+
+    rule->regex = ngx_http_regex_compile(cf, &rc);
+
+    return rule->regex ? NGX_OK : NGX_ERROR;
+#else
+    ngx_conf_log_error(NGX_LOG_EMERG, cf, 0,
+                       "the regular expression \"%V\" needs nginx to be built "
+                       "with the PCRE library", &name);
+    return NGX_ERROR;
+#endif
+}
+
+
+static ngx_int_t
+compile_flags(ngx_conf_t *cf, ngx_http_myproxy_cookie_flags_t *rule,
+    ngx_str_t *value, ngx_uint_t n)
+{
+    ngx_uint_t                         i;
+    ngx_http_complex_value_t          *cv;
+    ngx_http_compile_complex_value_t   ccv;
+
+    if (ngx_array_init(&rule->flags, cf->pool, n,
                        sizeof(ngx_http_complex_value_t))
         != NGX_OK)
     {
-        return NGX_CONF_ERROR;
+        return NGX_ERROR;
     }
 
-    for (i = 2; i < cf->args->nelts; i++) {
+    for (i = 0; i < n; i++) {
 
         cv = ngx_array_push(&rule->flags);
         if (cv == NULL) {
-            return NGX_CONF_ERROR;
+            return NGX_ERROR;
         }
 
         ngx_memzero(&ccv, sizeof(ngx_http_compile_complex_value_t));
@@ -569,25 +603,15 @@ ngx_http_myproxy_set_cookie_flags(ngx_conf_t *cf, ngx_command_t *cmd,
         ccv.complex_value = cv;
 
         if (ngx_http_compile_complex_value(&ccv) != NGX_OK) {
-            return NGX_CONF_ERROR;
+            return NGX_ERROR;
         }
 
-        if (cv->lengths) {
-            continue;
-        }
-
-        for (flag = cookie_flags; flag->flag.len; flag++) {
-            if (equal(&flag->flag, &value[i])) {
-                break;
-            }
-        }
-
-        if (flag->flag.len == 0) {
+        if (cv->lengths == NULL && find_flag(&value[i]) == NULL) {
             ngx_conf_log_error(NGX_LOG_WARN, cf, 0,
-                               "unknown flag \"%V\" in \"%V\" ignored",
-                               &value[i], &cmd->name);
+                               "unknown flag \"%V\" in "
+                               "\"myproxy_cookie_flags\" ignored", &value[i]);
         }
     }
 
-    return NGX_CONF_OK;
+    return NGX_OK;
 }

@@ -8,6 +8,8 @@
 #include "ngx_http_upstream_reuse_module.h"
 
 
+static ngx_int_t myproxy_set_callbacks(ngx_http_request_t *r,
+    ngx_http_myproxy_loc_conf_t *mlcf);
 static ngx_int_t myproxy_add_variables(ngx_conf_t *cf);
 static ngx_int_t myproxy_target_variable(ngx_http_request_t *r,
     ngx_http_variable_value_t *v, uintptr_t data);
@@ -603,13 +605,10 @@ static ngx_http_variable_t  ngx_http_myproxy_variables[] = {
 ngx_int_t
 ngx_http_myproxy_handler(ngx_http_request_t *r)
 {
-    ngx_int_t                       rc;
-    ngx_http_upstream_t            *u;
-    ngx_http_myproxy_ctx_t         *ctx;
-    ngx_http_myproxy_loc_conf_t    *mlcf;
-#if (NGX_HTTP_CACHE)
-    ngx_http_myproxy_main_conf_t   *mmcf;
-#endif
+    ngx_int_t                     rc;
+    ngx_http_upstream_t          *u;
+    ngx_http_myproxy_ctx_t       *ctx;
+    ngx_http_myproxy_loc_conf_t  *mlcf;
 
     mlcf = ngx_http_get_module_loc_conf(r, ngx_http_myproxy_module);
 
@@ -644,6 +643,41 @@ ngx_http_myproxy_handler(ngx_http_request_t *r)
         return rc;
     }
 
+    if (myproxy_set_callbacks(r, mlcf) != NGX_OK) {
+        return NGX_HTTP_INTERNAL_SERVER_ERROR;
+    }
+
+    /* a body of unknown length takes chunked, which HTTP/1.0 does not have */
+
+    if (!mlcf->upstream.request_buffering
+        && mlcf->upstream.pass_request_body
+        && mlcf->body == NULL
+        && (!r->headers_in.chunked
+            || mlcf->http_version == NGX_HTTP_VERSION_11))
+    {
+        r->request_body_no_buffering = 1;
+    }
+
+    rc = ngx_http_read_client_request_body(r, ngx_http_upstream_init);
+
+    if (rc >= NGX_HTTP_SPECIAL_RESPONSE) {
+        return rc;
+    }
+
+    return NGX_DONE;
+}
+
+
+static ngx_int_t
+myproxy_set_callbacks(ngx_http_request_t *r, ngx_http_myproxy_loc_conf_t *mlcf)
+{
+    ngx_http_upstream_t           *u;
+#if (NGX_HTTP_CACHE)
+    ngx_http_myproxy_main_conf_t  *mmcf;
+#endif
+
+    u = r->upstream;
+
     u->output.tag = (ngx_buf_tag_t) &ngx_http_myproxy_module;
 
     u->conf = &mlcf->upstream;
@@ -674,7 +708,7 @@ ngx_http_myproxy_handler(ngx_http_request_t *r)
 
     u->pipe = ngx_pcalloc(r->pool, sizeof(ngx_event_pipe_t));
     if (u->pipe == NULL) {
-        return NGX_HTTP_INTERNAL_SERVER_ERROR;
+        return NGX_ERROR;
     }
 
     u->pipe->input_filter = ngx_http_myproxy_pipe_copy;
@@ -686,24 +720,7 @@ ngx_http_myproxy_handler(ngx_http_request_t *r)
 
     u->accel = 1;
 
-    /* a body of unknown length takes chunked, which HTTP/1.0 does not have */
-
-    if (!mlcf->upstream.request_buffering
-        && mlcf->upstream.pass_request_body
-        && mlcf->body == NULL
-        && (!r->headers_in.chunked
-            || mlcf->http_version == NGX_HTTP_VERSION_11))
-    {
-        r->request_body_no_buffering = 1;
-    }
-
-    rc = ngx_http_read_client_request_body(r, ngx_http_upstream_init);
-
-    if (rc >= NGX_HTTP_SPECIAL_RESPONSE) {
-        return rc;
-    }
-
-    return NGX_DONE;
+    return NGX_OK;
 }
 
 

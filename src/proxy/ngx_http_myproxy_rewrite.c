@@ -181,8 +181,9 @@ ngx_http_myproxy_set_redirect(ngx_conf_t *cf, ngx_command_t *cmd, void *conf)
 
     if (ngx_strcmp(value[1].data, "default") != 0) {
         ngx_conf_log_error(NGX_LOG_EMERG, cf, 0,
-                           "invalid parameter \"%V\" in \"%V\", write \"off\", "
-                           "\"default\" or two values", &value[1], &cmd->name);
+                           "invalid parameter \"%V\" in \"%V\", write "
+                           "\"off\", \"default\" or two values",
+                           &value[1], &cmd->name);
         return NGX_CONF_ERROR;
     }
 
@@ -202,8 +203,11 @@ ngx_http_myproxy_set_redirect(ngx_conf_t *cf, ngx_command_t *cmd, void *conf)
 
     mlcf->redirect = 1;
 
-    return ngx_http_myproxy_default_redirect(cf, mlcf) == NGX_OK
-           ? NGX_CONF_OK : NGX_CONF_ERROR;
+    if (ngx_http_myproxy_default_redirect(cf, mlcf) != NGX_OK) {
+        return NGX_CONF_ERROR;
+    }
+
+    return NGX_CONF_OK;
 }
 
 

@@ -8,8 +8,14 @@
 #include "ngx_http_upstream_reuse_module.h"
 
 
-/* how many idle connections a worker keeps where nothing else is written */
+/*
+ * Where nothing else is written: how many idle connections a worker keeps,
+ * and how many requests one of them carries.  nginx's own limit of 1000
+ * requests would have busy connections opened anew all the time.
+ */
+
 #define NGX_HTTP_UPSTREAM_REUSE_KEEPALIVE  "32"
+#define NGX_HTTP_UPSTREAM_REUSE_REQUESTS   "100000"
 
 
 /* cycle: what handlers have asked for while the configuration was read */
@@ -66,6 +72,9 @@ static ngx_int_t reuse_create_srv_conf(ngx_conf_t *cf,
     ngx_http_upstream_srv_conf_t *uscf);
 static ngx_int_t reuse_add_keepalive(ngx_conf_t *cf,
     ngx_http_upstream_srv_conf_t *uscf);
+static char *reuse_carry_out(ngx_conf_t *cf,
+    ngx_http_upstream_srv_conf_t *uscf, const char *directive,
+    const char *argument);
 
 static ngx_int_t reuse_init_upstream(ngx_conf_t *cf,
     ngx_http_upstream_srv_conf_t *us);
@@ -308,24 +317,65 @@ reuse_create_srv_conf(ngx_conf_t *cf, ngx_http_upstream_srv_conf_t *uscf)
 }
 
 
-/*
- * Has the keepalive module carry out a directive that is not in the file.
- * The module is looked for by name: nginx may be built without it.
- */
-
 static ngx_int_t
 reuse_add_keepalive(ngx_conf_t *cf, ngx_http_upstream_srv_conf_t *uscf)
 {
     char                                *rv;
-    ngx_str_t                           *value;
-    ngx_uint_t                           m;
-    ngx_conf_t                           save;
-    ngx_array_t                          args;
-    ngx_module_t                       **modules;
-    ngx_command_t                       *cmd;
-    ngx_http_conf_ctx_t                  ctx;
     ngx_http_upstream_init_pt            init_upstream;
     ngx_http_upstream_reuse_srv_conf_t  *rcf;
+
+    /* our init_upstream runs within that of the keepalive module */
+
+    rcf = ngx_http_conf_upstream_srv_conf(uscf,
+                                          ngx_http_upstream_reuse_module);
+
+    init_upstream = uscf->peer.init_upstream;
+
+    rcf->init_upstream = init_upstream ? init_upstream
+                                       : ngx_http_upstream_init_round_robin;
+
+    uscf->peer.init_upstream = reuse_init_upstream;
+
+    rv = reuse_carry_out(cf, uscf, "keepalive",
+                         NGX_HTTP_UPSTREAM_REUSE_KEEPALIVE);
+
+    if (rv != NGX_CONF_OK) {
+
+        /* "is duplicate": the operator has chosen */
+
+        uscf->peer.init_upstream = init_upstream;
+
+        return (rv == NGX_CONF_ERROR) ? NGX_ERROR : NGX_OK;
+    }
+
+    rcf->added = 1;
+
+    rv = reuse_carry_out(cf, uscf, "keepalive_requests",
+                         NGX_HTTP_UPSTREAM_REUSE_REQUESTS);
+
+    return (rv == NGX_CONF_ERROR) ? NGX_ERROR : NGX_OK;
+}
+
+
+/*
+ * Has the keepalive module carry out a directive that is not in the file.
+ * The module is looked for by name: nginx may be built without it.
+ *
+ * Returns what the directive returns: a text if it is there already.
+ */
+
+static char *
+reuse_carry_out(ngx_conf_t *cf, ngx_http_upstream_srv_conf_t *uscf,
+    const char *directive, const char *argument)
+{
+    char                 *rv;
+    ngx_str_t            *value;
+    ngx_uint_t            m;
+    ngx_conf_t            save;
+    ngx_array_t           args;
+    ngx_module_t        **modules;
+    ngx_command_t        *cmd;
+    ngx_http_conf_ctx_t   ctx;
 
     modules = cf->cycle->modules;
 
@@ -343,45 +393,34 @@ reuse_add_keepalive(ngx_conf_t *cf, ngx_http_upstream_srv_conf_t *uscf)
                            "this nginx is built without "
                            "ngx_http_upstream_keepalive_module",
                            &uscf->host);
-        return NGX_OK;
+        return "is unknown";
     }
 
     for (cmd = modules[m]->commands; cmd->name.len; cmd++) {
-        if (ngx_strcmp(cmd->name.data, "keepalive") == 0) {
+        if (ngx_strcmp(cmd->name.data, directive) == 0) {
             break;
         }
     }
 
     if (cmd->name.len == 0) {
-        return NGX_OK;
+        return "is unknown";
     }
 
     if (ngx_array_init(&args, cf->pool, 2, sizeof(ngx_str_t)) != NGX_OK) {
-        return NGX_ERROR;
+        return NGX_CONF_ERROR;
     }
 
     value = ngx_array_push_n(&args, 2);
     if (value == NULL) {
-        return NGX_ERROR;
+        return NGX_CONF_ERROR;
     }
 
     value[0] = cmd->name;
-    ngx_str_set(&value[1], NGX_HTTP_UPSTREAM_REUSE_KEEPALIVE);
+    value[1].data = (u_char *) argument;
+    value[1].len = ngx_strlen(argument);
 
     ctx = *(ngx_http_conf_ctx_t *) cf->ctx;
     ctx.srv_conf = uscf->srv_conf;
-
-    /* our init_upstream runs within that of the keepalive module */
-
-    rcf = ngx_http_conf_upstream_srv_conf(uscf,
-                                          ngx_http_upstream_reuse_module);
-
-    init_upstream = uscf->peer.init_upstream;
-
-    rcf->init_upstream = init_upstream ? init_upstream
-                                       : ngx_http_upstream_init_round_robin;
-
-    uscf->peer.init_upstream = reuse_init_upstream;
 
     save = *cf;
     cf->ctx = &ctx;
@@ -392,16 +431,7 @@ reuse_add_keepalive(ngx_conf_t *cf, ngx_http_upstream_srv_conf_t *uscf)
 
     *cf = save;
 
-    if (rv == NGX_CONF_OK) {
-        rcf->added = 1;
-        return NGX_OK;
-    }
-
-    /* "is duplicate": the operator has chosen */
-
-    uscf->peer.init_upstream = init_upstream;
-
-    return (rv == NGX_CONF_ERROR) ? NGX_ERROR : NGX_OK;
+    return rv;
 }
 
 

@@ -59,7 +59,8 @@ class Authority:
 
     def _make(self, names, expired):
         key = ec.generate_private_key(ec.SECP256R1())
-        end = datetime.datetime.now(datetime.timezone.utc) + (-DAY if expired else 30 * DAY)
+        now = datetime.datetime.now(datetime.timezone.utc)
+        end = now + (-DAY if expired else 30 * DAY)
         cert = (
             x509.CertificateBuilder()
             .subject_name(x509.Name(
