@@ -461,3 +461,33 @@ def test_pass_request_headers_off_keeps_framing_and_what_is_set(stage):
     assert sorted(origin.request.names) == ["content-length", "host",
                                             "x-set"]
     assert origin.request.body == b"body"
+
+
+# an authority in the request line
+
+@pytest.mark.parametrize("authority", [
+    "example.com", "example.com:8080", "Example.COM:1", "[::1]:80",
+    "192.0.2.1:8080"])
+def test_the_authority_of_an_absolute_form_takes_the_place_of_host(
+        stage, authority):
+    origin = stage.origin()
+    stage.nginx(location=PASS).get(f"http://{authority}/x",
+                                   host="other.example")
+    assert origin.request.values("Host") == [authority]
+    assert origin.request.target == "/x"
+
+
+def test_an_absolute_form_needs_no_host_field(stage):
+    origin = stage.origin()
+    nginx = stage.nginx(location=PASS)
+    nginx.get("http://example.com:81/", host=None, version="HTTP/1.0")
+    assert origin.request.values("Host") == ["example.com:81"]
+
+
+def test_a_subrequest_of_an_absolute_form_has_its_authority(stage):
+    origin = stage.origin()
+    nginx = stage.nginx(location="auth_request /auth;" + PASS,
+                        server="location = /auth {" + PASS + "}")
+    nginx.get("http://example.com:81/", host="other.example")
+    assert [r.values("Host") for c in origin.conns for r in c.requests] == [
+        ["example.com:81"], ["example.com:81"]]

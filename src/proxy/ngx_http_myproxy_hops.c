@@ -13,6 +13,7 @@
 
 static ngx_int_t find_host(ngx_http_request_t *r, ngx_http_myproxy_ctx_t *ctx,
     ngx_http_myproxy_fields_t *fields);
+static u_char *end_of_authority(ngx_http_request_t *r);
 static ngx_int_t read_connection(ngx_http_request_t *r,
     ngx_http_myproxy_ctx_t *ctx, ngx_str_t *value, ngx_uint_t *upgrade);
 static ngx_uint_t next_token(ngx_str_t *list, ngx_str_t *token);
@@ -78,8 +79,7 @@ static ngx_int_t
 find_host(ngx_http_request_t *r, ngx_http_myproxy_ctx_t *ctx,
     ngx_http_myproxy_fields_t *fields)
 {
-    u_char              *p;
-    ngx_http_request_t  *main;
+    ngx_http_request_t  *mr;
     static ngx_str_t     name = ngx_string("Host");
 
     if (fields->host) {
@@ -100,30 +100,21 @@ find_host(ngx_http_request_t *r, ngx_http_myproxy_ctx_t *ctx,
                ? NGX_OK : NGX_HTTP_BAD_REQUEST;
     }
 
-    /*
-     * "GET http://example.com:8080/ HTTP/1.1": the authority there takes the
-     * place of Host (RFC 9112, section 3.2.2)
-     */
+    mr = r->main;
 
-    main = r->main;
-
-    if (main->schema_start && main->host_start && main->host_end
-        && main->http_version < NGX_HTTP_VERSION_20)
+    if (mr->host_start && mr->host_end
+        && (mr->http_version >= NGX_HTTP_VERSION_20
+            ? r->headers_in.host == NULL
+            : mr->schema_start != NULL))
     {
-        p = main->host_end;
+        /*
+         * The :authority of HTTP/3; that of HTTP/2 is made a Host by nginx.
+         * In "GET http://example.com:8080/ HTTP/1.1" the authority takes the
+         * place of Host (RFC 9112, section 3.2.2).
+         */
 
-        if (*p == ':') {
-            do {
-                p++;
-            } while (*p >= '0' && *p <= '9');
-
-            if (p - main->host_end == 1) {
-                p = main->host_end;
-            }
-        }
-
-        ctx->host.data = main->host_start;
-        ctx->host.len = p - main->host_start;
+        ctx->host.data = mr->host_start;
+        ctx->host.len = end_of_authority(mr) - mr->host_start;
 
         return NGX_OK;
     }
@@ -139,6 +130,27 @@ find_host(ngx_http_request_t *r, ngx_http_myproxy_ctx_t *ctx,
     ctx->host = r->headers_in.host->value;
 
     return NGX_OK;
+}
+
+
+/* In an HTTP/1.x request line nginx has the host end before the port. */
+
+static u_char *
+end_of_authority(ngx_http_request_t *r)
+{
+    u_char  *p;
+
+    p = r->host_end;
+
+    if (r->http_version >= NGX_HTTP_VERSION_20 || *p != ':') {
+        return p;
+    }
+
+    do {
+        p++;
+    } while (*p >= '0' && *p <= '9');
+
+    return (p == r->host_end + 1) ? r->host_end : p;
 }
 
 
