@@ -59,15 +59,39 @@
 
 
 /*
- * 1.27.2: the parser of chunked bodies can leave the trailers to the caller
+ * 1.27.2: the parser of chunked bodies can leave the trailers to the caller,
+ * and whether they are passed on is a setting
  */
 
 #if (nginx_version >= 1027002)
-#define ngx_http_myproxy_parse_chunked(r, b, ctx)                             \
-    ngx_http_parse_chunked(r, b, ctx, 0)
+
+#define NGX_HTTP_MYPROXY_TRAILERS  1
+
+#define ngx_http_myproxy_parse_chunked(r, b, ctx, keep_trailers)              \
+    ngx_http_parse_chunked(r, b, ctx, keep_trailers)
+
+#define ngx_http_myproxy_pass_trailers(mlcf)  (mlcf)->upstream.pass_trailers
+
 #else
-#define ngx_http_myproxy_parse_chunked(r, b, ctx)                             \
+
+#define NGX_HTTP_MYPROXY_TRAILERS  0
+
+#define ngx_http_myproxy_parse_chunked(r, b, ctx, keep_trailers)              \
     ngx_http_parse_chunked(r, b, ctx)
+
+#define ngx_http_myproxy_pass_trailers(mlcf)  0
+
+#endif
+
+
+/*
+ * 1.27.4: certificates that are loaded for a connection can be cached
+ */
+
+#if (nginx_version >= 1027004)
+#define NGX_HTTP_MYPROXY_SSL_CERTIFICATE_CACHE  1
+#else
+#define NGX_HTTP_MYPROXY_SSL_CERTIFICATE_CACHE  0
 #endif
 
 

@@ -131,6 +131,10 @@ ngx_http_myproxy_create_loc_conf(ngx_conf_t *cf)
     ucf->hide_headers = NGX_CONF_UNSET_PTR;
     ucf->pass_headers = NGX_CONF_UNSET_PTR;
 
+#if (NGX_HTTP_MYPROXY_TRAILERS)
+    ucf->pass_trailers = NGX_CONF_UNSET;
+#endif
+
     ucf->store = NGX_CONF_UNSET;
     ucf->store_access = NGX_CONF_UNSET_UINT;
 
@@ -464,6 +468,9 @@ merge_response(ngx_conf_t *cf, ngx_http_myproxy_loc_conf_t *prev,
     ngx_http_myproxy_merge_limit_rate(ucf->limit_rate, pucf->limit_rate);
 
     ngx_conf_merge_value(ucf->force_ranges, pucf->force_ranges, 0);
+#if (NGX_HTTP_MYPROXY_TRAILERS)
+    ngx_conf_merge_value(ucf->pass_trailers, pucf->pass_trailers, 0);
+#endif
     ngx_conf_merge_value(ucf->intercept_errors, pucf->intercept_errors, 0);
 
     ngx_conf_merge_bitmask_value(ucf->ignore_headers, pucf->ignore_headers,

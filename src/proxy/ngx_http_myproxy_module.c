@@ -286,6 +286,17 @@ static ngx_command_t  ngx_http_myproxy_commands[] = {
       offsetof(ngx_http_myproxy_loc_conf_t, upstream.ignore_headers),
       &ngx_http_upstream_ignore_headers_masks },
 
+#if (NGX_HTTP_MYPROXY_TRAILERS)
+
+    { ngx_string("myproxy_pass_trailers"),
+      NGX_HTTP_MAIN_CONF|NGX_HTTP_SRV_CONF|NGX_HTTP_LOC_CONF|NGX_CONF_FLAG,
+      ngx_conf_set_flag_slot,
+      NGX_HTTP_LOC_CONF_OFFSET,
+      offsetof(ngx_http_myproxy_loc_conf_t, upstream.pass_trailers),
+      NULL },
+
+#endif
+
     { ngx_string("myproxy_redirect"),
       NGX_HTTP_MAIN_CONF|NGX_HTTP_SRV_CONF|NGX_HTTP_LOC_CONF|NGX_CONF_TAKE12,
       ngx_http_myproxy_set_redirect,
@@ -524,6 +535,17 @@ static ngx_command_t  ngx_http_myproxy_commands[] = {
       NGX_HTTP_LOC_CONF_OFFSET,
       offsetof(ngx_http_myproxy_loc_conf_t, upstream.ssl_certificate_key),
       NULL },
+
+#if (NGX_HTTP_MYPROXY_SSL_CERTIFICATE_CACHE)
+
+    { ngx_string("myproxy_ssl_certificate_cache"),
+      NGX_HTTP_MAIN_CONF|NGX_HTTP_SRV_CONF|NGX_HTTP_LOC_CONF|NGX_CONF_TAKE123,
+      ngx_http_myproxy_set_ssl_certificate_cache,
+      NGX_HTTP_LOC_CONF_OFFSET,
+      0,
+      NULL },
+
+#endif
 
     { ngx_string("myproxy_ssl_password_file"),
       NGX_HTTP_MAIN_CONF|NGX_HTTP_SRV_CONF|NGX_HTTP_LOC_CONF|NGX_CONF_TAKE1,

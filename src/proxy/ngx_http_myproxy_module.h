@@ -152,6 +152,7 @@ typedef struct {
     ngx_http_status_t                status;
     ngx_http_chunked_t               chunked;
     off_t                            interim;  /* bytes of 1xx responses */
+    ngx_buf_t                       *trailers;
 
     ngx_chain_t                     *free;
     ngx_chain_t                     *busy;
@@ -160,6 +161,7 @@ typedef struct {
     unsigned                         chunked_body:1;
     unsigned                         header_sent:1;
     unsigned                         upgrading:1;
+    unsigned                         in_trailers:1;
 } ngx_http_myproxy_ctx_t;
 
 
@@ -311,6 +313,13 @@ ngx_int_t ngx_http_myproxy_reinit_request(ngx_http_request_t *r);
 ngx_int_t ngx_http_myproxy_process_status_line(ngx_http_request_t *r);
 
 /*
+ * Adds to a list the field that ngx_http_parse_header_line() has found.
+ * NGX_HTTP_UPSTREAM_INVALID_HEADER, logged, if its name is none.
+ */
+ngx_int_t ngx_http_myproxy_add_field(ngx_http_request_t *r, ngx_list_t *list,
+    ngx_table_elt_t **field);
+
+/*
  * The response is over, and followed by nothing that was read: the
  * connection may carry another request unless either side has refused.
  */
@@ -375,6 +384,12 @@ extern ngx_conf_post_t     ngx_http_myproxy_ssl_conf_command_post;
 /* myproxy_ssl_password_file FILE; */
 char *ngx_http_myproxy_set_ssl_password_file(ngx_conf_t *cf,
     ngx_command_t *cmd, void *conf);
+
+#if (NGX_HTTP_MYPROXY_SSL_CERTIFICATE_CACHE)
+/* myproxy_ssl_certificate_cache off | max=N [inactive=TIME] [valid=TIME]; */
+char *ngx_http_myproxy_set_ssl_certificate_cache(ngx_conf_t *cf,
+    ngx_command_t *cmd, void *conf);
+#endif
 
 void ngx_http_myproxy_init_ssl_conf(ngx_http_myproxy_loc_conf_t *conf);
 

@@ -432,6 +432,8 @@ ngx_http_myproxy_reinit_request(ngx_http_request_t *r)
     ngx_memzero(&ctx->status, sizeof(ngx_http_status_t));
     ngx_memzero(&ctx->chunked, sizeof(ngx_http_chunked_t));
     ctx->interim = 0;
+    ctx->trailers = NULL;
+    ctx->in_trailers = 0;
     ctx->header_sent = 0;
 
     u->process_header = ngx_http_myproxy_process_status_line;

@@ -159,27 +159,55 @@ process_header(ngx_http_request_t *r)
 static ngx_int_t
 process_field(ngx_http_request_t *r, ngx_http_myproxy_ctx_t *ctx)
 {
-    u_char                         *p;
-    size_t                          key, value;
     ngx_int_t                       rc;
     ngx_table_elt_t                *h;
     ngx_http_upstream_t            *u;
     ngx_http_upstream_header_t     *hh;
     ngx_http_upstream_main_conf_t  *umcf;
 
-    if (check_name(r) != NGX_OK) {
-        return NGX_HTTP_UPSTREAM_INVALID_HEADER;
-    }
-
     if (ctx->status.code < 200
         && ctx->status.code != NGX_HTTP_SWITCHING_PROTOCOLS)
     {
-        return NGX_OK;
+        return check_name(r);
     }
 
     u = r->upstream;
 
-    h = ngx_list_push(&u->headers_in.headers);
+    rc = ngx_http_myproxy_add_field(r, &u->headers_in.headers, &h);
+    if (rc != NGX_OK) {
+        return rc;
+    }
+
+    umcf = ngx_http_get_module_main_conf(r, ngx_http_upstream_module);
+
+    hh = ngx_hash_find(&umcf->headers_in_hash, h->hash, h->lowcase_key,
+                       h->key.len);
+    if (hh == NULL) {
+        return NGX_OK;
+    }
+
+    rc = check_framing(r, h);
+    if (rc != NGX_OK) {
+        return rc;
+    }
+
+    return hh->handler(r, h, hh->offset);
+}
+
+
+ngx_int_t
+ngx_http_myproxy_add_field(ngx_http_request_t *r, ngx_list_t *list,
+    ngx_table_elt_t **field)
+{
+    u_char           *p;
+    size_t            key, value;
+    ngx_table_elt_t  *h;
+
+    if (check_name(r) != NGX_OK) {
+        return NGX_HTTP_UPSTREAM_INVALID_HEADER;
+    }
+
+    h = ngx_list_push(list);
     if (h == NULL) {
         return NGX_ERROR;
     }
@@ -220,20 +248,9 @@ process_field(ngx_http_request_t *r, ngx_http_myproxy_ctx_t *ctx)
     ngx_log_debug2(NGX_LOG_DEBUG_HTTP, r->connection->log, 0,
                    "myproxy header: \"%V: %V\"", &h->key, &h->value);
 
-    umcf = ngx_http_get_module_main_conf(r, ngx_http_upstream_module);
+    *field = h;
 
-    hh = ngx_hash_find(&umcf->headers_in_hash, h->hash, h->lowcase_key,
-                       h->key.len);
-    if (hh == NULL) {
-        return NGX_OK;
-    }
-
-    rc = check_framing(r, h);
-    if (rc != NGX_OK) {
-        return rc;
-    }
-
-    return hh->handler(r, h, hh->offset);
+    return NGX_OK;
 }
 
 
@@ -484,7 +501,7 @@ is_whole(ngx_http_request_t *r)
 
     for ( ;; ) {
 
-        rc = ngx_http_myproxy_parse_chunked(r, &b, &chunked);
+        rc = ngx_http_myproxy_parse_chunked(r, &b, &chunked, 0);
 
         if (rc != NGX_OK) {
             return rc == NGX_DONE && b.pos == b.last;

@@ -70,6 +70,10 @@ ngx_http_myproxy_init_ssl_conf(ngx_http_myproxy_loc_conf_t *conf)
     ucf->ssl_certificate_key = NGX_CONF_UNSET_PTR;
     ucf->ssl_passwords = NGX_CONF_UNSET_PTR;
 
+#if (NGX_HTTP_MYPROXY_SSL_CERTIFICATE_CACHE)
+    ucf->ssl_certificate_cache = NGX_CONF_UNSET_PTR;
+#endif
+
     conf->ssl_verify_depth = NGX_CONF_UNSET_UINT;
     conf->ssl_conf_commands = NGX_CONF_UNSET_PTR;
 }
@@ -94,6 +98,11 @@ ngx_http_myproxy_merge_ssl_conf(ngx_conf_t *cf,
     ngx_conf_merge_ptr_value(ucf->ssl_certificate_key,
                              pucf->ssl_certificate_key, NULL);
     ngx_conf_merge_ptr_value(ucf->ssl_passwords, pucf->ssl_passwords, NULL);
+
+#if (NGX_HTTP_MYPROXY_SSL_CERTIFICATE_CACHE)
+    ngx_conf_merge_ptr_value(ucf->ssl_certificate_cache,
+                             pucf->ssl_certificate_cache, NULL);
+#endif
 
     ngx_conf_merge_bitmask_value(conf->ssl_protocols, prev->ssl_protocols,
                                  (NGX_CONF_BITMASK_SET
@@ -357,6 +366,96 @@ ngx_http_myproxy_set_ssl_password_file(ngx_conf_t *cf, ngx_command_t *cmd,
 
     return mlcf->upstream.ssl_passwords ? NGX_CONF_OK : NGX_CONF_ERROR;
 }
+
+
+#if (NGX_HTTP_MYPROXY_SSL_CERTIFICATE_CACHE)
+
+char *
+ngx_http_myproxy_set_ssl_certificate_cache(ngx_conf_t *cf, ngx_command_t *cmd,
+    void *conf)
+{
+    ngx_http_myproxy_loc_conf_t  *mlcf = conf;
+
+    time_t       inactive, valid;
+    ngx_int_t    max;
+    ngx_str_t   *value, s;
+    ngx_uint_t   i;
+
+    if (mlcf->upstream.ssl_certificate_cache != NGX_CONF_UNSET_PTR) {
+        return "is duplicate";
+    }
+
+    value = cf->args->elts;
+
+    if (cf->args->nelts == 2 && ngx_strcmp(value[1].data, "off") == 0) {
+        mlcf->upstream.ssl_certificate_cache = NULL;
+        return NGX_CONF_OK;
+    }
+
+    max = 0;
+    inactive = 10;
+    valid = 60;
+
+    for (i = 1; i < cf->args->nelts; i++) {
+
+        if (ngx_strncmp(value[i].data, "max=", 4) == 0) {
+            max = ngx_atoi(value[i].data + 4, value[i].len - 4);
+
+            if (max <= 0) {
+                goto invalid;
+            }
+
+        } else if (ngx_strncmp(value[i].data, "inactive=", 9) == 0) {
+            s.data = value[i].data + 9;
+            s.len = value[i].len - 9;
+
+            inactive = ngx_parse_time(&s, 1);
+
+            if (inactive == (time_t) NGX_ERROR) {
+                goto invalid;
+            }
+
+        } else if (ngx_strncmp(value[i].data, "valid=", 6) == 0) {
+            s.data = value[i].data + 6;
+            s.len = value[i].len - 6;
+
+            valid = ngx_parse_time(&s, 1);
+
+            if (valid == (time_t) NGX_ERROR) {
+                goto invalid;
+            }
+
+        } else {
+            goto invalid;
+        }
+    }
+
+    if (max == 0) {
+        ngx_conf_log_error(NGX_LOG_EMERG, cf, 0,
+                           "\"%V\" needs the \"max=\" parameter, or \"off\"",
+                           &cmd->name);
+        return NGX_CONF_ERROR;
+    }
+
+    mlcf->upstream.ssl_certificate_cache = ngx_ssl_cache_init(cf->pool, max,
+                                                              valid, inactive);
+    if (mlcf->upstream.ssl_certificate_cache == NULL) {
+        return NGX_CONF_ERROR;
+    }
+
+    return NGX_CONF_OK;
+
+invalid:
+
+    ngx_conf_log_error(NGX_LOG_EMERG, cf, 0,
+                       "invalid parameter \"%V\" in \"%V\", write \"off\", or "
+                       "\"max=NUMBER\" with \"inactive=TIME\" and "
+                       "\"valid=TIME\"", &value[i], &cmd->name);
+
+    return NGX_CONF_ERROR;
+}
+
+#endif
 
 
 static char *
