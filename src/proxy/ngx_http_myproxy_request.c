@@ -37,6 +37,8 @@ static ngx_int_t append_body(ngx_http_request_t *r, ngx_chain_t *header,
     ngx_http_myproxy_plan_t *plan);
 
 static ngx_int_t chunked_filter(void *data, ngx_chain_t *in);
+static ngx_int_t frame(ngx_http_request_t *r, ngx_http_myproxy_ctx_t *ctx,
+    ngx_chain_t **first, ngx_chain_t **ll, off_t size, ngx_uint_t last);
 static ngx_chain_t *framing_buf(ngx_http_request_t *r,
     ngx_http_myproxy_ctx_t *ctx, u_char *text, size_t len);
 static ngx_chain_t *chunk_start(ngx_http_request_t *r,
@@ -458,7 +460,7 @@ chunked_filter(void *data, ngx_chain_t *in)
     off_t                    size;
     ngx_int_t                rc;
     ngx_uint_t               last;
-    ngx_chain_t             *out, *cl, *tl, **ll, **first;
+    ngx_chain_t             *out, *tl, **ll, **first;
     ngx_http_myproxy_ctx_t  *ctx;
 
     ctx = ngx_http_get_module_ctx(r, ngx_http_myproxy_module);
@@ -505,6 +507,27 @@ chunked_filter(void *data, ngx_chain_t *in)
         ll = &tl->next;
     }
 
+    if (frame(r, ctx, first, ll, size, last) != NGX_OK) {
+        return NGX_ERROR;
+    }
+
+    rc = ngx_chain_writer(&r->upstream->writer, out);
+
+    ngx_chain_update_chains(r->pool, &ctx->free, &ctx->busy, &out,
+                            (ngx_buf_tag_t) &chunked_filter);
+
+    return rc;
+}
+
+
+/* first and ll: the links before and behind the data of the chunk */
+
+static ngx_int_t
+frame(ngx_http_request_t *r, ngx_http_myproxy_ctx_t *ctx, ngx_chain_t **first,
+    ngx_chain_t **ll, off_t size, ngx_uint_t last)
+{
+    ngx_chain_t  *cl;
+
     if (size) {
         cl = chunk_start(r, ctx, size);
         if (cl == NULL) {
@@ -534,12 +557,7 @@ chunked_filter(void *data, ngx_chain_t *in)
         *ll = cl;
     }
 
-    rc = ngx_chain_writer(&r->upstream->writer, out);
-
-    ngx_chain_update_chains(r->pool, &ctx->free, &ctx->busy, &out,
-                            (ngx_buf_tag_t) &chunked_filter);
-
-    return rc;
+    return NGX_OK;
 }
 
 

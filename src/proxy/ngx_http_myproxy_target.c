@@ -13,6 +13,7 @@ static void set_target(ngx_http_myproxy_target_t *target, ngx_str_t *url,
     ngx_url_t *u);
 static char *set_variable_pass(ngx_conf_t *cf,
     ngx_http_myproxy_loc_conf_t *mlcf, ngx_str_t *url);
+static ngx_int_t set_resolved(ngx_http_request_t *r, ngx_url_t *u);
 static ngx_int_t encode_uri(ngx_http_request_t *r, ngx_str_t *uri);
 
 
@@ -213,11 +214,10 @@ ngx_int_t
 ngx_http_myproxy_eval_target(ngx_http_request_t *r,
     ngx_http_myproxy_ctx_t *ctx, ngx_http_myproxy_loc_conf_t *mlcf)
 {
-    u_char                          *p;
-    ngx_str_t                        url;
-    ngx_url_t                        u;
-    ngx_uint_t                       ssl;
-    ngx_http_upstream_resolved_t    *resolved;
+    u_char      *p;
+    ngx_str_t    url;
+    ngx_url_t    u;
+    ngx_uint_t   ssl;
 
     if (ngx_http_complex_value(r, mlcf->pass, &url) != NGX_OK) {
         return NGX_ERROR;
@@ -274,21 +274,32 @@ ngx_http_myproxy_eval_target(ngx_http_request_t *r,
     r->upstream->schema.data = url.data;
     r->upstream->schema.len = u.url.data - url.data;
 
+    return set_resolved(r, &u);
+}
+
+
+/* what core then looks for among the upstreams, or else resolves */
+
+static ngx_int_t
+set_resolved(ngx_http_request_t *r, ngx_url_t *u)
+{
+    ngx_http_upstream_resolved_t  *resolved;
+
     resolved = ngx_pcalloc(r->pool, sizeof(ngx_http_upstream_resolved_t));
     if (resolved == NULL) {
         return NGX_ERROR;
     }
 
-    if (u.addrs) {
-        resolved->sockaddr = u.addrs[0].sockaddr;
-        resolved->socklen = u.addrs[0].socklen;
-        resolved->name = u.addrs[0].name;
+    if (u->addrs) {
+        resolved->sockaddr = u->addrs[0].sockaddr;
+        resolved->socklen = u->addrs[0].socklen;
+        resolved->name = u->addrs[0].name;
         resolved->naddrs = 1;
     }
 
-    resolved->host = u.host;
-    resolved->port = u.no_port ? u.default_port : u.port;
-    resolved->no_port = u.no_port;
+    resolved->host = u->host;
+    resolved->port = u->no_port ? u->default_port : u->port;
+    resolved->no_port = u->no_port;
 
     r->upstream->resolved = resolved;
 
