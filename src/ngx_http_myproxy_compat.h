@@ -96,6 +96,17 @@
 
 
 /*
+ * 1.29.0: 103 responses can be sent to the client
+ */
+
+#if (nginx_version >= 1029000)
+#define NGX_HTTP_MYPROXY_EARLY_HINTS  1
+#else
+#define NGX_HTTP_MYPROXY_EARLY_HINTS  0
+#endif
+
+
+/*
  * 1.29.7: an upstream{} block keeps connections without being told to
  */
 

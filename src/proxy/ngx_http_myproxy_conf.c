@@ -104,6 +104,10 @@ ngx_http_myproxy_create_loc_conf(ngx_conf_t *cf)
 
     ucf->change_buffering = 1;
 
+#if (NGX_HTTP_MYPROXY_EARLY_HINTS)
+    ucf->pass_early_hints = 1;
+#endif
+
     ucf->buffering = NGX_CONF_UNSET;
     ucf->request_buffering = NGX_CONF_UNSET;
     ucf->ignore_client_abort = NGX_CONF_UNSET;

@@ -16,7 +16,9 @@ static ngx_int_t process_field(ngx_http_request_t *r,
     ngx_http_myproxy_ctx_t *ctx);
 static ngx_int_t check_name(ngx_http_request_t *r);
 static ngx_int_t check_framing(ngx_http_request_t *r, ngx_table_elt_t *h);
-static ngx_int_t skip_interim(ngx_http_request_t *r,
+static ngx_uint_t is_interim(ngx_uint_t code);
+static ngx_uint_t is_skipped(ngx_uint_t code);
+static ngx_int_t end_interim(ngx_http_request_t *r,
     ngx_http_myproxy_ctx_t *ctx);
 static ngx_int_t process_header_done(ngx_http_request_t *r,
     ngx_http_myproxy_ctx_t *ctx);
@@ -74,7 +76,7 @@ ngx_http_myproxy_process_status_line(ngx_http_request_t *r)
 
     u->process_header = process_header;
 
-    if (status->code < 200 && status->code != NGX_HTTP_SWITCHING_PROTOCOLS) {
+    if (is_interim(status->code)) {
         return process_header(r);
     }
 
@@ -133,10 +135,8 @@ process_header(ngx_http_request_t *r)
 
         case NGX_HTTP_PARSE_HEADER_DONE:
 
-            if (ctx->status.code < 200
-                && ctx->status.code != NGX_HTTP_SWITCHING_PROTOCOLS)
-            {
-                return skip_interim(r, ctx);
+            if (is_interim(ctx->status.code)) {
+                return end_interim(r, ctx);
             }
 
             return process_header_done(r, ctx);
@@ -165,9 +165,7 @@ process_field(ngx_http_request_t *r, ngx_http_myproxy_ctx_t *ctx)
     ngx_http_upstream_header_t     *hh;
     ngx_http_upstream_main_conf_t  *umcf;
 
-    if (ctx->status.code < 200
-        && ctx->status.code != NGX_HTTP_SWITCHING_PROTOCOLS)
-    {
+    if (is_skipped(ctx->status.code)) {
         return check_name(r);
     }
 
@@ -345,22 +343,54 @@ check_framing(ngx_http_request_t *r, ngx_table_elt_t *h)
 }
 
 
+/* A 1xx response but 101 is followed by another (RFC 9110, section 15.2). */
+
+static ngx_uint_t
+is_interim(ngx_uint_t code)
+{
+    return code < 200 && code != NGX_HTTP_SWITCHING_PROTOCOLS;
+}
+
+
+/* of those, one that nginx has no use for */
+
+static ngx_uint_t
+is_skipped(ngx_uint_t code)
+{
+#if (NGX_HTTP_MYPROXY_EARLY_HINTS)
+    if (code == NGX_HTTP_EARLY_HINTS) {
+        return 0;
+    }
+#endif
+
+    return is_interim(code);
+}
+
+
 /*
  * A 1xx response is taken out of the buffer, where a cache file expects the
- * final one to begin.
+ * final one to begin.  nginx does so itself with the one that it passes on.
  */
 
 static ngx_int_t
-skip_interim(ngx_http_request_t *r, ngx_http_myproxy_ctx_t *ctx)
+end_interim(ngx_http_request_t *r, ngx_http_myproxy_ctx_t *ctx)
 {
-    u_char     *start;
-    size_t      rest;
-    ngx_buf_t  *b;
+    u_char      *start;
+    size_t       rest;
+    ngx_buf_t   *b;
+    ngx_uint_t   skipped;
 
     b = &r->upstream->buffer;
+    skipped = is_skipped(ctx->status.code);
 
-    ngx_log_debug1(NGX_LOG_DEBUG_HTTP, r->connection->log, 0,
-                   "myproxy skipped interim response %ui", ctx->status.code);
+    ngx_log_debug2(NGX_LOG_DEBUG_HTTP, r->connection->log, 0,
+                   "myproxy interim response %ui, skipped:%ui",
+                   ctx->status.code, skipped);
+
+    ngx_memzero(&ctx->status, sizeof(ngx_http_status_t));
+    r->state = 0;
+
+    r->upstream->process_header = ngx_http_myproxy_process_status_line;
 
     start = b->start;
 
@@ -376,17 +406,18 @@ skip_interim(ngx_http_request_t *r, ngx_http_myproxy_ctx_t *ctx)
         return invalid(r, "too many interim responses");
     }
 
+#if (NGX_HTTP_MYPROXY_EARLY_HINTS)
+    if (!skipped) {
+        return NGX_HTTP_UPSTREAM_EARLY_HINTS;
+    }
+#endif
+
     rest = b->last - b->pos;
 
     ngx_memmove(start, b->pos, rest);
 
     b->pos = start;
     b->last = start + rest;
-
-    ngx_memzero(&ctx->status, sizeof(ngx_http_status_t));
-    r->state = 0;
-
-    r->upstream->process_header = ngx_http_myproxy_process_status_line;
 
     if (rest == 0) {
         return NGX_AGAIN;
