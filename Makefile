@@ -101,11 +101,13 @@ make_nginx = $(if $(filter %.h,$?),rm -f $(BUILD)/$(1)/objs/addon/*/*.o;) \
 
 $(BUILD)/$(MODULE): $(BUILD)/module/objs/Makefile $(SOURCES)
 	@+$(call make_nginx,module,modules)
-	cp $(BUILD)/module/objs/$(MODULE) $@
+	cp $(BUILD)/module/objs/$(MODULE) $@.new
+	mv $@.new $@
 
 $(BUILD)/%/nginx: $(BUILD)/%/objs/Makefile $(SOURCES)
 	@+$(call make_nginx,$*,binary)
-	cp $(BUILD)/$*/objs/nginx $@
+	cp $(BUILD)/$*/objs/nginx $@.new
+	mv $@.new $@
 
 .PHONY: all static asan check-style clean FORCE
 .SECONDARY:

@@ -117,4 +117,17 @@
 #endif
 
 
+/*
+ * OpenSSL 1.1.0: whether there are bytes that it has read, decrypted or not
+ */
+
+#if (NGX_HTTP_SSL)
+#if (OPENSSL_VERSION_NUMBER >= 0x10100000L)
+#define ngx_http_myproxy_ssl_pending(ssl)  SSL_has_pending(ssl)
+#else
+#define ngx_http_myproxy_ssl_pending(ssl)  SSL_pending(ssl)
+#endif
+#endif
+
+
 #endif /* _NGX_HTTP_MYPROXY_COMPAT_H_INCLUDED_ */

@@ -93,7 +93,7 @@ def test_interim_responses_may_come_alone(stage, location):
     nginx = stage.nginx(http=ZONE, location=location, log_level="debug")
     client = nginx.connect()
     client.send(http1.request("GET", "/"))
-    nginx.wait_log("skipped interim response 103")
+    nginx.wait_log("(skipped|passed) interim response")
     gate.open()
     response = client.read_response()
     assert response.status == 200
@@ -205,7 +205,8 @@ def test_a_response_without_body_ends_with_its_header(stage, buffering,
             if request.target == "/other":
                 conn.respond(body=b"other")
             else:
-                conn.send(http1.compose(data[:-4], ["X-Own: 1"]))
+                head = data.partition(b"\r\n\r\n")[0]
+                conn.send(http1.compose(head, ["X-Own: 1"]))
 
     origin = stage.origin(script)
     client = stage.nginx(
@@ -648,9 +649,53 @@ def test_accel_redirect_may_lead_to_another_origin(stage):
     assert second.request.target == "/second"
 
 
-def test_accel_redirect_leaves_the_body_and_the_connection_unused(stage):
+@pytest.mark.parametrize("body, end", [
+    (b"HTTP/1.1 200 X\r\nContent-Length: 0\r\n\r\n", 1),
+    (b"x" * 100000, 50000)], ids=["little", "much"])
+def test_accel_redirect_leaves_an_unread_body_behind(stage, body, end):
+    def script(conn):
+        conn.read_request()
+        data = http1.response(200, "X-Accel-Redirect: /internal/a",
+                              body=body)
+        conn.send(data[:-end])
+        gate.wait()
+        conn.send(data[-end:])
+        conn.wait_for_close()
+
+    origin = stage.origin(script)
+    gate = origin.gate()
+    client = stage.nginx(location=ACCEL).connect()
+    for _ in range(2):
+        assert client.get("/").body == b"internal /internal/a  GET"
+        gate.open()
+    assert origin.carried == [1, 1]
+
+
+@pytest.mark.parametrize("lines, body", [
+    ((), b"body"),
+    (["Transfer-Encoding: chunked"], http1.chunked(b"bo", b"dy"))],
+    ids=["length", "chunked"])
+def test_accel_redirect_keeps_the_connection_if_all_was_read(stage, lines,
+                                                             body):
     origin = stage.origin(http1.response(
-        200, "X-Accel-Redirect: /internal/a", body=b"HTTP/1.1 200 X\r\n\r\n"))
+        200, "X-Accel-Redirect: /internal/a", *lines, body=body))
+    client = stage.nginx(location=ACCEL).connect()
+    for _ in range(2):
+        assert client.get("/").body == b"internal /internal/a  GET"
+    assert origin.carried == [2]
+
+
+@pytest.mark.parametrize("lines, body", [
+    (["Content-Length: 4"], b"bodyx"),
+    (["Transfer-Encoding: chunked"], http1.chunked(b"body") + b"x"),
+    (["Transfer-Encoding: chunked"], http1.chunked(b"body")[:-1]),
+    (["Transfer-Encoding: chunked"], b"5\r\nbody"),
+    (["Content-Length: 4", "Connection: close"], b"body")],
+    ids=["length", "chunked", "chunked-short", "chunk-short", "close"])
+def test_accel_redirect_keeps_no_connection_without_reason(stage, lines,
+                                                           body):
+    origin = stage.origin(http1.response(
+        200, "X-Accel-Redirect: /internal/a", *lines, body=body))
     client = stage.nginx(location=ACCEL).connect()
     for _ in range(2):
         assert client.get("/").body == b"internal /internal/a  GET"
@@ -736,12 +781,16 @@ def test_accel_buffering_may_be_ignored(stage):
 
 @pytest.mark.parametrize("more, wanted", [
     ("", "text/html; charset=koi8-r"),
-    ("myproxy_ignore_headers X-Accel-Charset;", "text/html")],
+    ("myproxy_ignore_headers X-Accel-Charset;", "text/html; charset=utf-8")],
     ids=["heeded", "ignored"])
 def test_accel_charset(stage, more, wanted):
     stage.origin(http1.response(200, "Content-Type: text/html",
                                 "X-Accel-Charset: koi8-r"))
-    nginx = stage.nginx(location=PASS + more)
+    nginx = stage.nginx(location=PASS + more + """
+        charset utf-8;
+        }
+        location /known { charset koi8-r;
+    """)
     assert nginx.get("/").header("Content-Type") == wanted
 
 
@@ -847,12 +896,20 @@ def test_an_intercepted_401_says_how_to_authenticate(stage):
 
 
 def test_an_intercepted_error_leaves_an_unread_body_behind(stage):
-    origin = stage.origin(http1.response(
-        404, body=b"HTTP/1.1 200 X\r\nContent-Length: 0\r\n\r\n"))
+    def script(conn):
+        conn.read_request()
+        conn.send(http1.response(404, body=b"one two")[:-4])
+        gate.wait()
+        conn.send(b" two")
+        conn.wait_for_close()
+
+    origin = stage.origin(script)
+    gate = origin.gate()
     client = stage.nginx(location=PASS + "myproxy_intercept_errors on;"
                          + INTERCEPTED).connect()
     for _ in range(2):
         assert client.get("/").status == 404
+        gate.open()
     assert origin.carried == [1, 1]
 
 

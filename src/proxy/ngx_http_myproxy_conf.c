@@ -14,6 +14,8 @@ static ngx_int_t merge_buffers(ngx_conf_t *cf,
 static ngx_int_t merge_temp_files(ngx_conf_t *cf,
     ngx_http_myproxy_loc_conf_t *prev, ngx_http_myproxy_loc_conf_t *conf,
     size_t size);
+static ngx_int_t merge_temp_path(ngx_conf_t *cf,
+    ngx_http_upstream_conf_t *ucf, ngx_http_upstream_conf_t *pucf);
 static ngx_int_t merge_request(ngx_conf_t *cf,
     ngx_http_myproxy_loc_conf_t *prev, ngx_http_myproxy_loc_conf_t *conf);
 static ngx_int_t merge_response(ngx_conf_t *cf,
@@ -388,6 +390,43 @@ merge_temp_files(ngx_conf_t *cf, ngx_http_myproxy_loc_conf_t *prev,
                            "\"myproxy_buffer_size\" and one of the "
                            "\"myproxy_buffers\"", size);
         return NGX_ERROR;
+    }
+
+    return merge_temp_path(cf, ucf, pucf);
+}
+
+
+/*
+ * The default is the stock proxy's, and so is what the operator has made of
+ * it with "proxy_temp_path": nginx wants a path to have one set of levels.
+ */
+
+static ngx_int_t
+merge_temp_path(ngx_conf_t *cf, ngx_http_upstream_conf_t *ucf,
+    ngx_http_upstream_conf_t *pucf)
+{
+    ngx_str_t     name;
+    ngx_uint_t    i;
+    ngx_path_t  **path;
+
+    if (ucf->temp_path == NULL && pucf->temp_path == NULL) {
+
+        name = ngx_http_myproxy_temp_path.name;
+
+        if (ngx_conf_full_name(cf->cycle, &name, 0) != NGX_OK) {
+            return NGX_ERROR;
+        }
+
+        path = cf->cycle->paths.elts;
+
+        for (i = 0; i < cf->cycle->paths.nelts; i++) {
+            if (path[i]->name.len == name.len
+                && ngx_strcmp(path[i]->name.data, name.data) == 0)
+            {
+                ucf->temp_path = path[i];
+                return NGX_OK;
+            }
+        }
     }
 
     if (ngx_conf_merge_path_value(cf, &ucf->temp_path, pucf->temp_path,

@@ -128,6 +128,7 @@ typedef struct {
     ngx_str_t                        ssl_trusted_certificate;
     ngx_str_t                        ssl_crl;
     ngx_array_t                     *ssl_conf_commands;
+    ngx_array_t                     *ssl_passwords;  /* as configured */
 #endif
 
     unsigned                         ssl:1;

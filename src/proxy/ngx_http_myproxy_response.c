@@ -384,8 +384,8 @@ end_interim(ngx_http_request_t *r, ngx_http_myproxy_ctx_t *ctx)
     skipped = is_skipped(ctx->status.code);
 
     ngx_log_debug2(NGX_LOG_DEBUG_HTTP, r->connection->log, 0,
-                   "myproxy interim response %ui, skipped:%ui",
-                   ctx->status.code, skipped);
+                   "myproxy %s interim response %ui",
+                   skipped ? "skipped" : "passed", ctx->status.code);
 
     ngx_memzero(&ctx->status, sizeof(ngx_http_status_t));
     r->state = 0;

@@ -143,6 +143,8 @@ share_ssl(ngx_conf_t *cf, ngx_http_myproxy_loc_conf_t *conf)
 
     mmcf = ngx_http_conf_get_module_main_conf(cf, ngx_http_myproxy_module);
 
+    conf->ssl_passwords = conf->upstream.ssl_passwords;
+
     other = mmcf->ssl.elts;
 
     for (i = 0; i < mmcf->ssl.nelts; i++) {
@@ -176,7 +178,7 @@ same_ssl(ngx_http_myproxy_loc_conf_t *a, ngx_http_myproxy_loc_conf_t *b)
            && same_str(&a->ssl_crl, &b->ssl_crl)
            && a->upstream.ssl_verify == b->upstream.ssl_verify
            && a->upstream.ssl_session_reuse == b->upstream.ssl_session_reuse
-           && a->upstream.ssl_passwords == b->upstream.ssl_passwords
+           && a->ssl_passwords == b->ssl_passwords
            && same_value(a->upstream.ssl_certificate,
                          b->upstream.ssl_certificate)
            && same_value(a->upstream.ssl_certificate_key,
@@ -264,10 +266,10 @@ set_certificate(ngx_conf_t *cf, ngx_http_upstream_conf_t *ucf)
     }
 
     if (ucf->ssl_certificate_key == NULL) {
-        ngx_log_error(NGX_LOG_EMERG, cf->log, 0,
-                      "no \"myproxy_ssl_certificate_key\" is defined for "
-                      "\"myproxy_ssl_certificate %V\"",
-                      &ucf->ssl_certificate->value);
+        ngx_conf_log_error(NGX_LOG_EMERG, cf, 0,
+                           "no \"myproxy_ssl_certificate_key\" is defined "
+                           "for \"myproxy_ssl_certificate %V\"",
+                           &ucf->ssl_certificate->value);
         return NGX_ERROR;
     }
 

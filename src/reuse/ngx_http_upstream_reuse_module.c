@@ -27,39 +27,6 @@ typedef struct {
 } ngx_http_upstream_reuse_main_conf_t;
 
 
-/* cycle: one upstream */
-
-typedef struct {
-    ngx_flag_t                       reuse;
-
-    ngx_http_upstream_init_pt        init_upstream;
-
-    /* without and with the keepalive module */
-    ngx_http_upstream_init_peer_pt   init_balancer;
-    ngx_http_upstream_init_peer_pt   init_peer;
-
-    ngx_uint_t                       added;  /* unsigned  added:1; */
-} ngx_http_upstream_reuse_srv_conf_t;
-
-
-/* request: the peer functions that we stand before */
-
-typedef struct {
-    ngx_http_upstream_t             *upstream;
-
-    void                            *data;
-
-    ngx_event_get_peer_pt            get;
-    ngx_event_free_peer_pt           free;
-    ngx_event_notify_peer_pt         notify;
-
-#if (NGX_HTTP_SSL)
-    ngx_event_set_peer_session_pt    set_session;
-    ngx_event_save_peer_session_pt   save_session;
-#endif
-} ngx_http_upstream_reuse_peer_t;
-
-
 static void *ngx_http_upstream_reuse_create_main_conf(ngx_conf_t *cf);
 static char *ngx_http_upstream_reuse_init_main_conf(ngx_conf_t *cf,
     void *conf);
@@ -72,26 +39,14 @@ static ngx_int_t reuse_create_srv_conf(ngx_conf_t *cf,
     ngx_http_upstream_srv_conf_t *uscf);
 static ngx_int_t reuse_add_keepalive(ngx_conf_t *cf,
     ngx_http_upstream_srv_conf_t *uscf);
+static ngx_int_t reuse_raise_requests(ngx_conf_t *cf,
+    ngx_http_upstream_srv_conf_t *uscf);
 static char *reuse_carry_out(ngx_conf_t *cf,
     ngx_http_upstream_srv_conf_t *uscf, const char *directive,
     const char *argument);
 
 static ngx_int_t reuse_init_upstream(ngx_conf_t *cf,
     ngx_http_upstream_srv_conf_t *us);
-static ngx_int_t reuse_init_peer(ngx_http_request_t *r,
-    ngx_http_upstream_srv_conf_t *us);
-
-static ngx_int_t reuse_off_init_peer(ngx_http_request_t *r,
-    ngx_http_upstream_srv_conf_t *us);
-static ngx_int_t reuse_off_get(ngx_peer_connection_t *pc, void *data);
-static void reuse_off_free(ngx_peer_connection_t *pc, void *data,
-    ngx_uint_t state);
-static void reuse_off_notify(ngx_peer_connection_t *pc, void *data,
-    ngx_uint_t type);
-#if (NGX_HTTP_SSL)
-static ngx_int_t reuse_off_set_session(ngx_peer_connection_t *pc, void *data);
-static void reuse_off_save_session(ngx_peer_connection_t *pc, void *data);
-#endif
 
 
 static ngx_command_t  ngx_http_upstream_reuse_commands[] = {
@@ -219,14 +174,25 @@ ngx_http_upstream_reuse_init_main_conf(ngx_conf_t *cf, void *conf)
             rcf = ngx_http_conf_upstream_srv_conf(uscfp[i],
                                               ngx_http_upstream_reuse_module);
 
+            rcf->asked = reuse_wanted(rmcf, uscfp[i]);
+
             if (rcf->reuse == 0) {
                 continue;
             }
 
+            if (rcf->reuse == NGX_CONF_UNSET && !rcf->asked) {
+                continue;
+            }
+
             if (rcf->reuse == NGX_CONF_UNSET
-                && (NGX_HTTP_UPSTREAM_REUSE_NATIVE
-                    || !reuse_wanted(rmcf, uscfp[i])))
+                && NGX_HTTP_UPSTREAM_REUSE_NATIVE)
             {
+                /* there is a pool, and to touch it would change its kind */
+
+                if (reuse_raise_requests(cf, uscfp[i]) != NGX_OK) {
+                    return NGX_CONF_ERROR;
+                }
+
                 continue;
             }
 
@@ -238,6 +204,10 @@ ngx_http_upstream_reuse_init_main_conf(ngx_conf_t *cf, void *conf)
             if (reuse_create_srv_conf(cf, uscfp[i]) != NGX_OK) {
                 return NGX_CONF_ERROR;
             }
+
+            rcf = ngx_http_conf_upstream_srv_conf(uscfp[i],
+                                              ngx_http_upstream_reuse_module);
+            rcf->asked = 1;
         }
 
         if (reuse_add_keepalive(cf, uscfp[i]) != NGX_OK) {
@@ -349,6 +319,15 @@ reuse_add_keepalive(ngx_conf_t *cf, ngx_http_upstream_srv_conf_t *uscf)
     }
 
     rcf->added = 1;
+
+    return reuse_raise_requests(cf, uscf);
+}
+
+
+static ngx_int_t
+reuse_raise_requests(ngx_conf_t *cf, ngx_http_upstream_srv_conf_t *uscf)
+{
+    char  *rv;
 
     rv = reuse_carry_out(cf, uscf, "keepalive_requests",
                          NGX_HTTP_UPSTREAM_REUSE_REQUESTS);
@@ -493,137 +472,10 @@ ngx_http_upstream_reuse_postconfiguration(ngx_conf_t *cf)
 
         rcf->init_peer = uscfp[i]->peer.init;
 
-        if (rcf->reuse == 0) {
-            uscfp[i]->peer.init = reuse_off_init_peer;
-
-        } else if (rcf->added && rcf->reuse == NGX_CONF_UNSET) {
-            uscfp[i]->peer.init = reuse_init_peer;
+        if (rcf->asked || rcf->reuse != NGX_CONF_UNSET) {
+            uscfp[i]->peer.init = ngx_http_upstream_reuse_init_peer;
         }
     }
 
     return NGX_OK;
 }
-
-
-/*
- * An upstream that keeps connections only because a handler asked for it:
- * the requests of other handlers go around the keepalive module.
- */
-
-static ngx_int_t
-reuse_init_peer(ngx_http_request_t *r, ngx_http_upstream_srv_conf_t *us)
-{
-    ngx_http_upstream_reuse_srv_conf_t  *rcf;
-
-    rcf = ngx_http_conf_upstream_srv_conf(us, ngx_http_upstream_reuse_module);
-
-    if (ngx_http_get_module_ctx(r, ngx_http_upstream_reuse_module) == NULL) {
-        ngx_log_debug0(NGX_LOG_DEBUG_HTTP, r->connection->log, 0,
-                       "upstream reuse: not asked for");
-
-        return rcf->init_balancer(r, us);
-    }
-
-    return rcf->init_peer(r, us);
-}
-
-
-/*
- * "reuse off": whatever pools connections in this upstream, by directive or
- * by default, is never given one.
- */
-
-static ngx_int_t
-reuse_off_init_peer(ngx_http_request_t *r, ngx_http_upstream_srv_conf_t *us)
-{
-    ngx_peer_connection_t               *pc;
-    ngx_http_upstream_reuse_peer_t      *rp;
-    ngx_http_upstream_reuse_srv_conf_t  *rcf;
-
-    rcf = ngx_http_conf_upstream_srv_conf(us, ngx_http_upstream_reuse_module);
-
-    rp = ngx_palloc(r->pool, sizeof(ngx_http_upstream_reuse_peer_t));
-    if (rp == NULL) {
-        return NGX_ERROR;
-    }
-
-    if (rcf->init_peer(r, us) != NGX_OK) {
-        return NGX_ERROR;
-    }
-
-    pc = &r->upstream->peer;
-
-    rp->upstream = r->upstream;
-    rp->data = pc->data;
-    rp->get = pc->get;
-    rp->free = pc->free;
-    rp->notify = pc->notify;
-
-    pc->data = rp;
-    pc->get = reuse_off_get;
-    pc->free = reuse_off_free;
-
-    if (pc->notify) {
-        pc->notify = reuse_off_notify;
-    }
-
-#if (NGX_HTTP_SSL)
-    rp->set_session = pc->set_session;
-    rp->save_session = pc->save_session;
-    pc->set_session = reuse_off_set_session;
-    pc->save_session = reuse_off_save_session;
-#endif
-
-    return NGX_OK;
-}
-
-
-static ngx_int_t
-reuse_off_get(ngx_peer_connection_t *pc, void *data)
-{
-    ngx_http_upstream_reuse_peer_t  *rp = data;
-
-    return rp->get(pc, rp->data);
-}
-
-
-static void
-reuse_off_free(ngx_peer_connection_t *pc, void *data, ngx_uint_t state)
-{
-    ngx_http_upstream_reuse_peer_t  *rp = data;
-
-    rp->upstream->keepalive = 0;
-
-    rp->free(pc, rp->data, state);
-}
-
-
-static void
-reuse_off_notify(ngx_peer_connection_t *pc, void *data, ngx_uint_t type)
-{
-    ngx_http_upstream_reuse_peer_t  *rp = data;
-
-    rp->notify(pc, rp->data, type);
-}
-
-
-#if (NGX_HTTP_SSL)
-
-static ngx_int_t
-reuse_off_set_session(ngx_peer_connection_t *pc, void *data)
-{
-    ngx_http_upstream_reuse_peer_t  *rp = data;
-
-    return rp->set_session(pc, rp->data);
-}
-
-
-static void
-reuse_off_save_session(ngx_peer_connection_t *pc, void *data)
-{
-    ngx_http_upstream_reuse_peer_t  *rp = data;
-
-    rp->save_session(pc, rp->data);
-}
-
-#endif

@@ -17,6 +17,22 @@
 #include <ngx_http.h>
 
 
+/* cycle: one upstream */
+
+typedef struct {
+    ngx_flag_t                       reuse;
+
+    ngx_http_upstream_init_pt        init_upstream;
+
+    /* without and with the keepalive module */
+    ngx_http_upstream_init_peer_pt   init_balancer;
+    ngx_http_upstream_init_peer_pt   init_peer;
+
+    unsigned                         asked:1;
+    unsigned                         added:1;
+} ngx_http_upstream_reuse_srv_conf_t;
+
+
 /*
  * Asks for idle connections to be kept in an upstream, unless the operator
  * has written "keepalive" or "reuse off" there.  Only requests that
@@ -37,6 +53,14 @@ ngx_int_t ngx_http_upstream_reuse_ask(ngx_conf_t *cf,
  * connection.  To be called before ngx_http_upstream_init().
  */
 void ngx_http_upstream_reuse_accept(ngx_http_request_t *r);
+
+
+/*
+ * Stands before the peer functions of an upstream, as its peer.init: a kept
+ * connection carries a request only if it was opened for the same identity.
+ */
+ngx_int_t ngx_http_upstream_reuse_init_peer(ngx_http_request_t *r,
+    ngx_http_upstream_srv_conf_t *us);
 
 
 extern ngx_module_t  ngx_http_upstream_reuse_module;

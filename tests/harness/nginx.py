@@ -53,13 +53,15 @@ class Nginx:
     `names` are what %{name} and %{name.attribute} stand for in the
     configuration.  Besides, %{prefix} is nginx's directory and
     %{port.NAME} a free port of 127.0.0.1; nginx inherits the sockets of
-    all ports mentioned, so that no one else can take them.
+    all ports mentioned, so that no one else can take them.  `env` in the
+    configuration are variables of nginx's environment.
     """
 
     def __init__(self, exchange, names, config):
         self.exchange = exchange
         self.names = names
-        self.config = config
+        self.config = dict(config)
+        self.env = {**os.environ, **self.config.pop("env", {})}
         self.text = None
         self.expected = []
         self.prefix = tempfile.mkdtemp(prefix="myproxy-")
@@ -130,7 +132,8 @@ class Nginx:
                    "-c", self._write_config(), "-e", "stderr"]
         self._close_sockets()
         done = subprocess.run(command, capture_output=True, text=True,
-                              timeout=3 * settings.PATIENCE, check=False)
+                              timeout=3 * settings.PATIENCE, check=False,
+                              env=self.env)
         self._log = done.stderr.splitlines()
         return done.returncode, done.stderr
 
@@ -147,7 +150,7 @@ class Nginx:
         self._process = subprocess.Popen(
             command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT, bufsize=0, pass_fds=numbers,
-            env={**os.environ,
+            env={**self.env,
                  "NGINX": "".join(f"{number};" for number in numbers)})
         os.set_blocking(self._process.stdout.fileno(), False)
         self._close_sockets()

@@ -1,0 +1,957 @@
+"""The configuration: what is wrong is named with its remedy, what is right
+reaches the level that it is meant for."""
+
+import re
+
+import pytest
+
+from harness import http1
+
+PASS = "myproxy_pass http://%{origin};"
+
+#: A line for each level of configuration at which a test puts something.
+LEVELS = ["http", "server", "location"]
+
+
+def check(stage, lines=(), **config):
+    """nginx -t with a location that has these lines."""
+    stage.origin()
+    if lines:
+        config["location"] = "\n".join(lines)
+    return stage.config_test(**config)
+
+
+def place(stage, text):
+    """The line of nginx.conf on which a text stands."""
+    lines = stage.nginxes[-1].text.splitlines()
+    found, = [number for number, line in enumerate(lines, 1) if text in line]
+    return f"/nginx.conf:{found}\n"
+
+
+# wrong lines, each found where it stands
+
+WRONG = [
+    # the pass
+    ("myproxy_pass http://%{origin};",
+     '"myproxy_pass" directive is duplicate'),
+    ("myproxy_pass http://$host;",
+     '"myproxy_pass" directive is duplicate'),
+    # request
+    ("myproxy_http_version 2;",
+     '"myproxy_http_version 2" is not supported: this module speaks '
+     'HTTP/1.1, for HTTP/2 to the origin use "proxy_pass" with '
+     '"proxy_http_version 2"'),
+    ("myproxy_http_version 3;",
+     'invalid value "3" in "myproxy_http_version", it must be "1.1" or '
+     '"1.0"'),
+    ("myproxy_http_version 1;",
+     'invalid value "1" in "myproxy_http_version", it must be'),
+    ("myproxy_http_version HTTP/1.1;",
+     'invalid value "HTTP/1.1" in "myproxy_http_version", it must be'),
+    ("myproxy_upgrade off websocket;",
+     'invalid protocol "off" in "myproxy_upgrade", write "off" alone, or '
+     'names as in the Upgrade field, each as an argument'),
+    ("myproxy_upgrade websocket,foo;",
+     'invalid protocol "websocket,foo" in "myproxy_upgrade"'),
+    ('myproxy_upgrade "websocket foo";',
+     'invalid protocol "websocket foo" in "myproxy_upgrade"'),
+    ('myproxy_upgrade "";',
+     'invalid protocol "" in "myproxy_upgrade"'),
+    ('myproxy_set_header "" x;',
+     'invalid name "" in "myproxy_set_header", a field name has letters, '
+     'digits and hyphens, and no colon'),
+    ("myproxy_set_header X-A: x;",
+     'invalid name "X-A:" in "myproxy_set_header"'),
+    ('myproxy_set_header "X A" x;',
+     'invalid name "X A" in "myproxy_set_header"'),
+    ("myproxy_set_header X(A) x;",
+     'invalid name "X(A)" in "myproxy_set_header"'),
+    ("myproxy_set_header X-\xc4 x;",
+     'in "myproxy_set_header", a field name has letters'),
+    ('myproxy_set_header Host "";',
+     '"myproxy_set_header Host" cannot be empty: a request needs a Host; '
+     "remove the line to send the client's own"),
+    ('myproxy_set_header hOST "";',
+     '"myproxy_set_header Host" cannot be empty'),
+    ("myproxy_set_header X-A;",
+     'invalid number of arguments in "myproxy_set_header" directive'),
+    # rewriting
+    ("myproxy_redirect http://a/;",
+     'invalid parameter "http://a/" in "myproxy_redirect", write "off", '
+     '"default" or two values'),
+    ("myproxy_redirect ~( /;", "missing closing parenthesis"),
+    ("myproxy_cookie_domain example.test;",
+     'invalid parameter "example.test" in "myproxy_cookie_domain", write '
+     '"off" or two values'),
+    ("myproxy_cookie_path /;",
+     'invalid parameter "/" in "myproxy_cookie_path", write "off" or two '
+     'values'),
+    ("myproxy_cookie_domain ~( x;", "missing closing parenthesis"),
+    ("myproxy_cookie_path ~( x;", "missing closing parenthesis"),
+    ("myproxy_cookie_flags secure;",
+     'invalid parameter "secure" in "myproxy_cookie_flags", write "off", '
+     'or a cookie and its flags'),
+    ("myproxy_cookie_flags ~( secure;", "missing closing parenthesis"),
+    ("myproxy_cookie_flags a secure httponly samesite nosecure;",
+     'invalid number of arguments in "myproxy_cookie_flags" directive'),
+    # values
+    ("myproxy_read_timeout soon;",
+     '"myproxy_read_timeout" directive invalid value'),
+    ("myproxy_buffers 8;",
+     'invalid number of arguments in "myproxy_buffers" directive'),
+    ("myproxy_buffering perhaps;",
+     'invalid value "perhaps" in "myproxy_buffering" directive, it must be '
+     '"on" or "off"'),
+    ("myproxy_next_upstream http_418;",
+     'invalid value "http_418"'),
+    ("myproxy_ignore_headers X-Nonsense;",
+     'invalid value "X-Nonsense"'),
+    ("myproxy_bind nonsense;", 'invalid address "nonsense"'),
+    ("myproxy_nonsense on;", 'unknown directive "myproxy_nonsense"'),
+]
+
+
+@pytest.mark.parametrize("line, message", WRONG,
+                         ids=[line for line, _ in WRONG])
+def test_a_wrong_line(stage, line, message):
+    code, text = check(stage, [PASS, line + " # wrong"])
+    assert code == 1
+    found, = re.findall(r"\[emerg\].*\n", text)
+    assert message in found or message.lower() in found.lower()
+    assert found.endswith(place(stage, "# wrong"))
+
+
+@pytest.mark.parametrize("line", [
+    "myproxy_set_header X-A $nonsense;",
+    "myproxy_method $nonsense;",
+    "myproxy_cookie_path / $nonsense;",
+    "myproxy_cookie_flags a $nonsense;",
+    "myproxy_ssl_name $nonsense;",
+])
+def test_an_unknown_variable(stage, line):
+    code, text = check(stage, [PASS, line])
+    assert code == 1
+    assert 'unknown "nonsense" variable' in text
+
+
+# as above, but lines that are only wrong together
+
+TOGETHER = [
+    (["myproxy_http_version 1.1;", "myproxy_http_version 1.1;"],
+     '"myproxy_http_version" directive is duplicate'),
+    (["myproxy_upgrade websocket;", "myproxy_upgrade foo;"],
+     '"myproxy_upgrade" directive is duplicate'),
+    (["myproxy_upgrade off;", "myproxy_upgrade foo;"],
+     '"myproxy_upgrade" directive is duplicate'),
+    (["myproxy_redirect off;", "myproxy_redirect off;"],
+     '"myproxy_redirect" directive is duplicate'),
+    (["myproxy_redirect off;", "myproxy_redirect / /a/;"],
+     '"myproxy_redirect" directive is duplicate'),
+    (["myproxy_redirect off;", "myproxy_redirect default;"],
+     '"myproxy_redirect" directive is duplicate'),
+    (["myproxy_redirect / /a/;", "myproxy_redirect off;"],
+     '"myproxy_redirect" directive is duplicate'),
+    (["myproxy_cookie_domain off;", "myproxy_cookie_domain off;"],
+     '"myproxy_cookie_domain" directive is duplicate'),
+    (["myproxy_cookie_domain off;", "myproxy_cookie_domain a b;"],
+     '"myproxy_cookie_domain" directive is duplicate'),
+    (["myproxy_cookie_domain a b;", "myproxy_cookie_domain off;"],
+     '"myproxy_cookie_domain" directive is duplicate'),
+    (["myproxy_cookie_path off;", "myproxy_cookie_path off;"],
+     '"myproxy_cookie_path" directive is duplicate'),
+    (["myproxy_cookie_path off;", "myproxy_cookie_path / /a/;"],
+     '"myproxy_cookie_path" directive is duplicate'),
+    (["myproxy_cookie_path / /a/;", "myproxy_cookie_path off;"],
+     '"myproxy_cookie_path" directive is duplicate'),
+    (["myproxy_cookie_flags off;", "myproxy_cookie_flags off;"],
+     '"myproxy_cookie_flags" directive is duplicate'),
+    (["myproxy_cookie_flags off;", "myproxy_cookie_flags a secure;"],
+     '"myproxy_cookie_flags" directive is duplicate'),
+    (["myproxy_cookie_flags a secure;", "myproxy_cookie_flags off;"],
+     '"myproxy_cookie_flags" directive is duplicate'),
+    (["myproxy_store on;", "myproxy_store on;"],
+     '"myproxy_store" directive is duplicate'),
+    (["myproxy_cache one;", "myproxy_cache off;"],
+     '"myproxy_cache" directive is duplicate'),
+    (["myproxy_cache one;", "myproxy_store on;"],
+     '"myproxy_store" directive is incompatible with "myproxy_cache"'),
+    (["myproxy_store on;", "myproxy_cache one;"],
+     '"myproxy_cache" directive is incompatible with "myproxy_store"'),
+    (["myproxy_method GET;", "myproxy_method HEAD;"],
+     '"myproxy_method" directive is duplicate'),
+    (["myproxy_set_body a;", "myproxy_set_body b;"],
+     '"myproxy_set_body" directive is duplicate'),
+    (["myproxy_read_timeout 1s;", "myproxy_read_timeout 2s;"],
+     '"myproxy_read_timeout" directive is duplicate'),
+]
+
+
+@pytest.mark.parametrize("lines, message", TOGETHER,
+                         ids=[" ".join(lines) for lines, _ in TOGETHER])
+def test_lines_that_do_not_go_together(stage, lines, message):
+    first, second = lines
+    code, text = check(
+        stage, [PASS, first, second + " # wrong"],
+        http="myproxy_cache_path %{prefix}/cache keys_zone=one:1m;")
+    assert code == 1
+    assert message in text
+    assert text.count("[emerg]") == 1
+    assert place(stage, "# wrong") in text
+
+
+# URLs of the pass
+
+URLS = [
+    ("ftp://example.test/",
+     'invalid URL "ftp://example.test/" in "myproxy_pass", it must begin '
+     'with "http://" or "https://"'),
+    ("example.test", 'invalid URL "example.test" in "myproxy_pass"'),
+    ("/path", 'invalid URL "/path" in "myproxy_pass"'),
+    ("http:/127.0.0.1", 'invalid URL "http:/127.0.0.1"'),
+    ("http://", "no host in upstream"),
+    ("https://", "no host in upstream"),
+    ("unix:/tmp/socket", 'invalid URL "unix:/tmp/socket"'),
+    ("http://:80/", "no host in upstream"),
+    ("http://127.0.0.1:99999", "invalid port in upstream"),
+    ("http://127.0.0.1:0/", "invalid port in upstream"),
+    ("http://127.0.0.1:/", "invalid port in upstream"),
+    ("http://unix:", "no path in the unix domain socket"),
+    ("http://name.invalid", 'host not found in upstream "name.invalid"'),
+]
+
+
+@pytest.mark.parametrize("url, message", URLS, ids=[url for url, _ in URLS])
+def test_a_wrong_url(stage, url, message):
+    code, text = check(stage, [f"myproxy_pass {url};"])
+    assert code == 1
+    assert message in text
+    assert place(stage, f"myproxy_pass {url};") in text
+
+
+@pytest.mark.parametrize("location", [
+    "location ~ ^/a { %s }",
+    "location @name { %s }",
+    "location / { if ($arg_a) { %s } }",
+    "location / { limit_except GET { %s } }",
+    "location /a/ { location ~ b { %s } }",
+])
+def test_a_uri_where_there_is_no_prefix(stage, location):
+    line = "myproxy_pass http://%{origin}/uri;"
+    code, text = check(stage, server=location % line)
+    assert code == 1
+    assert ('"myproxy_pass" cannot have the URI part "/uri" in a named '
+            'location, a location given by a regular expression, "if" or '
+            '"limit_except": there is no prefix that it could replace'
+            ) in text
+    assert place(stage, "/uri;") in text
+
+
+@pytest.mark.parametrize("level", ["http", "server"])
+def test_a_pass_outside_of_locations(stage, level):
+    code, text = check(stage, **{"server": "set $x y;", level: PASS})
+    assert code == 1
+    assert '"myproxy_pass" directive is not allowed here' in text
+
+
+@pytest.mark.parametrize("url", ["ftp://origin", "origin", ""])
+def test_a_wrong_url_of_variables(stage, url):
+    origin = stage.origin()
+    nginx = stage.nginx(location="myproxy_pass $arg_url;")
+    assert nginx.get(f"/?url={url}").status == 500
+    assert nginx.logged(f'invalid URL "{url}" in "myproxy_pass", it must '
+                        'begin with "http://" or "https://"')
+    assert origin.connections == 0
+
+
+@pytest.mark.parametrize("url, message", [
+    ("http://:80", "no host"),
+    ("http://127.0.0.1:99999", "invalid port"),
+])
+def test_a_wrong_address_of_variables(stage, url, message):
+    nginx = stage.nginx(location="myproxy_pass $arg_url;")
+    assert nginx.get(f"/?url={url}").status == 500
+    assert nginx.logged(f'{message} in "myproxy_pass" "{url}"')
+
+
+# redirects
+
+@pytest.mark.parametrize("lines, message", [
+    (["myproxy_redirect default;", PASS],
+     '"myproxy_redirect default" must stand below the "myproxy_pass" of '
+     'its location'),
+    (["set $name app; myproxy_pass http://$name;",
+      "myproxy_redirect default;"],
+     '"myproxy_redirect default" cannot be used with variables in '
+     '"myproxy_pass"'),
+], ids=["above", "variables"])
+def test_the_default_redirect_out_of_place(stage, lines, message):
+    code, text = check(stage, lines)
+    assert code == 1
+    assert message in text
+    assert place(stage, "myproxy_redirect default;") in text
+
+
+@pytest.mark.parametrize("level", ["http", "server"])
+def test_the_default_redirect_outside_of_locations(stage, level):
+    code, text = check(stage, **{"server": "set $x y;",
+                                 level: "myproxy_redirect default;"})
+    assert code == 1
+    assert "must stand below the" in text
+
+
+# sizes: known when a level is complete
+
+SIZES = [
+    ("myproxy_buffers 1 4k;",
+     'there must be at least 2 "myproxy_buffers"'),
+    ("myproxy_buffers 1 4k; myproxy_buffering off;",
+     'there must be at least 2 "myproxy_buffers"'),
+    ("myproxy_buffers 4 4k; myproxy_busy_buffers_size 3k;",
+     '"myproxy_busy_buffers_size" must be at least 4096, as large as '
+     '"myproxy_buffer_size" and one of the "myproxy_buffers"'),
+    ("myproxy_buffer_size 16k; myproxy_busy_buffers_size 8k;",
+     '"myproxy_busy_buffers_size" must be at least 16384'),
+    ("myproxy_buffers 4 4k; myproxy_busy_buffers_size 16k;",
+     '"myproxy_busy_buffers_size" must be at most 12288, all '
+     '"myproxy_buffers" less one'),
+    ("myproxy_buffers 2 4k;",
+     '"myproxy_busy_buffers_size" must be at most 4096'),
+    ("myproxy_buffer_size 32k;",
+     '"myproxy_busy_buffers_size" must be at most 28672'),
+    ("myproxy_temp_file_write_size 1k;",
+     '"myproxy_temp_file_write_size" must be at least 4096, as large as '
+     '"myproxy_buffer_size" and one of the "myproxy_buffers"'),
+    ("myproxy_max_temp_file_size 1k;",
+     '"myproxy_max_temp_file_size" must be 0, to use no temporary files, '
+     'or at least 4096, as large as "myproxy_buffer_size" and one of the '
+     '"myproxy_buffers"'),
+]
+
+
+@pytest.mark.parametrize("lines, message", SIZES,
+                         ids=[lines for lines, _ in SIZES])
+@pytest.mark.parametrize("level", LEVELS)
+def test_sizes_that_do_not_fit(stage, level, lines, message):
+    # one block size everywhere, whatever the page size is
+    config = {"http": "", "location": PASS}
+    config[level] = config.get(level, "") + lines
+    if "myproxy_buffers" not in lines.replace("myproxy_buffers_size", ""):
+        config["http"] += " myproxy_buffers 8 4k;"
+    if "myproxy_buffer_size" not in lines:
+        config["http"] += " myproxy_buffer_size 4k;"
+    code, text = check(stage, **config)
+    assert code == 1
+    assert message in text
+    assert re.search(r"nginx\.conf:\d+\n", text)
+
+
+@pytest.mark.parametrize("lines", [
+    "myproxy_max_temp_file_size 0;",
+    "myproxy_buffers 2 8k; myproxy_busy_buffers_size 8k;",
+    "myproxy_buffer_size 16k; myproxy_buffers 4 16k;",
+])
+def test_sizes_that_fit(stage, lines):
+    stage.origin()
+    nginx = stage.nginx(location=PASS + lines)
+    assert nginx.get().status == 200
+
+
+# caches
+
+def test_an_unknown_cache_zone(stage):
+    code, text = check(stage, [PASS, "myproxy_cache nowhere;"])
+    assert code == 1
+    assert ('"myproxy_cache" zone "nowhere" is unknown: define it with '
+            '"myproxy_cache_path"') in text
+    assert re.search(r"nginx\.conf:\d+\n", text)
+
+
+def test_a_cache_zone_that_is_defined_below(stage):
+    code, _ = check(
+        stage,
+        http="""
+            server {
+                listen 127.0.0.1:%{port.other};
+                location / {
+                    myproxy_pass http://127.0.0.1;
+                    myproxy_cache one;
+                }
+            }
+            myproxy_cache_path %{prefix}/cache keys_zone=one:1m;
+        """, server="set $x y;")
+    assert code == 0
+
+
+def test_a_cache_path_that_stands_twice(stage):
+    code, text = check(stage, [PASS], http="""
+        myproxy_cache_path %{prefix}/one keys_zone=one:1m;
+        myproxy_cache_path %{prefix}/two keys_zone=one:1m;
+    """)
+    assert code == 1
+    assert 'duplicate zone "one"' in text
+
+
+@pytest.mark.parametrize("outer, inner", [
+    ("myproxy_store on;", "myproxy_cache one;"),
+    ("myproxy_cache one;", "myproxy_store on;"),
+])
+def test_store_and_cache_on_different_levels(stage, outer, inner):
+    code, _ = check(
+        stage, [PASS, inner],
+        http="myproxy_cache_path %{prefix}/cache keys_zone=one:1m;" + outer)
+    assert code == 0
+
+
+# warnings
+
+WARNINGS = [
+    ("myproxy_http_version 1.0;",
+     'no connection is reused with "myproxy_http_version 1.0": remove the '
+     'directive to speak HTTP/1.1'),
+    ("myproxy_set_header Content-Length $content_length;",
+     '"myproxy_set_header Content-Length" is ignored: it is found from the '
+     'body that is sent; remove the line'),
+    ("myproxy_set_header Transfer-Encoding chunked;",
+     '"myproxy_set_header Transfer-Encoding" is ignored'),
+    ("myproxy_cookie_flags a secure nonsense;",
+     'unknown flag "nonsense" in "myproxy_cookie_flags" ignored'),
+    ("myproxy_send_lowat 1k;",
+     '"myproxy_send_lowat" is not supported, ignored'),
+]
+
+
+@pytest.mark.parametrize("line, message", WARNINGS,
+                         ids=[line for line, _ in WARNINGS])
+def test_a_warning(stage, line, message):
+    code, text = check(stage, [PASS, line + " # wrong"])
+    assert code == 0
+    found, = re.findall(r"\[warn\].*\n", text)
+    assert message in found
+    assert found.endswith(place(stage, "# wrong"))
+
+
+@pytest.mark.parametrize("line", [
+    "myproxy_http_version 1.1;",
+    'myproxy_set_header Content-Length "";',
+    'myproxy_set_header Transfer-Encoding "";',
+    'myproxy_set_header Connection "";',
+    "myproxy_set_header Host $host;",
+    "myproxy_set_header X_Under-score.and!more 1;",
+    "myproxy_cookie_flags ~ secure nohttponly samesite=strict;",
+    "myproxy_cookie_flags a $arg_flag;",
+    "myproxy_upgrade websocket foo/1.0;",
+    "myproxy_redirect default;",
+    "myproxy_redirect ~^http://a(.*)$ http://b$1;",
+    "myproxy_redirect ~*^http://a(.*)$ http://b$1;",
+    "myproxy_temp_path %{prefix}/temp 1 2;",
+    "myproxy_store %{prefix}/store$uri; myproxy_store_access group:r;",
+    "myproxy_limit_rate 10k;",
+    "myproxy_headers_hash_max_size 1024;"
+    "myproxy_headers_hash_bucket_size 128;",
+])
+def test_no_warning(stage, line):
+    code, text = check(stage, [PASS, line])
+    assert code == 0
+    assert "[warn]" not in text
+
+
+@pytest.mark.parametrize("line", [
+    f"myproxy_set_header X-{'a' * 100} 1;",
+    f"myproxy_hide_header X-{'a' * 100};",
+])
+def test_a_name_that_the_hash_has_no_room_for(stage, line):
+    code, text = check(stage, [PASS, line])
+    assert code == 1
+    assert ("could not build myproxy_headers_hash, you should increase "
+            "myproxy_headers_hash_bucket_size: 64") in text
+
+
+def test_the_hash_is_given_room(stage):
+    origin = stage.origin()
+    name = "X-" + "a" * 100
+    nginx = stage.nginx(location=PASS + f"""
+        myproxy_set_header {name} 1;
+        myproxy_headers_hash_bucket_size 256;
+    """)
+    assert nginx.get("/", f"{name}: 2").status == 200
+    assert origin.request.values(name) == ["1"]
+
+
+# inheritance
+
+def silent(conn):
+    conn.read_request()
+    conn.wait_for_close()
+
+
+def request_field(name):
+    return lambda origin, response: origin.requests[-1].header(name)
+
+
+def response_field(name):
+    return lambda origin, response: response.header(name)
+
+
+def status(origin, response):
+    return response.status
+
+
+#: A line, another that an inner level has instead, what the origin says,
+#: what to look at, and what is seen with each of the two and with none.
+SAMPLES = {
+    "set_header": (
+        "myproxy_set_header X-A outer;", "myproxy_set_header X-A inner;",
+        None, request_field("X-A"), "outer", "inner", None),
+    "method": (
+        "myproxy_method PUT;", "myproxy_method POST;", None,
+        lambda origin, response: origin.requests[-1].method,
+        "PUT", "POST", "GET"),
+    "set_body": (
+        "myproxy_set_body outer;", "myproxy_set_body inner;", None,
+        lambda origin, response: origin.requests[-1].body,
+        b"outer", b"inner", b""),
+    "upgrade": (
+        "myproxy_upgrade foo;", "myproxy_upgrade off;", None,
+        request_field("Upgrade"), "foo", None, None),
+    "pass_request_headers": (
+        "myproxy_pass_request_headers off;",
+        "myproxy_pass_request_headers on;", None,
+        request_field("X-Client"), None, "1", "1"),
+    "hide_header": (
+        "myproxy_hide_header X-One;", "myproxy_hide_header X-Two;",
+        http1.response(200, "X-One: 1", "X-Two: 2"),
+        lambda origin, response: (response.header("X-One"),
+                                  response.header("X-Two")),
+        (None, "2"), ("1", None), ("1", "2")),
+    "pass_header": (
+        "myproxy_pass_header X-Pad;", "myproxy_pass_header X-Other;",
+        http1.response(200, "X-Pad: 1"), response_field("X-Pad"),
+        "1", None, None),
+    "ignore_headers": (
+        "myproxy_ignore_headers X-Accel-Redirect;",
+        "myproxy_ignore_headers X-Accel-Expires;",
+        http1.response(200, "X-Accel-Redirect: /else"), status,
+        200, 204, 204),
+    "redirect": (
+        "myproxy_redirect http://a/ /outer/;",
+        "myproxy_redirect http://a/ /inner/;",
+        http1.response(302, "Location: http://a/x"),
+        lambda origin, response: re.sub(
+            r"^http://[^/]*/(?=inner|outer)", "/",
+            response.header("Location")),
+        "/outer/x", "/inner/x", "http://a/x"),
+    "cookie_path": (
+        "myproxy_cookie_path / /outer/;", "myproxy_cookie_path off;",
+        http1.response(200, "Set-Cookie: a=b; path=/"),
+        response_field("Set-Cookie"),
+        "a=b; path=/outer/", "a=b; path=/", "a=b; path=/"),
+    "cookie_domain": (
+        "myproxy_cookie_domain a.test b.test;",
+        "myproxy_cookie_domain a.test c.test;",
+        http1.response(200, "Set-Cookie: a=b; domain=a.test"),
+        response_field("Set-Cookie"),
+        "a=b; domain=b.test", "a=b; domain=c.test", "a=b; domain=a.test"),
+    "cookie_flags": (
+        "myproxy_cookie_flags a secure;", "myproxy_cookie_flags off;",
+        http1.response(200, "Set-Cookie: a=b"),
+        response_field("Set-Cookie"), "a=b; Secure", "a=b", "a=b"),
+    "intercept_errors": (
+        "myproxy_intercept_errors on;", "myproxy_intercept_errors off;",
+        http1.response(503), status, 204, 503, 503),
+    "force_ranges": (
+        "myproxy_force_ranges on;", "myproxy_force_ranges off;",
+        http1.response(200, body=b"0123456789"), status, 206, 200, 200),
+    "next_upstream": (
+        "myproxy_next_upstream http_503;", "myproxy_next_upstream off;",
+        http1.response(503), status, 200, 503, 503),
+    "bind": (
+        "myproxy_bind 127.0.0.2;", "myproxy_bind off;", None,
+        lambda origin, response: origin.conns[-1].peer, "127.0.0.2",
+        "127.0.0.1", "127.0.0.1"),
+}
+
+
+def played(answer):
+    """An origin's script that also notes where the connection is from."""
+    def script(conn):
+        conn.peer = conn.sock.getpeername()[0]
+        conn.serve(answer)
+    return script
+
+
+def look(stage, sample, **config):
+    """What is seen with a configuration."""
+    _, _, answer, see, *_ = sample
+    origin = stage.origin(played(answer))
+    stage.origin(name="second")
+    config["http"] = """
+        upstream app { server %{origin}; server %{second} backup; }
+        error_page 503 =204 /else;
+    """ + config.get("http", "")
+    config["server"] = """
+        location = /else { return 204; }
+    """ + config.get("server", "")
+    config["location"] = """
+        myproxy_pass http://app;
+    """ + config.get("location", "")
+    nginx = stage.nginx(**config)
+    response = nginx.get("/", "X-Client: 1", "Upgrade: foo",
+                         "Connection: Upgrade", "Range: bytes=0-1")
+    return see(origin, response)
+
+
+def samples(test):
+    return pytest.mark.parametrize("sample", SAMPLES.values(),
+                                   ids=SAMPLES)(test)
+
+
+@samples
+def test_nothing_to_inherit(stage, sample):
+    assert look(stage, sample) == sample[6]
+
+
+@samples
+@pytest.mark.parametrize("level", LEVELS)
+def test_a_line_is_inherited(stage, level, sample):
+    assert look(stage, sample, **{level: sample[0]}) == sample[4]
+
+
+@samples
+@pytest.mark.parametrize("outer, inner", [
+    ("http", "server"), ("http", "location"), ("server", "location")])
+def test_a_line_is_replaced(stage, outer, inner, sample):
+    seen = look(stage, sample, **{outer: sample[0], inner: sample[1]})
+    assert seen == sample[5]
+
+
+@pytest.mark.parametrize("level", LEVELS)
+def test_a_timeout_is_inherited(stage, level):
+    stage.origin(silent)
+    config = {"location": PASS}
+    config[level] = config.get(level, "") + "myproxy_read_timeout 50ms;"
+    assert stage.nginx(**config).get().status == 504
+
+
+def test_a_timeout_is_replaced(stage):
+    def script(conn):
+        conn.read_request()
+        gate.wait()
+        conn.respond()
+
+    origin = stage.origin(script, name="late")
+    gate = origin.gate()
+    stage.origin(silent, name="silent")
+    nginx = stage.nginx(
+        http="myproxy_read_timeout 100ms;",
+        server="""
+            location /late {
+                myproxy_pass http://%{late};
+                myproxy_read_timeout 60s;
+            }
+            location /silent { myproxy_pass http://%{silent}; }
+        """)
+    client = nginx.connect()
+    client.send(http1.request("GET", "/late"))
+    stage.wait_until(lambda: origin.requests)
+    assert nginx.get("/silent").status == 504
+    gate.open()
+    assert client.read_response().status == 200
+
+
+@pytest.mark.parametrize("level", LEVELS)
+def test_verification_is_inherited(stage, level):
+    stage.origin(tls="origin.test")
+    config = {"http": "upstream origin.test { server %{origin}; }",
+              "location": "myproxy_pass https://origin.test;"}
+    config[level] = config.get(level, "") + "myproxy_ssl_verify off;"
+    assert stage.nginx(**config).get().status == 200
+
+
+def test_verification_is_replaced(stage):
+    stage.origin(tls="origin.test")
+    nginx = stage.nginx(
+        http="""
+            upstream origin.test { server %{origin}; }
+            myproxy_ssl_verify off;
+        """,
+        location="""
+            myproxy_pass https://origin.test;
+            myproxy_ssl_verify on;
+        """)
+    assert nginx.get().status == 502
+
+
+def test_header_lines_are_inherited_all_or_none(stage):
+    origin = stage.origin()
+    nginx = stage.nginx(
+        http="myproxy_set_header X-A 1; myproxy_set_header X-B 2;",
+        server="""
+            location /all { myproxy_pass http://%{origin}; }
+            location /none {
+                myproxy_pass http://%{origin};
+                myproxy_set_header X-C 3;
+            }
+        """)
+    assert nginx.get("/all").status == 200
+    assert nginx.get("/none").status == 200
+    assert [[request.header(f"X-{name}") for name in "ABC"]
+            for request in origin.requests] == [["1", "2", None],
+                                                [None, None, "3"]]
+
+
+def test_servers_do_not_inherit_from_each_other(stage):
+    origin = stage.origin()
+    nginx = stage.nginx(
+        http="""
+            server {
+                listen 127.0.0.1:%{port.other};
+                myproxy_set_header X-A 1;
+                myproxy_method PUT;
+                location / { myproxy_pass http://%{origin}; }
+            }
+        """, location=PASS)
+    assert nginx.get(port="other").status == 200
+    assert nginx.get().status == 200
+    assert [(request.method, request.header("X-A"))
+            for request in origin.requests] == [("PUT", "1"), ("GET", None)]
+
+
+def test_the_stock_directives_are_not_ours(stage):
+    origin = stage.origin()
+    nginx = stage.nginx(
+        http="proxy_set_header X-A 1; proxy_method PUT;", location=PASS)
+    assert nginx.get().status == 200
+    assert origin.request.method == "GET"
+    assert origin.request.header("X-A") is None
+
+
+def test_our_directives_are_not_the_stock_ones(stage):
+    origin = stage.origin()
+    nginx = stage.nginx(
+        http="myproxy_set_header X-A 1; myproxy_method PUT;",
+        location="proxy_pass http://%{origin};")
+    assert nginx.get().status == 200
+    assert origin.request.method == "GET"
+    assert origin.request.header("X-A") is None
+
+
+# which blocks go where their location goes
+
+def test_if_inherits_the_target(stage):
+    origin = stage.origin()
+    nginx = stage.nginx(server="""
+        location /a/ {
+            myproxy_pass http://%{origin}/b/;
+            myproxy_set_header X-A 1;
+            if ($arg_x) { add_header X-If 1; }
+        }
+    """)
+    response = nginx.get("/a/c?x=1")
+    assert (response.status, response.header("X-If")) == (200, "1")
+    assert origin.request.target == "/b/c?x=1"
+    assert origin.request.header("X-A") == "1"
+
+
+def test_if_inherits_a_target_of_variables(stage):
+    origin = stage.origin()
+    nginx = stage.nginx(location="""
+        set $target %{origin};
+        myproxy_pass http://$target;
+        if ($arg_x) { add_header X-If 1; }
+    """)
+    response = nginx.get("/a?x=1")
+    assert (response.status, response.header("X-If")) == (200, "1")
+    assert origin.request.target == "/a?x=1"
+
+
+def test_if_inherits_a_target_with_tls(stage):
+    origin = stage.origin(tls="origin.test")
+    nginx = stage.nginx(
+        http="upstream origin.test { server %{origin}; }",
+        location="""
+            myproxy_pass https://origin.test;
+            myproxy_ssl_trusted_certificate %{authority.path};
+            if ($arg_x) { add_header X-If 1; }
+        """)
+    response = nginx.get("/a?x=1")
+    assert (response.status, response.header("X-If")) == (200, "1")
+    assert origin.conns[0].sni == "origin.test"
+
+
+def test_if_replaces_the_target(stage):
+    one, two = stage.origin(name="one"), stage.origin(name="two")
+    nginx = stage.nginx(location="""
+        myproxy_pass http://%{one};
+        if ($arg_x) { myproxy_pass http://%{two}; }
+    """)
+    assert nginx.get("/").status == 200
+    assert nginx.get("/?x=1").status == 200
+    assert [len(one.requests), len(two.requests)] == [1, 1]
+
+
+def test_if_replaces_another_handler(stage):
+    one, two = stage.origin(name="one"), stage.origin(name="two")
+    nginx = stage.nginx(location="""
+        proxy_pass http://%{one};
+        if ($arg_x) { myproxy_pass http://%{two}; }
+    """)
+    assert nginx.get("/").status == 200
+    assert nginx.get("/?x=1").status == 200
+    assert [len(one.requests), len(two.requests)] == [1, 1]
+
+
+def test_limit_except_inherits_the_target(stage):
+    origin = stage.origin()
+    nginx = stage.nginx(server="""
+        location /a/ {
+            myproxy_pass http://%{origin}/b/;
+            myproxy_set_header X-A 1;
+            limit_except GET { allow all; }
+        }
+    """)
+    assert nginx.post("/a/c", b"body").status == 200
+    assert (origin.request.target, origin.request.body) == ("/b/c", b"body")
+    assert origin.request.header("X-A") == "1"
+
+
+def test_limit_except_inherits_a_target_of_variables(stage):
+    origin = stage.origin()
+    nginx = stage.nginx(server="set $target %{origin};", location="""
+        myproxy_pass http://$target;
+        limit_except GET { allow all; }
+    """)
+    assert nginx.post("/a", b"body").status == 200
+    assert origin.request.method == "POST"
+
+
+def test_limit_except_denies(stage):
+    origin = stage.origin()
+    nginx = stage.nginx(location=PASS + "limit_except GET { deny all; }")
+    assert nginx.get().status == 200
+    assert nginx.post("/", b"body").status == 403
+    assert len(origin.requests) == 1
+
+
+def test_limit_except_replaces_the_target(stage):
+    one, two = stage.origin(name="one"), stage.origin(name="two")
+    nginx = stage.nginx(location="""
+        myproxy_pass http://%{one};
+        limit_except GET { myproxy_pass http://%{two}; }
+    """)
+    assert nginx.get().status == 200
+    assert nginx.post("/", b"body").status == 200
+    assert [len(one.requests), len(two.requests)] == [1, 1]
+
+
+def test_a_nested_location_does_not_inherit_the_target(stage):
+    origin = stage.origin()
+    nginx = stage.nginx(
+        files={"html/a/b/c.txt": "file"},
+        server="""
+            root %{prefix}/html;
+            location /a/ {
+                myproxy_pass http://%{origin};
+                location /a/b/ { }
+            }
+        """)
+    assert nginx.get("/a/c.txt").body == b"hello\n"
+    assert nginx.get("/a/b/c.txt").body == b"file"
+    assert origin.request.target == "/a/c.txt"
+
+
+def test_a_nested_location_inherits_the_rest(stage):
+    origin = stage.origin()
+    nginx = stage.nginx(server="""
+        location /a/ {
+            myproxy_pass http://%{origin};
+            myproxy_set_header X-A 1;
+            location /a/b/ { myproxy_pass http://%{origin}/nested/; }
+        }
+    """)
+    assert nginx.get("/a/b/c").status == 200
+    assert origin.request.target == "/nested/c"
+    assert origin.request.header("X-A") == "1"
+
+
+def test_a_reload_takes_what_has_changed(stage):
+    origin = stage.origin()
+    nginx = stage.nginx(http="myproxy_set_header X-A 1;", location=PASS)
+    assert nginx.get().status == 200
+    nginx.reload(http="myproxy_set_header X-A 2;")
+    assert nginx.get().status == 200
+    assert [request.header("X-A") for request in origin.requests] == ["1",
+                                                                      "2"]
+
+
+def test_every_stock_directive_has_its_like(stage):
+    """Each line of the stock proxy's, with another name, is understood."""
+    code, text = check(
+        stage,
+        http="""
+            myproxy_cache_path %{prefix}/cache keys_zone=one:1m;
+            myproxy_headers_hash_max_size 512;
+            myproxy_headers_hash_bucket_size 64;
+        """,
+        location="""
+            myproxy_pass http://%{origin};
+            myproxy_bind 127.0.0.1;
+            myproxy_buffer_size 4k;
+            myproxy_buffering on;
+            myproxy_buffers 8 4k;
+            myproxy_busy_buffers_size 8k;
+            myproxy_cache one;
+            myproxy_cache_background_update on;
+            myproxy_cache_bypass $arg_bypass;
+            myproxy_cache_convert_head off;
+            myproxy_cache_key $uri;
+            myproxy_cache_lock on;
+            myproxy_cache_lock_age 5s;
+            myproxy_cache_lock_timeout 5s;
+            myproxy_cache_max_range_offset 1m;
+            myproxy_cache_methods GET HEAD POST;
+            myproxy_cache_min_uses 2;
+            myproxy_cache_revalidate on;
+            myproxy_cache_use_stale error timeout updating http_500;
+            myproxy_cache_valid 200 1m;
+            myproxy_connect_timeout 1s;
+            myproxy_cookie_domain a b;
+            myproxy_cookie_flags a secure;
+            myproxy_cookie_path / /a/;
+            myproxy_force_ranges on;
+            myproxy_hide_header X-A;
+            myproxy_http_version 1.1;
+            myproxy_ignore_client_abort on;
+            myproxy_ignore_headers Expires;
+            myproxy_intercept_errors on;
+            myproxy_limit_rate 1m;
+            myproxy_max_temp_file_size 1m;
+            myproxy_method GET;
+            myproxy_next_upstream error timeout non_idempotent;
+            myproxy_next_upstream_timeout 1s;
+            myproxy_next_upstream_tries 2;
+            myproxy_no_cache $arg_no;
+            myproxy_pass_header Server;
+            myproxy_pass_request_body on;
+            myproxy_pass_request_headers on;
+            myproxy_read_timeout 1s;
+            myproxy_redirect default;
+            myproxy_request_buffering on;
+            myproxy_send_lowat 0;
+            myproxy_send_timeout 1s;
+            myproxy_set_body x;
+            myproxy_set_header X-A 1;
+            myproxy_socket_keepalive on;
+            myproxy_ssl_ciphers DEFAULT;
+            myproxy_ssl_conf_command Options PrioritizeChaCha;
+            myproxy_ssl_name origin.test;
+            myproxy_ssl_protocols TLSv1.2 TLSv1.3;
+            myproxy_ssl_server_name on;
+            myproxy_ssl_session_reuse on;
+            myproxy_ssl_trusted_certificate %{authority.path};
+            myproxy_ssl_verify on;
+            myproxy_ssl_verify_depth 2;
+            myproxy_store_access user:rw;
+            myproxy_temp_file_write_size 8k;
+            myproxy_temp_path %{prefix}/temp;
+        """)
+    assert (code, "[emerg]" in text) == (0, False)

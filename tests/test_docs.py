@@ -1,0 +1,145 @@
+"""The documentation says what the code does, as far as a test can tell."""
+
+import functools
+import re
+
+import pytest
+
+from harness import settings, tables
+
+SOURCES = sorted((settings.ROOT / "src").glob("*/*.c"))
+COMPAT = settings.ROOT / "src/ngx_http_myproxy_compat.h"
+DIRECTIVES = settings.ROOT / "docs/directives.md"
+PAGES = sorted([*settings.ROOT.glob("*.md"), *settings.ROOT.glob("*/*.md")])
+
+SECTION = re.compile(r"^### (\w+)\n\n```\n(.*?)^```\n(.*?)(?=^##|\Z)",
+                     re.DOTALL | re.MULTILINE)
+LINK = re.compile(r"(?<!!)\[[^\]\[]+\]\(([^)\s]+)\)")
+
+ORDER = list(tables.CONTEXTS.values())
+
+#: How a merged default reads in the documentation.
+VALUES = {"0": ("off", "0"), "1": ("on", "1"), "60000": ("60s",),
+          "5000": ("5s",)}
+
+NEWEST = 9999999
+
+
+@functools.lru_cache()
+def offered():
+    """All directives, also those for the newest nginx only."""
+    found = {}
+    for path in SOURCES:
+        found.update(tables.directives(
+            path.read_text(), tables.macros(COMPAT.read_text(), NEWEST)))
+    return found
+
+
+@functools.lru_cache()
+def documented():
+    """name -> (Syntax, Default, Context, Appeared in, text)."""
+    found = {}
+    for name, head, text in SECTION.findall(DIRECTIVES.read_text()):
+        assert name not in found, f"{name} is documented twice"
+        fields = re.split(r"^([A-Z][\w ]+):", head, flags=re.MULTILINE)[1:]
+        assert fields[::2] == ["Syntax", "Default", "Context",
+                               "Appeared in"], name
+        found[name] = (*(" ".join(field.split()) for field in fields[1::2]),
+                       text)
+    return found
+
+
+def test_each_directive_is_documented_and_nothing_else():
+    assert sorted(documented()) == sorted(offered())
+
+
+@pytest.mark.parametrize("name", sorted(offered()))
+def test_a_directive_is_documented_as_it_is(name):
+    contexts, flags = offered()[name]
+    syntax, default, context, appeared, text = documented()[name]
+    assert context == ", ".join(sorted(contexts, key=ORDER.index))
+    assert all(form.startswith(f"{name} ")
+               for form in syntax.rstrip(";").split("; "))
+    assert default == "-" or re.fullmatch(rf"{name} [^;]+;", default)
+    assert re.fullmatch(r"0\.1\.0(, with nginx \d\.\d+\.\d or later)?",
+                        appeared)
+    assert text.strip()
+    if "NGX_CONF_FLAG" in flags:
+        assert syntax == f"{name} on | off;"
+
+
+def test_versions_of_nginx_are_named():
+    header = COMPAT.read_text()
+    for name, (_, _, _, appeared, _) in documented().items():
+        wanted = re.search(r"(\d+)\.(\d+)\.(\d+) or later", appeared)
+        since = tables.number(map(int, wanted.groups())) if wanted else 1022000
+        for version in (since - 1, since):
+            there = any(
+                name in tables.directives(path.read_text(),
+                                          tables.macros(header, version))
+                for path in SOURCES)
+            assert there == (version == since or not wanted), name
+
+
+def merged_defaults():
+    """name of a field of the configuration -> default, as C has it."""
+    merge = re.compile(r"ngx_conf_merge_(?:value|msec_value|uint_value)\("
+                       r"\s*[\w>.-]*?(\w+),\s*[\w>.-]+,\s*(\w+)\s*\)")
+    return {field: value for path in SOURCES
+            for field, value in merge.findall(path.read_text())}
+
+
+def test_defaults_are_those_of_the_code():
+    entry = re.compile(r'ngx_string\("(\w+)"\),[^}]*?'
+                       r"offsetof\(\s*\w+,\s*(?:upstream\.)?(\w+)\)")
+    defaults, checked = merged_defaults(), 0
+    for path in SOURCES:
+        for name, field in entry.findall(path.read_text()):
+            value = defaults.get(field)
+            if (value is None or name not in documented()
+                    or field == "store_access"):
+                continue
+            default = documented()[name][1]
+            if value.isdigit():
+                wanted = [f"{name} {text};"
+                          for text in VALUES.get(value, (value,))]
+                assert default in wanted
+                checked += 1
+    assert checked > 20
+
+
+def anchors(path):
+    """What GitHub makes of the headings."""
+    for heading in re.findall(r"^#+ (.+)$", path.read_text(), re.MULTILINE):
+        text = re.sub(r"[`*]|\[|\]\([^)]*\)", "", heading).lower()
+        yield re.sub(r"[^\w -]", "", text).replace(" ", "-")
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda path: path.name)
+def test_links_lead_somewhere(page):
+    for link in LINK.findall(page.read_text()):
+        if re.match(r"https?:", link):
+            continue
+        path, _, anchor = link.partition("#")
+        target = page.parent / path if path else page
+        assert target.exists(), link
+        if anchor:
+            assert anchor in anchors(target), link
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda path: path.name)
+def test_directives_that_a_page_mentions_exist(page):
+    known = {re.sub("^my", "", name) for name in offered()}
+    variables = {"myproxy_host", "myproxy_port",
+                 "myproxy_add_x_forwarded_for"}
+    text = re.sub(r"[\w/.*{},]*ngx_http_\w+[\w.{},*/]*", "",
+                  page.read_text())
+    for name in set(re.findall(r"\bmyproxy_[a-z_]+[a-z]", text)):
+        assert name in offered() or name in variables, name
+    for name in set(re.findall(r"(?<![$\w])proxy_[a-z_]+[a-z]", text)):
+        assert name in known or name in FOREIGN, name
+
+
+#: Stock names in the pages that have no counterpart.
+FOREIGN = {"proxy_host", "proxy_temp", "proxy_protocol", "proxy_cache_purge",
+           "proxy_bypass"}
