@@ -353,9 +353,11 @@ REUSE = "connections are kept for further requests"
      [], [HOST]),
     ("proxy_set_header Host $host; location / { proxy_set_header X y;"
      " proxy_pass http://a; }", [HOST], []),
-    ("proxy_pass https://a;", [VERIFIED, "the system's CAs", SNI], []),
-    ("proxy_ssl_trusted_certificate c; proxy_pass https://a;",
-     [VERIFIED, "the CA that is named"], ["the system's CAs"]),
+    ("proxy_pass https://a;",
+     [VERIFIED, "must be for a, and by a CA of the system", SNI], []),
+    ("proxy_ssl_trusted_certificate c; proxy_ssl_name b;"
+     " proxy_pass https://a;",
+     [VERIFIED, "must be for b,", "the CA that is named"], ["of the system"]),
     ("server { proxy_pass https://a; proxy_ssl_verify off;"
      " proxy_ssl_server_name on; }", ["SNI is the default"],
      [VERIFIED, SNI]),

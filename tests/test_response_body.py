@@ -547,7 +547,7 @@ def test_a_malformed_chunk_ends_the_response(stage, way, before, chunk):
     assert origin.carried == [1, 1]
 
 
-@pytest.mark.parametrize("chunk", [b"g\r\n", b"5\r\nhello!\r\n"],
+@pytest.mark.parametrize("chunk", [b"g\r\nx\r\n", b"5\r\nhello!\r\n"],
                          ids=["size", "end"])
 @ways
 def test_a_malformed_chunk_may_come_late(stage, way, chunk):
