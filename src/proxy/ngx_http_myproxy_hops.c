@@ -64,6 +64,7 @@ ngx_http_myproxy_read_hops(ngx_http_request_t *r,
         && r->headers_in.upgrade
         && r == r->main
         && mlcf->upgrade
+        && mlcf->upstream.pass_request_headers
         && !mlcf->fields->set_upgrade
         && r->http_version == NGX_HTTP_VERSION_11
         && mlcf->http_version == NGX_HTTP_VERSION_11)

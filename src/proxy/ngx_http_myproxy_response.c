@@ -32,13 +32,15 @@ static ngx_int_t invalid(ngx_http_request_t *r, const char *reason);
 ngx_int_t
 ngx_http_myproxy_process_status_line(ngx_http_request_t *r)
 {
-    size_t                   len;
-    ngx_int_t                rc;
-    ngx_http_status_t       *status;
-    ngx_http_upstream_t     *u;
-    ngx_http_myproxy_ctx_t  *ctx;
+    size_t                        len;
+    ngx_int_t                     rc;
+    ngx_http_status_t            *status;
+    ngx_http_upstream_t          *u;
+    ngx_http_myproxy_ctx_t       *ctx;
+    ngx_http_myproxy_loc_conf_t  *mlcf;
 
     u = r->upstream;
+    mlcf = ngx_http_get_module_loc_conf(r, ngx_http_myproxy_module);
     ctx = ngx_http_get_module_ctx(r, ngx_http_myproxy_module);
     status = &ctx->status;
 
@@ -100,9 +102,11 @@ ngx_http_myproxy_process_status_line(ngx_http_request_t *r)
                    "myproxy status %ui \"%V\"",
                    u->headers_in.status_n, &u->headers_in.status_line);
 
-    /* HTTP/1.0 has no reuse that could be relied on */
+    /* HTTP/1.0, on either side, has no reuse that could be relied on */
 
-    if (status->http_version < NGX_HTTP_VERSION_11) {
+    if (status->http_version < NGX_HTTP_VERSION_11
+        || mlcf->http_version < NGX_HTTP_VERSION_11)
+    {
         u->headers_in.connection_close = 1;
     }
 

@@ -47,6 +47,8 @@ static ngx_int_t reuse_find_identity(ngx_http_request_t *r,
     ngx_http_upstream_reuse_identity_t *id);
 static ngx_uint_t reuse_same_identity(ngx_http_upstream_reuse_identity_t *a,
     ngx_http_upstream_reuse_identity_t *b);
+static ngx_uint_t reuse_same_bytes(const void *a, size_t a_len, const void *b,
+    size_t b_len);
 static ngx_http_upstream_reuse_identity_t *reuse_get_identity(
     ngx_connection_t *c);
 static ngx_int_t reuse_set_identity(ngx_connection_t *c,
@@ -193,20 +195,24 @@ reuse_same_identity(ngx_http_upstream_reuse_identity_t *a,
 #if (NGX_HTTP_SSL)
 
     if (a->ssl != b->ssl
-        || a->name.len != b->name.len
-        || ngx_strncasecmp(a->name.data, b->name.data, a->name.len) != 0
-        || a->certificate.len != b->certificate.len
-        || ngx_memcmp(a->certificate.data, b->certificate.data,
-                      a->certificate.len)
-           != 0)
+        || !reuse_same_bytes(a->name.data, a->name.len,
+                             b->name.data, b->name.len)
+        || !reuse_same_bytes(a->certificate.data, a->certificate.len,
+                             b->certificate.data, b->certificate.len))
     {
         return 0;
     }
 
 #endif
 
-    return a->local_len == b->local_len
-           && ngx_memcmp(a->local, b->local, a->local_len) == 0;
+    return reuse_same_bytes(a->local, a->local_len, b->local, b->local_len);
+}
+
+
+static ngx_uint_t
+reuse_same_bytes(const void *a, size_t a_len, const void *b, size_t b_len)
+{
+    return a_len == b_len && (a_len == 0 || ngx_memcmp(a, b, a_len) == 0);
 }
 
 
@@ -254,15 +260,23 @@ reuse_set_identity(ngx_connection_t *c, ngx_http_upstream_reuse_identity_t *id)
 
     p = (u_char *) (own + 1);
 
-    own->local = (struct sockaddr *) p;
-    p = ngx_cpymem(p, id->local, id->local_len);
+    if (id->local_len) {
+        own->local = (struct sockaddr *) p;
+        p = ngx_cpymem(p, id->local, id->local_len);
+    }
 
 #if (NGX_HTTP_SSL)
-    own->name.data = p;
-    p = ngx_cpymem(p, id->name.data, id->name.len);
 
-    own->certificate.data = p;
-    ngx_memcpy(p, id->certificate.data, id->certificate.len);
+    if (id->name.len) {
+        own->name.data = p;
+        p = ngx_cpymem(p, id->name.data, id->name.len);
+    }
+
+    if (id->certificate.len) {
+        own->certificate.data = p;
+        ngx_memcpy(p, id->certificate.data, id->certificate.len);
+    }
+
 #endif
 
     return NGX_OK;
@@ -394,9 +408,16 @@ reuse_set_session(ngx_peer_connection_t *pc, void *data)
     ngx_md5_init(&md5);
     ngx_md5_update(&md5, &rp->identity.ssl, sizeof(ngx_ssl_t *));
     ngx_md5_update(&md5, &rp->identity.name.len, sizeof(size_t));
-    ngx_md5_update(&md5, rp->identity.name.data, rp->identity.name.len);
-    ngx_md5_update(&md5, rp->identity.certificate.data,
-                   rp->identity.certificate.len);
+
+    if (rp->identity.name.len) {
+        ngx_md5_update(&md5, rp->identity.name.data, rp->identity.name.len);
+    }
+
+    if (rp->identity.certificate.len) {
+        ngx_md5_update(&md5, rp->identity.certificate.data,
+                       rp->identity.certificate.len);
+    }
+
     ngx_md5_final(digest, &md5);
 
     if (SSL_set_session_id_context(ssl, digest, sizeof(digest)) != 1) {
