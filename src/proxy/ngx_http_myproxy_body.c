@@ -508,7 +508,7 @@ end_of_body(ngx_http_request_t *r, ngx_uint_t excess)
 
     u = r->upstream;
 
-    if (excess) {
+    if (excess && !u->headers_in.connection_close) {
         ngx_log_error(NGX_LOG_WARN, r->connection->log, 0,
                       "upstream sent data after the end of the response");
 
@@ -586,9 +586,11 @@ check_ssl(ngx_http_request_t *r, ngx_connection_t *c)
         return;
     }
 
-    if (SSL_get_error(ssl, n) != SSL_ERROR_WANT_READ) {
+    if (SSL_get_error(ssl, n) != SSL_ERROR_WANT_READ
+        || ngx_http_myproxy_ssl_pending(ssl))
+    {
         ngx_log_debug0(NGX_LOG_DEBUG_HTTP, c->log, 0,
-                       "myproxy connection closed behind the response");
+                       "myproxy end, or part of a record, behind response");
 
         r->upstream->keepalive = 0;
         ERR_clear_error();
