@@ -100,9 +100,19 @@
  */
 
 #if (nginx_version >= 1029000)
-#define NGX_HTTP_MYPROXY_EARLY_HINTS  1
+
+#define NGX_HTTP_MYPROXY_PASSED_INTERIM  NGX_HTTP_EARLY_HINTS
+#define NGX_HTTP_MYPROXY_EARLY_HINTS     NGX_HTTP_UPSTREAM_EARLY_HINTS
+
+#define ngx_http_myproxy_pass_early_hints(ucf)  (ucf)->pass_early_hints = 1
+
 #else
-#define NGX_HTTP_MYPROXY_EARLY_HINTS  0
+
+#define NGX_HTTP_MYPROXY_PASSED_INTERIM  0
+#define NGX_HTTP_MYPROXY_EARLY_HINTS     NGX_ERROR
+
+#define ngx_http_myproxy_pass_early_hints(ucf)
+
 #endif
 
 

@@ -922,14 +922,22 @@ def test_a_name_without_a_dot_is_warned_of(stage, target):
     assert 'write "myproxy_ssl_name"' in text
 
 
+@pytest.mark.parametrize("address", ["127.0.0.1", "[::1]"])
+def test_an_address_is_warned_of(stage, address):
+    stage.origin()
+    code, text = stage.config_test(
+        location=f"myproxy_pass https://{address}:%{{origin.port}};")
+    assert code == 0
+    assert "[warn]" in text
+    assert f'for the name "{address}"' in text
+
+
 @pytest.mark.parametrize("http, location", [
     ("", "myproxy_pass https://app; myproxy_ssl_name origin.test;"),
     ("myproxy_ssl_name origin.test;", "myproxy_pass https://app;"),
     ("", "myproxy_pass https://app; myproxy_ssl_verify off;"),
     ("", "myproxy_pass http://app;"),
     ("", "myproxy_pass https://localhost:%{origin.port};"),
-    ("", "myproxy_pass https://127.0.0.1:%{origin.port};"),
-    ("", "myproxy_pass https://[::1]:%{origin.port};"),
     ("", "set $name app; myproxy_pass https://$name;"),
 ])
 def test_no_warning(stage, http, location):

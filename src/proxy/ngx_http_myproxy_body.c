@@ -25,9 +25,6 @@ static ngx_int_t parse_trailers(ngx_http_request_t *r,
 #endif
 static void end_of_body(ngx_http_request_t *r, ngx_uint_t excess);
 static ngx_int_t invalid_chunk(ngx_http_request_t *r);
-#if (NGX_HTTP_SSL)
-static void check_ssl(ngx_http_request_t *r, ngx_connection_t *c);
-#endif
 
 
 /*
@@ -537,64 +534,9 @@ ngx_http_myproxy_abort_request(ngx_http_request_t *r)
 }
 
 
-/* runs before the peer is freed, which is when a connection is kept */
-
 void
 ngx_http_myproxy_finalize_request(ngx_http_request_t *r, ngx_int_t rc)
 {
     ngx_log_debug1(NGX_LOG_DEBUG_HTTP, r->connection->log, 0,
                    "myproxy finalize request: %i", rc);
-
-#if (NGX_HTTP_SSL)
-    if (r->upstream->keepalive && r->upstream->peer.connection) {
-        check_ssl(r, r->upstream->peer.connection);
-    }
-#endif
 }
-
-
-#if (NGX_HTTP_SSL)
-
-/*
- * The keepalive module looks at the socket, not at what OpenSSL has read from
- * it.  That may be session tickets, which are no harm, or more of a response.
- */
-
-static void
-check_ssl(ngx_http_request_t *r, ngx_connection_t *c)
-{
-    int    n;
-    char   buf[1];
-    SSL   *ssl;
-
-    if (c->ssl == NULL) {
-        return;
-    }
-
-    ssl = c->ssl->connection;
-
-    if (!ngx_http_myproxy_ssl_pending(ssl)) {
-        return;
-    }
-
-    ERR_clear_error();
-
-    n = SSL_peek(ssl, buf, 1);
-
-    if (n > 0) {
-        end_of_body(r, 1);
-        return;
-    }
-
-    if (SSL_get_error(ssl, n) != SSL_ERROR_WANT_READ
-        || ngx_http_myproxy_ssl_pending(ssl))
-    {
-        ngx_log_debug0(NGX_LOG_DEBUG_HTTP, c->log, 0,
-                       "myproxy end, or part of a record, behind response");
-
-        r->upstream->keepalive = 0;
-        ERR_clear_error();
-    }
-}
-
-#endif

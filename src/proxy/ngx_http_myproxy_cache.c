@@ -258,6 +258,14 @@ ngx_http_myproxy_create_key(ngx_http_request_t *r)
 
     key[0] = ctx->target.key;
     ngx_str_set(&key[1], " ");
+
+    if (r->method == NGX_HTTP_HEAD && !mlcf->upstream.cache_convert_head) {
+
+        /* a response without body is none to GET */
+
+        ngx_str_set(&key[1], " HEAD ");
+    }
+
     key[2] = ctx->host;
     key[3] = ctx->uri;
 

@@ -106,9 +106,7 @@ ngx_http_myproxy_create_loc_conf(ngx_conf_t *cf)
 
     ucf->change_buffering = 1;
 
-#if (NGX_HTTP_MYPROXY_EARLY_HINTS)
-    ucf->pass_early_hints = 1;
-#endif
+    ngx_http_myproxy_pass_early_hints(ucf);
 
     ucf->buffering = NGX_CONF_UNSET;
     ucf->request_buffering = NGX_CONF_UNSET;

@@ -111,6 +111,18 @@ ngx_http_myproxy_set_header(ngx_conf_t *cf, ngx_command_t *cmd, void *conf)
         return NGX_CONF_ERROR;
     }
 
+    for (i = 0; i < value[2].len; i++) {
+        ch = value[2].data[i];
+
+        if (ch == CR || ch == LF || ch == '\0') {
+            ngx_conf_log_error(NGX_LOG_EMERG, cf, 0,
+                               "the value in \"%V %V\" has a line break or "
+                               "NUL: write a directive for each field",
+                               &cmd->name, &value[1]);
+            return NGX_CONF_ERROR;
+        }
+    }
+
     if (is_name(&value[1], "host") && value[2].len == 0) {
         ngx_conf_log_error(NGX_LOG_EMERG, cf, 0,
                            "\"%V Host\" cannot be empty: a request needs a "
@@ -303,7 +315,7 @@ compile_field(ngx_http_myproxy_compile_t *mc, ngx_http_myproxy_field_t *field)
         mc->fields->set_upgrade = 1;
     }
 
-    if (field->value.lengths) {
+    if (field->value.lengths || is_name(&field->name, "upgrade")) {
         return add_value(mc, &field->name, &field->value);
     }
 
@@ -395,10 +407,6 @@ add_constant(ngx_http_myproxy_compile_t *mc, ngx_str_t *name,
 
     piece->text.data = p;
     piece->text.len = len;
-
-    if (is_name(name, "upgrade")) {
-        piece->upgrade = 1;
-    }
 
     return NGX_OK;
 }
@@ -544,10 +552,9 @@ ngx_http_myproxy_valid_value(ngx_http_request_t *r, ngx_str_t *name,
 
         if (*p == LF || *p == CR || *p == '\0') {
             ngx_log_error(NGX_LOG_ERR, r->connection->log, 0,
-                          "the value of \"%V\" for the origin has a line "
-                          "break or NUL, request refused: use a variable that "
-                          "is not decoded, as $request_uri, in "
-                          "\"myproxy_set_header\"", name);
+                          "the value for \"%V\" has a line break or NUL, "
+                          "refused: use a variable that is not decoded, as "
+                          "$request_uri", name);
             return 0;
         }
     }
@@ -573,7 +580,11 @@ ngx_http_myproxy_eval_fields(ngx_http_request_t *r,
         if (piece[i].value == NULL) {
             values[i] = piece[i].text;
             *size += piece[i].text.len;
-            ctx->upgrading |= piece[i].upgrade;
+            continue;
+        }
+
+        if (piece[i].upgrade && !ngx_http_myproxy_may_upgrade(r)) {
+            values[i].len = 0;
             continue;
         }
 

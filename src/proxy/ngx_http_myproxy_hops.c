@@ -61,12 +61,10 @@ ngx_http_myproxy_read_hops(ngx_http_request_t *r,
     }
 
     if (upgrade
-        && r->headers_in.upgrade
-        && r == r->main
+        && ngx_http_myproxy_may_upgrade(r)
         && mlcf->upgrade
         && mlcf->upstream.pass_request_headers
         && !mlcf->fields->set_upgrade
-        && r->http_version == NGX_HTTP_VERSION_11
         && mlcf->http_version == NGX_HTTP_VERSION_11)
     {
         return read_upgrade(r, ctx, mlcf);

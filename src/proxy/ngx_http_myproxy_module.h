@@ -193,6 +193,13 @@ typedef struct {
 #endif
 
 
+/* the client's connection can be switched to another protocol, and is to */
+#define ngx_http_myproxy_may_upgrade(r)                                       \
+    ((r) == (r)->main                                                         \
+     && (r)->http_version == NGX_HTTP_VERSION_11                              \
+     && (r)->headers_in.upgrade)
+
+
 /* a location that has a target */
 #define ngx_http_myproxy_has_target(conf)                                     \
     ((conf)->upstream.upstream || (conf)->pass)

@@ -192,8 +192,7 @@ plan_method(ngx_http_request_t *r, ngx_http_myproxy_plan_t *plan)
     }
 
     plan->ctx->head = method->len == 4
-                      && ngx_strncasecmp(method->data, (u_char *) "HEAD", 4)
-                         == 0;
+                      && ngx_strncmp(method->data, "HEAD", 4) == 0;
 
     return NGX_OK;
 }

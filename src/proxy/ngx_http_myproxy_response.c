@@ -12,6 +12,8 @@
 
 
 static ngx_int_t process_header(ngx_http_request_t *r);
+static ngx_int_t read_status_line(ngx_http_request_t *r);
+static ngx_int_t read_header(ngx_http_request_t *r);
 static ngx_int_t process_field(ngx_http_request_t *r,
     ngx_http_myproxy_ctx_t *ctx);
 static ngx_int_t check_name(ngx_http_request_t *r);
@@ -22,6 +24,7 @@ static ngx_int_t end_interim(ngx_http_request_t *r,
     ngx_http_myproxy_ctx_t *ctx);
 static ngx_int_t process_header_done(ngx_http_request_t *r,
     ngx_http_myproxy_ctx_t *ctx);
+static void hide_length(ngx_http_request_t *r);
 static ngx_uint_t is_whole(ngx_http_request_t *r);
 static ngx_int_t add_placeholder(ngx_http_request_t *r, const char *name,
     const char *lowcase);
@@ -31,6 +34,40 @@ static ngx_int_t invalid(ngx_http_request_t *r, const char *reason);
 
 ngx_int_t
 ngx_http_myproxy_process_status_line(ngx_http_request_t *r)
+{
+    ngx_int_t  rc;
+
+    do {
+        rc = read_status_line(r);
+
+        if (rc == NGX_OK) {
+            r->upstream->process_header = process_header;
+            rc = read_header(r);
+        }
+
+    } while (rc == NGX_DECLINED);
+
+    return rc;
+}
+
+
+static ngx_int_t
+process_header(ngx_http_request_t *r)
+{
+    ngx_int_t  rc;
+
+    rc = read_header(r);
+
+    if (rc == NGX_DECLINED) {
+        return ngx_http_myproxy_process_status_line(r);
+    }
+
+    return rc;
+}
+
+
+static ngx_int_t
+read_status_line(ngx_http_request_t *r)
 {
     size_t                        len;
     ngx_int_t                     rc;
@@ -44,17 +81,14 @@ ngx_http_myproxy_process_status_line(ngx_http_request_t *r)
     ctx = ngx_http_get_module_ctx(r, ngx_http_myproxy_module);
     status = &ctx->status;
 
-#if (NGX_HTTP_SSL)
+    /*
+     * What comes before the request is no answer to it; before the handshake
+     * it need not even be the origin's (CVE-2026-1642).
+     */
 
-    /* plain text before the handshake is not the origin's (CVE-2026-1642) */
-
-    if (u->ssl && !ngx_http_myproxy_cached(r)
-        && u->peer.connection && u->peer.connection->ssl == NULL)
-    {
-        return invalid(r, "data before the SSL handshake");
+    if (!u->request_sent && !ngx_http_myproxy_cached(r)) {
+        return invalid(r, "data before the request");
     }
-
-#endif
 
     rc = ngx_http_parse_status_line(r, &u->buffer, status);
 
@@ -72,14 +106,17 @@ ngx_http_myproxy_process_status_line(ngx_http_request_t *r)
         return invalid(r, "a status line of another version than HTTP/1.x");
     }
 
-    if (status->code < 100 || status->code > 999) {
+    /* nginx's parser lets blanks pass between the digits */
+
+    if (status->code < 100
+        || status->start[0] != '0' + status->code / 100
+        || status->start[1] != '0' + status->code / 10 % 10)
+    {
         return invalid(r, "an invalid status code");
     }
 
-    u->process_header = process_header;
-
     if (is_interim(status->code)) {
-        return process_header(r);
+        return NGX_OK;
     }
 
     if (u->state && u->state->status == 0) {
@@ -110,21 +147,34 @@ ngx_http_myproxy_process_status_line(ngx_http_request_t *r)
         u->headers_in.connection_close = 1;
     }
 
-    return process_header(r);
+    return NGX_OK;
 }
 
 
+/* NGX_DECLINED: another status line follows an interim response */
+
 static ngx_int_t
-process_header(ngx_http_request_t *r)
+read_header(ngx_http_request_t *r)
 {
+    u_char                  *line;
     ngx_int_t                rc;
+    ngx_buf_t               *b;
     ngx_http_myproxy_ctx_t  *ctx;
 
+    b = &r->upstream->buffer;
     ctx = ngx_http_get_module_ctx(r, ngx_http_myproxy_module);
 
     for ( ;; ) {
 
-        rc = ngx_http_parse_header_line(r, &r->upstream->buffer, 1);
+        /* nginx's parser leaves out a line that looks like a status line */
+
+        line = r->state ? r->header_name_start : b->pos;
+
+        if (b->last - line >= 5 && ngx_strncmp(line, "HTTP/", 5) == 0) {
+            return invalid(r, "a second status line in the header");
+        }
+
+        rc = ngx_http_parse_header_line(r, b, 1);
 
         switch (rc) {
 
@@ -178,6 +228,26 @@ process_field(ngx_http_request_t *r, ngx_http_myproxy_ctx_t *ctx)
     rc = ngx_http_myproxy_add_field(r, &u->headers_in.headers, &h);
     if (rc != NGX_OK) {
         return rc;
+    }
+
+    if (ctx->status.code != NGX_HTTP_SWITCHING_PROTOCOLS) {
+
+        if (is_interim(ctx->status.code)) {
+
+            /* to be sent on at most, not to be acted on */
+
+            return NGX_OK;
+        }
+
+        if (h->key.len == sizeof("Upgrade") - 1
+            && ngx_strncmp(h->lowcase_key, "upgrade", h->key.len) == 0)
+        {
+            /* an offer to us, not to the client (RFC 9110, section 7.8) */
+
+            h->hash = 0;
+
+            return NGX_OK;
+        }
     }
 
     umcf = ngx_http_get_module_main_conf(r, ngx_http_upstream_module);
@@ -361,13 +431,7 @@ is_interim(ngx_uint_t code)
 static ngx_uint_t
 is_skipped(ngx_uint_t code)
 {
-#if (NGX_HTTP_MYPROXY_EARLY_HINTS)
-    if (code == NGX_HTTP_EARLY_HINTS) {
-        return 0;
-    }
-#endif
-
-    return is_interim(code);
+    return is_interim(code) && code != NGX_HTTP_MYPROXY_PASSED_INTERIM;
 }
 
 
@@ -410,11 +474,9 @@ end_interim(ngx_http_request_t *r, ngx_http_myproxy_ctx_t *ctx)
         return invalid(r, "too many interim responses");
     }
 
-#if (NGX_HTTP_MYPROXY_EARLY_HINTS)
     if (!skipped) {
-        return NGX_HTTP_UPSTREAM_EARLY_HINTS;
+        return NGX_HTTP_MYPROXY_EARLY_HINTS;
     }
-#endif
 
     rest = b->last - b->pos;
 
@@ -423,11 +485,7 @@ end_interim(ngx_http_request_t *r, ngx_http_myproxy_ctx_t *ctx)
     b->pos = start;
     b->last = start + rest;
 
-    if (rest == 0) {
-        return NGX_AGAIN;
-    }
-
-    return ngx_http_myproxy_process_status_line(r);
+    return rest ? NGX_DECLINED : NGX_AGAIN;
 }
 
 
@@ -468,13 +526,17 @@ process_header_done(ngx_http_request_t *r, ngx_http_myproxy_ctx_t *ctx)
 
     if (status == NGX_HTTP_SWITCHING_PROTOCOLS) {
 
-        if (!ctx->upgrading) {
+        if (!ctx->upgrading || !ngx_http_myproxy_may_upgrade(r)) {
             return invalid(r, "101 without being asked to switch protocols");
         }
 
         u->upgrade = 1;
 
         return NGX_OK;
+    }
+
+    if (ctx->head && r->method != NGX_HTTP_HEAD) {
+        hide_length(r);
     }
 
     if (status != NGX_HTTP_NO_CONTENT && status != NGX_HTTP_NOT_MODIFIED
@@ -511,6 +573,27 @@ process_header_done(ngx_http_request_t *r, ngx_http_myproxy_ctx_t *ctx)
     ngx_http_myproxy_keep(u);
 
     return NGX_OK;
+}
+
+
+/*
+ * "myproxy_method HEAD" where the client has asked for a body: there will be
+ * none, whatever length it would have.
+ */
+
+static void
+hide_length(ngx_http_request_t *r)
+{
+    ngx_http_upstream_headers_in_t  *in;
+
+    in = &r->upstream->headers_in;
+
+    if (in->content_length) {
+        in->content_length->hash = 0;
+    }
+
+    in->content_length_n = 0;
+    r->upstream->cacheable = 0;
 }
 
 

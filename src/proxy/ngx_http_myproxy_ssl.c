@@ -234,6 +234,17 @@ create_ssl(ngx_conf_t *cf, ngx_http_myproxy_loc_conf_t *conf)
     cln->handler = ngx_ssl_cleanup_ctx;
     cln->data = ssl;
 
+#ifdef SSL_OP_IGNORE_UNEXPECTED_EOF
+
+    /*
+     * A body that ends with the connection is whole only if the origin says
+     * that it is closing (RFC 9112, section 9.8).
+     */
+
+    SSL_CTX_clear_options(ssl->ctx, SSL_OP_IGNORE_UNEXPECTED_EOF);
+
+#endif
+
     if (ngx_ssl_ciphers(cf, ssl, &conf->ssl_ciphers, 0) != NGX_OK) {
         return NGX_ERROR;
     }
@@ -328,17 +339,27 @@ void
 ngx_http_myproxy_check_ssl_name(ngx_conf_t *cf,
     ngx_http_myproxy_loc_conf_t *conf)
 {
+    u_char                        *last;
+    ngx_str_t                     *host;
     ngx_http_upstream_srv_conf_t  *uscf;
 
     uscf = conf->upstream.upstream;
 
     if (uscf == NULL
         || !conf->upstream.ssl_verify
-        || conf->upstream.ssl_name
-        || ngx_strlchr(uscf->host.data, uscf->host.data + uscf->host.len, '.')
-        || ngx_strlchr(uscf->host.data, uscf->host.data + uscf->host.len, ':')
-        || (uscf->host.len == sizeof("localhost") - 1
-            && ngx_strncmp(uscf->host.data, "localhost", uscf->host.len) == 0))
+        || conf->upstream.ssl_name)
+    {
+        return;
+    }
+
+    host = &uscf->host;
+    last = host->data + host->len;
+
+    if (host->data[0] != '[' && ngx_inet_addr(host->data, host->len)
+                                == INADDR_NONE
+        && (ngx_strlchr(host->data, last, '.')
+            || (host->len == sizeof("localhost") - 1
+                && ngx_strncmp(host->data, "localhost", host->len) == 0)))
     {
         return;
     }
@@ -346,7 +367,7 @@ ngx_http_myproxy_check_ssl_name(ngx_conf_t *cf,
     ngx_conf_log_error(NGX_LOG_WARN, cf, 0,
                        "certificates of \"%V\" are checked for the name "
                        "\"%V\": write \"myproxy_ssl_name\" with the name that "
-                       "they are issued for", &conf->url, &uscf->host);
+                       "they are issued for", &conf->url, host);
 }
 
 

@@ -185,7 +185,10 @@ set_target(ngx_http_myproxy_target_t *target, ngx_str_t *url, ngx_url_t *u)
         ngx_str_set(&target->host, "localhost");
         ngx_str_null(&target->port);
 
+        /* with the colon before the URI, which "unix:/path" need not have */
+
         target->key.len += sizeof("unix:") - 1 + u->host.len + 1;
+        target->key.len = ngx_min(target->key.len, url->len);
 
         return;
     }
@@ -308,8 +311,9 @@ set_resolved(ngx_http_request_t *r, ngx_url_t *u)
 
 
 /*
- * Variables such as $uri hold decoded text: what would end the request line
- * is encoded again (RFC 9112, section 3).
+ * Variables such as $uri hold decoded text, in a pass or in a rewritten
+ * request: what would end the request line is encoded again (RFC 9112,
+ * section 3).
  */
 
 static ngx_int_t
@@ -438,5 +442,5 @@ ngx_http_myproxy_make_uri(ngx_http_request_t *r, ngx_http_myproxy_ctx_t *ctx,
         return NGX_ERROR;
     }
 
-    return NGX_OK;
+    return encode_uri(r, &ctx->uri);
 }

@@ -56,12 +56,14 @@ static ngx_int_t reuse_set_identity(ngx_connection_t *c,
 static void reuse_forget_identity(void *data);
 
 static ngx_int_t reuse_get(ngx_peer_connection_t *pc, void *data);
+static ngx_uint_t reuse_is_silent(ngx_connection_t *c);
 static void reuse_close(ngx_connection_t *c);
 static void reuse_free(ngx_peer_connection_t *pc, void *data,
     ngx_uint_t state);
 static void reuse_notify(ngx_peer_connection_t *pc, void *data,
     ngx_uint_t type);
 #if (NGX_HTTP_SSL)
+static ngx_uint_t reuse_is_read(ngx_connection_t *c);
 static ngx_int_t reuse_set_session(ngx_peer_connection_t *pc, void *data);
 static void reuse_save_session(ngx_peer_connection_t *pc, void *data);
 #endif
@@ -306,13 +308,19 @@ reuse_get(ngx_peer_connection_t *pc, void *data)
 
     id = reuse_get_identity(pc->connection);
 
-    if (id && reuse_same_identity(id, &rp->identity)) {
+    if (id == NULL || !reuse_same_identity(id, &rp->identity)) {
+        ngx_log_debug1(NGX_LOG_DEBUG_HTTP, pc->log, 0,
+                       "upstream reuse: connection %p is of another identity",
+                       pc->connection);
+
+    } else if (!reuse_is_silent(pc->connection)) {
+        ngx_log_debug1(NGX_LOG_DEBUG_HTTP, pc->log, 0,
+                       "upstream reuse: connection %p is closing or has data",
+                       pc->connection);
+
+    } else {
         return NGX_DONE;
     }
-
-    ngx_log_debug1(NGX_LOG_DEBUG_HTTP, pc->log, 0,
-                   "upstream reuse: connection %p is of another identity",
-                   pc->connection);
 
     reuse_close(pc->connection);
 
@@ -322,6 +330,24 @@ reuse_get(ngx_peer_connection_t *pc, void *data)
     pc->cached = 0;
 
     return NGX_OK;
+}
+
+
+/*
+ * An idle connection on which something has arrived is of no use: an end, or
+ * bytes that would be taken for the answer to the next request.  The event
+ * may wait behind the client's that we are in.
+ */
+
+static ngx_uint_t
+reuse_is_silent(ngx_connection_t *c)
+{
+    char     buf[1];
+    ssize_t  n;
+
+    n = recv(c->fd, buf, 1, MSG_PEEK);
+
+    return n == -1 && ngx_socket_errno == NGX_EAGAIN;
 }
 
 
@@ -369,6 +395,12 @@ reuse_free(ngx_peer_connection_t *pc, void *data, ngx_uint_t state)
         u->keepalive = 0;
     }
 
+#if (NGX_HTTP_SSL)
+    if (u->keepalive && c && c->ssl && !reuse_is_read(c)) {
+        u->keepalive = 0;
+    }
+#endif
+
     rp->free(pc, rp->data, state);
 }
 
@@ -383,6 +415,45 @@ reuse_notify(ngx_peer_connection_t *pc, void *data, ngx_uint_t type)
 
 
 #if (NGX_HTTP_SSL)
+
+/*
+ * The keepalive module looks at the socket, not at what OpenSSL has read from
+ * it.  That may be session tickets, which are no harm, or more of a response.
+ */
+
+static ngx_uint_t
+reuse_is_read(ngx_connection_t *c)
+{
+    int    n;
+    char   buf[1];
+    SSL   *ssl;
+
+    ssl = c->ssl->connection;
+
+    if (!ngx_http_myproxy_ssl_pending(ssl)) {
+        return 1;
+    }
+
+    ERR_clear_error();
+
+    n = SSL_peek(ssl, buf, 1);
+
+    if (n <= 0 && SSL_get_error(ssl, n) == SSL_ERROR_WANT_READ
+        && !ngx_http_myproxy_ssl_pending(ssl))
+    {
+        return 1;
+    }
+
+    ERR_clear_error();
+
+    if (n > 0) {
+        ngx_log_error(NGX_LOG_WARN, c->log, 0,
+                      "upstream sent data after the end of the response");
+    }
+
+    return 0;
+}
+
 
 /*
  * nginx has one TLS session for each peer, whatever it was made for.  A
