@@ -7,6 +7,8 @@
 #                         the installed version, which it fetches
 # make asan               build/asan/nginx: likewise, with AddressSanitizer
 #                         and UBSan
+# make dynamic            build/dynamic/nginx: likewise, without the module,
+#                         which is beside it to be loaded
 # make check-style
 # make clean
 #
@@ -58,6 +60,7 @@ $(BUILD)/asan/%: ADDON   := -fsanitize=nonnull-attribute
 all: $(BUILD)/$(MODULE)
 static: $(BUILD)/static/nginx
 asan: $(BUILD)/asan/nginx
+dynamic: $(BUILD)/dynamic/nginx
 
 check-style:
 	tools/style
@@ -78,18 +81,20 @@ $(BUILD)/%/settings: FORCE
 $(BUILD)/module/%: TREE := $(DEV_TREE)
 $(BUILD)/static/%: TREE := $(BIN_TREE)
 $(BUILD)/asan/%:   TREE := $(BIN_TREE)
+$(BUILD)/dynamic/%: TREE := $(BIN_TREE)
 
 $(FETCHED)/configure:
 	tools/fetch-nginx
 
-$(BUILD)/static/settings $(BUILD)/asan/settings: | $(BIN_TREE)/configure
+$(BUILD)/static/settings $(BUILD)/asan/settings \
+    $(BUILD)/dynamic/settings: | $(BIN_TREE)/configure
 
 $(BUILD)/%/objs/Makefile: $(BUILD)/%/settings config Makefile \
         tools/configure-nginx
 	@echo "configure $(TREE)"
 	@CC='$(CC)' CC_OPT='$(CFLAGS) $(CORE)' LD_OPT='$(LD_OPT)' \
 	    tools/configure-nginx $(TREE) $(BUILD)/$* \
-	    --add-$(if $(filter module,$*),dynamic-)module=$(CURDIR) \
+	    --add-$(if $(filter module dynamic,$*),dynamic-)module=$(CURDIR) \
 	    $(if $(filter module,$*),,$(BIN_FLAGS))
 	@echo '$(abspath $(@D))/addon/%.o: CFLAGS += $(WARNINGS) $(ADDON)' \
 	    >> $@
@@ -105,10 +110,11 @@ $(BUILD)/$(MODULE): $(BUILD)/module/objs/Makefile $(SOURCES)
 	mv $@.new $@
 
 $(BUILD)/%/nginx: $(BUILD)/%/objs/Makefile $(SOURCES)
-	@+$(call make_nginx,$*,binary)
+	@+$(call make_nginx,$*,binary $(if $(filter dynamic,$*),modules))
+	$(if $(filter dynamic,$*),cp $(BUILD)/$*/objs/$(MODULE) $(@D)/$(MODULE))
 	cp $(BUILD)/$*/objs/nginx $@.new
 	mv $@.new $@
 
-.PHONY: all static asan check-style clean FORCE
+.PHONY: all static asan dynamic check-style clean FORCE
 .SECONDARY:
 .DELETE_ON_ERROR:
