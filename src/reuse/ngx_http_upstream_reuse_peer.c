@@ -28,7 +28,7 @@ typedef struct {
 /* request: the peer functions that we stand before */
 
 typedef struct {
-    ngx_http_upstream_t                 *upstream;
+    ngx_http_request_t                  *request;
     ngx_http_upstream_reuse_srv_conf_t  *conf;
     ngx_http_upstream_reuse_identity_t   identity;
 
@@ -60,6 +60,8 @@ static ngx_uint_t reuse_is_silent(ngx_connection_t *c);
 static void reuse_close(ngx_connection_t *c);
 static void reuse_free(ngx_peer_connection_t *pc, void *data,
     ngx_uint_t state);
+static ngx_uint_t reuse_is_authenticated(ngx_http_request_t *r);
+static ngx_uint_t reuse_is_scheme(ngx_str_t *value);
 static void reuse_notify(ngx_peer_connection_t *pc, void *data,
     ngx_uint_t type);
 #if (NGX_HTTP_SSL)
@@ -112,7 +114,7 @@ ngx_http_upstream_reuse_init_peer(ngx_http_request_t *r,
 
     pc = &r->upstream->peer;
 
-    rp->upstream = r->upstream;
+    rp->request = r;
     rp->conf = rcf;
     rp->data = pc->data;
     rp->get = pc->get;
@@ -378,12 +380,19 @@ reuse_free(ngx_peer_connection_t *pc, void *data, ngx_uint_t state)
     ngx_connection_t     *c;
     ngx_http_upstream_t  *u;
 
-    u = rp->upstream;
+    u = rp->request->upstream;
     c = pc->connection;
 
     if (rp->conf->reuse == 0) {
 
         /* whatever would keep the connection, by directive or by default */
+
+        u->keepalive = 0;
+    }
+
+    if (u->keepalive && reuse_is_authenticated(rp->request)) {
+        ngx_log_debug0(NGX_LOG_DEBUG_HTTP, pc->log, 0,
+                       "upstream reuse: connection belongs to one client");
 
         u->keepalive = 0;
     }
@@ -402,6 +411,64 @@ reuse_free(ngx_peer_connection_t *pc, void *data, ngx_uint_t state)
 #endif
 
     rp->free(pc, rp->data, state);
+}
+
+
+/*
+ * NTLM and Negotiate authenticate the connection, not the request (RFC 4559,
+ * section 6): one on which they appeared belongs to that client.
+ */
+
+static ngx_uint_t
+reuse_is_authenticated(ngx_http_request_t *r)
+{
+    ngx_uint_t                       i;
+    ngx_list_part_t                 *part;
+    ngx_table_elt_t                 *h;
+    ngx_http_upstream_headers_in_t  *in;
+
+    if (r->headers_in.authorization
+        && reuse_is_scheme(&r->headers_in.authorization->value))
+    {
+        return 1;
+    }
+
+    in = &r->upstream->headers_in;
+
+    if (in->www_authenticate == NULL) {
+        return 0;
+    }
+
+    for (part = &in->headers.part; part; part = part->next) {
+
+        h = part->elts;
+
+        for (i = 0; i < part->nelts; i++) {
+
+            if (h[i].key.len == sizeof("WWW-Authenticate") - 1
+                && ngx_strncasecmp(h[i].key.data,
+                                   (u_char *) "WWW-Authenticate",
+                                   h[i].key.len)
+                   == 0
+                && reuse_is_scheme(&h[i].value))
+            {
+                return 1;
+            }
+        }
+    }
+
+    return 0;
+}
+
+
+static ngx_uint_t
+reuse_is_scheme(ngx_str_t *value)
+{
+    return (value->len >= 4
+            && ngx_strncasecmp(value->data, (u_char *) "NTLM", 4) == 0)
+           || (value->len >= 9
+               && ngx_strncasecmp(value->data, (u_char *) "Negotiate", 9)
+                  == 0);
 }
 
 
@@ -535,7 +602,7 @@ reuse_save_session(ngx_peer_connection_t *pc, void *data)
     ngx_connection_t     *c;
     ngx_http_upstream_t  *u;
 
-    u = rp->upstream;
+    u = rp->request->upstream;
     c = pc->connection;
 
     if (u->conf->ssl_verify
