@@ -247,6 +247,14 @@ ngx_int_t ngx_http_myproxy_eval_target(ngx_http_request_t *r,
     ngx_http_myproxy_ctx_t *ctx, ngx_http_myproxy_loc_conf_t *mlcf);
 
 /*
+ * Percent-encodes the bytes up to the one given, and DEL.  Variables such as
+ * $uri hold decoded text, which could end a request line (RFC 9112, section
+ * 3; up to a blank) or a field (RFC 9110, section 5.5; up to 0x1f).
+ */
+ngx_int_t ngx_http_myproxy_encode(ngx_http_request_t *r, ngx_str_t *s,
+    u_char upto);
+
+/*
  * Sets ctx->uri to the origin form of the request target (RFC 9112, section
  * 3.2.1), unless that was done before.
  */

@@ -44,8 +44,6 @@ ngx_http_myproxy_apply_rules(ngx_http_request_t *r, ngx_array_t *rules,
     ngx_str_t                 text, found, replacement;
     ngx_uint_t                i;
     ngx_http_myproxy_rule_t  *rule;
-    static ngx_str_t          what = ngx_string("Location, Refresh or "
-                                                "Set-Cookie");
 
     text.data = value->data + offset;
     text.len = value->len - offset;
@@ -70,7 +68,7 @@ ngx_http_myproxy_apply_rules(ngx_http_request_t *r, ngx_array_t *rules,
             return NGX_ERROR;
         }
 
-        if (!ngx_http_myproxy_valid_value(r, &what, &replacement)) {
+        if (ngx_http_myproxy_encode(r, &replacement, 0x1f) != NGX_OK) {
             return NGX_ERROR;
         }
 

@@ -14,7 +14,6 @@ static void set_target(ngx_http_myproxy_target_t *target, ngx_str_t *url,
 static char *set_variable_pass(ngx_conf_t *cf,
     ngx_http_myproxy_loc_conf_t *mlcf, ngx_str_t *url);
 static ngx_int_t set_resolved(ngx_http_request_t *r, ngx_url_t *u);
-static ngx_int_t encode_uri(ngx_http_request_t *r, ngx_str_t *uri);
 
 
 char *
@@ -269,7 +268,7 @@ ngx_http_myproxy_eval_target(ngx_http_request_t *r,
         ctx->target.uri.len = u.uri.len + 1;
     }
 
-    if (encode_uri(r, &ctx->target.uri) != NGX_OK) {
+    if (ngx_http_myproxy_encode(r, &ctx->target.uri, ' ') != NGX_OK) {
         return NGX_ERROR;
     }
 
@@ -310,23 +309,18 @@ set_resolved(ngx_http_request_t *r, ngx_url_t *u)
 }
 
 
-/*
- * Variables such as $uri hold decoded text, in a pass or in a rewritten
- * request: what would end the request line is encoded again (RFC 9112,
- * section 3).
- */
-
-static ngx_int_t
-encode_uri(ngx_http_request_t *r, ngx_str_t *uri)
+ngx_int_t
+ngx_http_myproxy_encode(ngx_http_request_t *r, ngx_str_t *s, u_char upto)
 {
-    u_char         *p, *dst;
-    size_t          i, n;
+    u_char         *p, *dst, *last;
+    size_t          n;
     static u_char   hex[] = "0123456789ABCDEF";
 
+    last = s->data + s->len;
     n = 0;
 
-    for (i = 0; i < uri->len; i++) {
-        if (uri->data[i] <= ' ' || uri->data[i] == 0x7f) {
+    for (p = s->data; p < last; p++) {
+        if (*p <= upto || *p == 0x7f) {
             n++;
         }
     }
@@ -335,27 +329,27 @@ encode_uri(ngx_http_request_t *r, ngx_str_t *uri)
         return NGX_OK;
     }
 
-    p = ngx_pnalloc(r->pool, uri->len + 2 * n);
-    if (p == NULL) {
+    dst = ngx_pnalloc(r->pool, s->len + 2 * n);
+    if (dst == NULL) {
         return NGX_ERROR;
     }
 
-    dst = p;
+    p = s->data;
 
-    for (i = 0; i < uri->len; i++) {
+    s->data = dst;
+    s->len += 2 * n;
 
-        if (uri->data[i] > ' ' && uri->data[i] != 0x7f) {
-            *dst++ = uri->data[i];
+    for ( /* void */ ; p < last; p++) {
+
+        if (*p > upto && *p != 0x7f) {
+            *dst++ = *p;
             continue;
         }
 
         *dst++ = '%';
-        *dst++ = hex[uri->data[i] >> 4];
-        *dst++ = hex[uri->data[i] & 0xf];
+        *dst++ = hex[*p >> 4];
+        *dst++ = hex[*p & 0xf];
     }
-
-    uri->data = p;
-    uri->len = dst - p;
 
     return NGX_OK;
 }
@@ -442,5 +436,5 @@ ngx_http_myproxy_make_uri(ngx_http_request_t *r, ngx_http_myproxy_ctx_t *ctx,
         return NGX_ERROR;
     }
 
-    return encode_uri(r, &ctx->uri);
+    return ngx_http_myproxy_encode(r, &ctx->uri, ' ');
 }
