@@ -2,8 +2,8 @@
 
 The stock ones are taken from nginx's sources: of the tree NGINX_SOURCE, or
 all that tools/fetch-nginx has left in build/source.  For the nginx under test
-they are, besides, found in the binary, so that one whose source is not at
-hand is checked by name.
+the tables are read, besides, from what was built, so that one whose source is
+not at hand is checked too.
 """
 
 import functools
@@ -14,7 +14,7 @@ import subprocess
 
 import pytest
 
-from harness import settings, tables
+from harness import binary, settings, tables
 from harness.nginx import version
 
 PROXY = settings.ROOT / "src/proxy/ngx_http_myproxy_module.c"
@@ -121,6 +121,19 @@ def test_the_exceptions_are_needed():
         assert name in known or since > newest
         assert ("$my" + name[1:] if name[0] == "$" else "my" + name) \
             not in mine
+
+
+def test_the_built_tables_agree():
+    """As compiled: names, contexts and argument counts, without a source."""
+    nginx = binary.Binary(settings.NGINX)
+    theirs = nginx.commands("ngx_http_proxy_module")
+    module = (nginx if settings.MODULE == "static"
+              else binary.Binary(settings.MODULE))
+    mine = module.commands("ngx_http_myproxy_module")
+    assert len(theirs) > 60
+    for name, kind in theirs.items():
+        if name not in exceptions():
+            assert mine.get("my" + name) == kind, name
 
 
 def names_in_binary():
