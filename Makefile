@@ -9,6 +9,7 @@
 #                         and UBSan
 # make dynamic            build/dynamic/nginx: likewise, without the module,
 #                         which is beside it to be loaded
+# make link               build/link, a link with a round trip: tools/link
 # make check-style
 # make clean
 #
@@ -61,6 +62,7 @@ all: $(BUILD)/$(MODULE)
 static: $(BUILD)/static/nginx
 asan: $(BUILD)/asan/nginx
 dynamic: $(BUILD)/dynamic/nginx
+link: $(BUILD)/link
 
 check-style:
 	tools/style
@@ -115,6 +117,13 @@ $(BUILD)/%/nginx: $(BUILD)/%/objs/Makefile $(SOURCES)
 	cp $(BUILD)/$*/objs/nginx $@.new
 	mv $@.new $@
 
-.PHONY: all static asan dynamic check-style clean FORCE
+# A program of our own, without nginx.
+
+$(BUILD)/link: tools/link/link.c Makefile
+	@mkdir -p $(@D)
+	$(CC) $(CFLAGS) $(WARNINGS) -o $@.new $<
+	mv $@.new $@
+
+.PHONY: all static asan dynamic link check-style clean FORCE
 .SECONDARY:
 .DELETE_ON_ERROR:

@@ -1,9 +1,14 @@
 """The harness itself: what the other scenarios rest on."""
 
+import socket
+import time
+
 import pytest
 
-from harness import http1, tls
+from harness import http1, settings, tls
 from harness.origin import CLOSE, RESET
+
+SO_RCVBUFFORCE = 33     # which Python does not know
 
 
 def test_a_request_passes_to_the_origin_and_back(stage):
@@ -165,3 +170,88 @@ def test_an_alert_in_the_log_is_found(stage):
     with pytest.raises(AssertionError, match="exited on signal"):
         stage.check()
     nginx.expect_log("exited on signal")
+
+
+def test_a_link_has_a_round_trip(stage):
+    link = stage.link(round_trip_ms=30)
+    origin = stage.origin(link=link)
+    started = time.monotonic()
+    link.connect("a", (link.b_address, origin.port)).close()
+    assert 0.03 <= time.monotonic() - started
+    link.delay(0)
+    started = time.monotonic()
+    link.connect("a", (link.b_address, origin.port)).close()
+    assert time.monotonic() - started < 0.03 * settings.SCALE
+
+
+def test_nginx_and_the_origin_are_at_the_ends_of_a_link(stage):
+    link = stage.link(round_trip_ms=10)
+    origin = stage.origin(link=link)
+    nginx = stage.nginx(link=link, location="myproxy_pass http://%{origin};")
+    before = link.count("a"), link.count("b")
+    started = time.monotonic()
+    assert nginx.get().body == b"hello\n"
+    # one round trip to connect, one for request and response
+    assert time.monotonic() - started >= 0.02
+    assert origin.request.header("Host") == "localhost"
+    assert link.count("a") >= before[0] + 3
+    assert link.count("b") >= before[1] + 2
+
+
+def test_a_link_holds_what_one_side_sends(stage):
+    link = stage.link()
+    listener = link.listen_socket()
+    near = link.connect("a", listener.getsockname())
+    far, _ = listener.accept()
+    far.settimeout(settings.PATIENCE)
+    stage.wait_until(lambda: link.queued("a") == 0)
+
+    # the end of the far side's stream is held, but not what goes there
+    link.hold("b")
+    far.shutdown(socket.SHUT_WR)
+    near.sendall(b"goes through")
+    assert far.recv(100) == b"goes through"
+    assert link.queued("b") >= 1
+    near.setblocking(False)
+    with pytest.raises(BlockingIOError):
+        near.recv(100)
+
+    link.release("b")
+    near.settimeout(settings.PATIENCE)
+    assert near.recv(100) == b""
+    for sock in (near, far, listener):
+        sock.close()
+
+
+def test_a_link_loses_what_one_side_sends(stage):
+    link = stage.link()
+    listener = link.listen_socket()
+    near = link.connect("a", listener.getsockname())
+    far, _ = listener.accept()
+    link.hold("a")
+    near.sendall(b"one")
+    stage.wait_until(lambda: link.queued("a") > 0)
+    link.drop("a")
+    assert link.queued("a") == 0
+    link.release("a")
+    far.settimeout(settings.PATIENCE)
+    assert far.recv(100) == b"one"      # sent again by TCP
+    for sock in (near, far, listener):
+        sock.close()
+
+
+def test_a_link_keeps_the_order_and_loses_nothing(stage):
+    link = stage.link(round_trip_ms=2)
+    near, far = (link.socket_in(side, kind=socket.SOCK_DGRAM)
+                 for side in "ab")
+    far.setsockopt(socket.SOL_SOCKET, SO_RCVBUFFORCE, 1 << 24)
+    far.bind((link.b_address, 0))
+    far.settimeout(settings.PATIENCE)
+    link.hold("a")
+    for number in range(5000):
+        near.sendto(b"%d" % number, far.getsockname())
+    assert link.queued("a") == 5000
+    link.release("a")
+    assert [int(far.recv(100)) for _ in range(5000)] == list(range(5000))
+    near.close()
+    far.close()

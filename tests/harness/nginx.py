@@ -54,12 +54,15 @@ class Nginx:
     configuration.  Besides, %{prefix} is nginx's directory and
     %{port.NAME} a free port of 127.0.0.1; nginx inherits the sockets of
     all ports mentioned, so that no one else can take them.  `env` in the
-    configuration are variables of nginx's environment.
+    configuration are variables of nginx's environment.  With a link, nginx
+    runs on the link's side a: it connects from there, while clients reach
+    its inherited sockets on the loopback interface out here.
     """
 
-    def __init__(self, exchange, names, config):
+    def __init__(self, exchange, names, config, link=None):
         self.exchange = exchange
         self.names = names
+        self.link = link
         self.config = dict(config)
         self.env = {**os.environ, **self.config.pop("env", {})}
         self.text = None
@@ -147,6 +150,8 @@ class Nginx:
         if shutil.which("setpriv"):
             # nginx goes when the tests are killed
             command = ["setpriv", "--pdeathsig", "TERM", *command]
+        if self.link is not None:
+            command = self.link.enter("a") + command
         self._process = subprocess.Popen(
             command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT, bufsize=0, pass_fds=numbers,

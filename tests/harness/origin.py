@@ -125,11 +125,13 @@ class Origin:
       callable  gets the connection; when it returns the connection is
                 closed.  `connection.number` counts from 1.
 
+    With a link it listens on the link's far side, b.
+
     What a script raises fails the test, but for the peer's aborts.
     """
 
     def __init__(self, exchange, directory, name="origin", script=None, *,
-                 family="ipv4", tls=None, listening=True):
+                 family="ipv4", tls=None, listening=True, link=None):
         self.exchange = exchange
         self.name = name
         self.script = script
@@ -140,6 +142,7 @@ class Origin:
         self.errors = []
         self._directory = directory
         self._family = family
+        self._link = link
         self._threads = []
         self._gates = []
         self._closing = False
@@ -195,13 +198,18 @@ class Origin:
         if self._family == "unix":
             return os.path.join(self._directory, f"{self.name}.sock")
         host = "::1" if self._family == "ipv6" else "127.0.0.1"
+        if self._link is not None:
+            host = self._link.b_address
         self._reserved = self._bind((host, 0))
         return self._reserved.getsockname()[:2]
 
     def _bind(self, address):
         kind = {"unix": socket.AF_UNIX, "ipv4": socket.AF_INET,
                 "ipv6": socket.AF_INET6}[self._family]
-        sock = socket.socket(kind, socket.SOCK_STREAM)
+        if self._link is not None:
+            sock = self._link.socket_in("b", kind)
+        else:
+            sock = socket.socket(kind, socket.SOCK_STREAM)
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         sock.bind(address)
         return sock

@@ -5,7 +5,9 @@ import os
 import shutil
 import tempfile
 
-from . import tls
+import pytest
+
+from . import link, tls
 from .dns import NameServer
 from .exchange import Exchange
 from .nginx import Nginx
@@ -28,18 +30,20 @@ class Stage:
         self.nginxes = []
         self._origins = []
         self._servers = []
+        self._links = []
         self._directory = tempfile.mkdtemp(prefix="myproxy-stage-")
 
     def origin(self, script=None, name="origin", *, family="ipv4", tls=None,
-               listening=True):
+               listening=True, link=None):
         """A scripted origin (see Origin), %{name} in the configuration.
 
         `family` is ipv4, ipv6 or unix.  `tls` is a tls.Server, or a name
-        for which a certificate is issued.
+        for which a certificate is issued.  `link` is the link at whose far
+        side it is.
         """
         origin = Origin(self.exchange, self._directory, name, script,
                         family=family, tls=self._tls(tls),
-                        listening=listening)
+                        listening=listening, link=link)
         self._origins.append(origin)
         self.names[name] = origin
         return origin
@@ -56,15 +60,25 @@ class Stage:
         self.names[name] = server
         return server
 
-    def nginx(self, *, files=(), **config):
+    def link(self, round_trip_ms=0):
+        """A link with a round trip (see Link), for origin and nginx."""
+        reason = link.missing()
+        if reason is not None:
+            pytest.skip(reason)
+        made = link.Link(round_trip_ms / 2)
+        self._links.append(made)
+        return made
+
+    def nginx(self, *, files=(), link=None, **config):
         """nginx with that configuration, running.
 
         `http`, `server` and `location` are the text at these levels (the
         location is /), `main` and `events` likewise; `listen` are further
         parameters of the listen directive.  `files` are written to the
-        prefix before: {"html/a.txt": "..."}.
+        prefix before: {"html/a.txt": "..."}.  With a `link` its connections
+        to origins begin at the link's near side.
         """
-        nginx = Nginx(self.exchange, self.names, config)
+        nginx = Nginx(self.exchange, self.names, config, link)
         self.nginxes.append(nginx)
         for name, content in dict(files).items():
             nginx.write(name, content)
@@ -89,7 +103,8 @@ class Stage:
         """End all actors."""
         with contextlib.ExitStack() as stack:
             stack.callback(shutil.rmtree, self._directory, True)
-            for actor in self._servers + self.nginxes + self._origins:
+            for actor in (self._links + self._servers + self.nginxes
+                          + self._origins):
                 stack.callback(actor.close)
             for nginx in self.nginxes:
                 for client in nginx.clients:
