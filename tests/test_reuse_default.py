@@ -506,6 +506,12 @@ def test_reuse_on_makes_one_pool(stage):
     ("reuse on; reuse off;", '"reuse" directive is duplicate'),
     ("reuse;", 'invalid number of arguments in "reuse" directive'),
     ("reuse on off;", 'invalid number of arguments in "reuse" directive'),
+    ("reuse_retry 1;", 'invalid value "1" in "reuse_retry" directive'),
+    ("reuse_expiry soon;", 'invalid value "soon" of "reuse_expiry"'),
+    ("reuse_expiry 0;", 'invalid value "0" of "reuse_expiry"'),
+    ("reuse_expiry -1s;", 'invalid value "-1s" of "reuse_expiry"'),
+    ("reuse_expiry auto; reuse_expiry off;",
+     '"reuse_expiry" directive is duplicate'),
 ])
 def test_reuse_wrongly_written(stage, lines, message):
     stage.origin()
@@ -515,12 +521,14 @@ def test_reuse_wrongly_written(stage, lines, message):
     assert message in text
 
 
-@pytest.mark.parametrize("level", ["http", "server", "location"])
-def test_reuse_where_it_does_not_belong(stage, level):
+@pytest.mark.parametrize("level", ["server", "location"])
+@pytest.mark.parametrize("name, value", [
+    ("reuse", "on"), ("reuse_retry", "off"), ("reuse_expiry", "5s")])
+def test_reuse_where_it_does_not_belong(stage, level, name, value):
     code, text = stage.config_test(**{"server": "set $x y;",
-                                      level: "reuse on;"})
+                                      level: f"{name} {value};"})
     assert code == 1
-    assert '"reuse" directive is not allowed here' in text
+    assert f'"{name}" directive is not allowed here' in text
 
 
 # nginx's own handlers on the same upstream

@@ -4,8 +4,7 @@
  */
 
 
-#include "ngx_http_myproxy_compat.h"
-#include "ngx_http_upstream_reuse_module.h"
+#include "ngx_http_upstream_reuse.h"
 
 
 /*
@@ -31,8 +30,15 @@ static void *ngx_http_upstream_reuse_create_main_conf(ngx_conf_t *cf);
 static char *ngx_http_upstream_reuse_init_main_conf(ngx_conf_t *cf,
     void *conf);
 static void *ngx_http_upstream_reuse_create_srv_conf(ngx_conf_t *cf);
+static char *ngx_http_upstream_reuse_set_expiry_slot(ngx_conf_t *cf,
+    ngx_command_t *cmd, void *conf);
 static ngx_int_t ngx_http_upstream_reuse_postconfiguration(ngx_conf_t *cf);
 
+static void reuse_inherit(ngx_http_upstream_reuse_srv_conf_t *rcf,
+    ngx_http_upstream_reuse_srv_conf_t *http);
+static ngx_int_t reuse_complete(ngx_conf_t *cf,
+    ngx_http_upstream_srv_conf_t *uscf,
+    ngx_http_upstream_reuse_srv_conf_t *http, ngx_uint_t wanted);
 static ngx_uint_t reuse_wanted(ngx_http_upstream_reuse_main_conf_t *rmcf,
     ngx_http_upstream_srv_conf_t *uscf);
 static ngx_int_t reuse_create_srv_conf(ngx_conf_t *cf,
@@ -52,10 +58,24 @@ static ngx_int_t reuse_init_upstream(ngx_conf_t *cf,
 static ngx_command_t  ngx_http_upstream_reuse_commands[] = {
 
     { ngx_string("reuse"),
-      NGX_HTTP_UPS_CONF|NGX_CONF_FLAG,
+      NGX_HTTP_MAIN_CONF|NGX_HTTP_UPS_CONF|NGX_CONF_FLAG,
       ngx_conf_set_flag_slot,
       NGX_HTTP_SRV_CONF_OFFSET,
       offsetof(ngx_http_upstream_reuse_srv_conf_t, reuse),
+      NULL },
+
+    { ngx_string("reuse_retry"),
+      NGX_HTTP_MAIN_CONF|NGX_HTTP_UPS_CONF|NGX_CONF_FLAG,
+      ngx_conf_set_flag_slot,
+      NGX_HTTP_SRV_CONF_OFFSET,
+      offsetof(ngx_http_upstream_reuse_srv_conf_t, retry),
+      NULL },
+
+    { ngx_string("reuse_expiry"),
+      NGX_HTTP_MAIN_CONF|NGX_HTTP_UPS_CONF|NGX_CONF_TAKE1,
+      ngx_http_upstream_reuse_set_expiry_slot,
+      NGX_HTTP_SRV_CONF_OFFSET,
+      0,
       NULL },
 
       ngx_null_command
@@ -159,63 +179,107 @@ ngx_http_upstream_reuse_init_main_conf(ngx_conf_t *cf, void *conf)
 {
     ngx_http_upstream_reuse_main_conf_t  *rmcf = conf;
 
-    ngx_uint_t                           i;
-    ngx_http_upstream_srv_conf_t       **uscfp;
-    ngx_http_upstream_main_conf_t       *umcf;
-    ngx_http_upstream_reuse_srv_conf_t  *rcf;
+    ngx_uint_t                            i;
+    ngx_http_conf_ctx_t                  *ctx;
+    ngx_http_upstream_srv_conf_t        **uscfp;
+    ngx_http_upstream_main_conf_t        *umcf;
+    ngx_http_upstream_reuse_srv_conf_t   *http;
 
     umcf = ngx_http_conf_get_module_main_conf(cf, ngx_http_upstream_module);
+
+    ctx = cf->ctx;
+    http = ctx->srv_conf[ngx_http_upstream_reuse_module.ctx_index];
+
+    ngx_conf_init_value(http->retry, 1);
+    ngx_conf_init_uint_value(http->expiry,
+                             NGX_HTTP_UPSTREAM_REUSE_EXPIRY_AUTO);
 
     uscfp = umcf->upstreams.elts;
 
     for (i = 0; i < umcf->upstreams.nelts; i++) {
-
-        if (uscfp[i]->srv_conf) {
-            rcf = ngx_http_conf_upstream_srv_conf(uscfp[i],
-                                              ngx_http_upstream_reuse_module);
-
-            rcf->asked = reuse_wanted(rmcf, uscfp[i]);
-
-            if (rcf->reuse == 0) {
-                continue;
-            }
-
-            if (rcf->reuse == NGX_CONF_UNSET && !rcf->asked) {
-                continue;
-            }
-
-            if (rcf->reuse == NGX_CONF_UNSET
-                && NGX_HTTP_UPSTREAM_REUSE_NATIVE)
-            {
-                /* there is a pool, and to touch it would change its kind */
-
-                if (reuse_raise_requests(cf, uscfp[i]) != NGX_OK) {
-                    return NGX_CONF_ERROR;
-                }
-
-                continue;
-            }
-
-        } else {
-            if (!reuse_wanted(rmcf, uscfp[i])) {
-                continue;
-            }
-
-            if (reuse_create_srv_conf(cf, uscfp[i]) != NGX_OK) {
-                return NGX_CONF_ERROR;
-            }
-
-            rcf = ngx_http_conf_upstream_srv_conf(uscfp[i],
-                                              ngx_http_upstream_reuse_module);
-            rcf->asked = 1;
-        }
-
-        if (reuse_add_keepalive(cf, uscfp[i]) != NGX_OK) {
+        if (reuse_complete(cf, uscfp[i], http, reuse_wanted(rmcf, uscfp[i]))
+            != NGX_OK)
+        {
             return NGX_CONF_ERROR;
         }
     }
 
     return NGX_CONF_OK;
+}
+
+
+/* Upstreams that are left alone have no reuse layer at all. */
+
+static ngx_int_t
+reuse_complete(ngx_conf_t *cf, ngx_http_upstream_srv_conf_t *uscf,
+    ngx_http_upstream_reuse_srv_conf_t *http, ngx_uint_t wanted)
+{
+    ngx_uint_t                           native;
+    ngx_http_upstream_reuse_srv_conf_t  *rcf;
+
+    native = NGX_HTTP_UPSTREAM_REUSE_NATIVE;
+
+    if (uscf->srv_conf == NULL) {
+
+        /* an implicit upstream, which keeps nothing on any version */
+
+        if (http->reuse == 0 || (http->reuse == NGX_CONF_UNSET && !wanted)) {
+            return NGX_OK;
+        }
+
+        if (reuse_create_srv_conf(cf, uscf) != NGX_OK) {
+            return NGX_ERROR;
+        }
+
+        native = 0;
+    }
+
+    rcf = ngx_http_conf_upstream_srv_conf(uscf,
+                                          ngx_http_upstream_reuse_module);
+
+    rcf->asked = wanted;
+
+    reuse_inherit(rcf, http);
+
+    if (rcf->reuse == 0 || (rcf->reuse == NGX_CONF_UNSET && !wanted)) {
+        return NGX_OK;
+    }
+
+    if (rcf->expiry == NGX_HTTP_UPSTREAM_REUSE_EXPIRY_AUTO) {
+
+        rcf->limits = ngx_http_upstream_reuse_add_limits(cf);
+        if (rcf->limits == NULL) {
+            return NGX_ERROR;
+        }
+    }
+
+    if (rcf->reuse == NGX_CONF_UNSET && native) {
+
+        /* there is a pool, and to touch it would change its kind */
+
+        return reuse_raise_requests(cf, uscf);
+    }
+
+    return reuse_add_keepalive(cf, uscf);
+}
+
+
+/* An upstream{} block is not merged with http{} by core. */
+
+static void
+reuse_inherit(ngx_http_upstream_reuse_srv_conf_t *rcf,
+    ngx_http_upstream_reuse_srv_conf_t *http)
+{
+    if (rcf->reuse == NGX_CONF_UNSET) {
+        rcf->reuse = http->reuse;
+    }
+
+    ngx_conf_merge_value(rcf->retry, http->retry, 1);
+
+    if (rcf->expiry == NGX_CONF_UNSET_UINT) {
+        rcf->expiry = http->expiry;
+        rcf->idle = http->idle;
+    }
 }
 
 
@@ -425,8 +489,53 @@ ngx_http_upstream_reuse_create_srv_conf(ngx_conf_t *cf)
     }
 
     rcf->reuse = NGX_CONF_UNSET;
+    rcf->retry = NGX_CONF_UNSET;
+    rcf->expiry = NGX_CONF_UNSET_UINT;
 
     return rcf;
+}
+
+
+/* reuse_expiry auto | off | TIME; */
+
+static char *
+ngx_http_upstream_reuse_set_expiry_slot(ngx_conf_t *cf, ngx_command_t *cmd,
+    void *conf)
+{
+    ngx_http_upstream_reuse_srv_conf_t  *rcf = conf;
+
+    ngx_str_t  *value;
+
+    if (rcf->expiry != NGX_CONF_UNSET_UINT) {
+        return "is duplicate";
+    }
+
+    value = cf->args->elts;
+
+    if (ngx_strcmp(value[1].data, "auto") == 0) {
+        rcf->expiry = NGX_HTTP_UPSTREAM_REUSE_EXPIRY_AUTO;
+        return NGX_CONF_OK;
+    }
+
+    if (ngx_strcmp(value[1].data, "off") == 0) {
+        rcf->expiry = NGX_HTTP_UPSTREAM_REUSE_EXPIRY_OFF;
+        return NGX_CONF_OK;
+    }
+
+    rcf->idle = ngx_parse_time(&value[1], 0);
+
+    if (rcf->idle == (ngx_msec_t) NGX_ERROR || rcf->idle == 0) {
+        ngx_conf_log_error(NGX_LOG_EMERG, cf, 0,
+                           "invalid value \"%V\" of \"reuse_expiry\": it is "
+                           "\"auto\", \"off\" or the time, such as \"5s\", "
+                           "after which the origin closes idle connections",
+                           &value[1]);
+        return NGX_CONF_ERROR;
+    }
+
+    rcf->expiry = NGX_HTTP_UPSTREAM_REUSE_EXPIRY_TIME;
+
+    return NGX_CONF_OK;
 }
 
 

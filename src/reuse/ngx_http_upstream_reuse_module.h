@@ -4,7 +4,8 @@
  *
  * A layer over the peers of any upstream.  Idle connections live in nginx's
  * own ngx_http_upstream_keepalive_module; this module decides which upstreams
- * have it and which requests may use it.
+ * have it, which requests may use which connection, and what becomes of a
+ * request that has met one which the origin was just closing.
  */
 
 
@@ -15,22 +16,6 @@
 #include <ngx_config.h>
 #include <ngx_core.h>
 #include <ngx_http.h>
-
-
-/* cycle: one upstream */
-
-typedef struct {
-    ngx_flag_t                       reuse;
-
-    ngx_http_upstream_init_pt        init_upstream;
-
-    /* without and with the keepalive module */
-    ngx_http_upstream_init_peer_pt   init_balancer;
-    ngx_http_upstream_init_peer_pt   init_peer;
-
-    unsigned                         asked:1;
-    unsigned                         added:1;
-} ngx_http_upstream_reuse_srv_conf_t;
 
 
 /*
@@ -53,14 +38,6 @@ ngx_int_t ngx_http_upstream_reuse_ask(ngx_conf_t *cf,
  * connection.  To be called before ngx_http_upstream_init().
  */
 void ngx_http_upstream_reuse_accept(ngx_http_request_t *r);
-
-
-/*
- * Stands before the peer functions of an upstream, as its peer.init: a kept
- * connection carries a request only if it was opened for the same identity.
- */
-ngx_int_t ngx_http_upstream_reuse_init_peer(ngx_http_request_t *r,
-    ngx_http_upstream_srv_conf_t *us);
 
 
 extern ngx_module_t  ngx_http_upstream_reuse_module;

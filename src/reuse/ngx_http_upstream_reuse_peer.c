@@ -4,70 +4,30 @@
  */
 
 
-#include "ngx_http_myproxy_compat.h"
-#include "ngx_http_upstream_reuse_module.h"
-#include <ngx_md5.h>
+#include "ngx_http_upstream_reuse.h"
 
 
-/*
- * Connection: what it was opened for.  The pool's key is the address alone,
- * but behind one address there may be many names and many trusts.
- */
+#define NGX_HTTP_UPSTREAM_REUSE_NON_IDEMPOTENT                                \
+    (NGX_HTTP_POST|NGX_HTTP_LOCK|NGX_HTTP_PATCH)
 
-typedef struct {
-#if (NGX_HTTP_SSL)
-    ngx_ssl_t                           *ssl;  /* NULL: no TLS */
-    ngx_str_t                            name;
-    ngx_str_t                            certificate;
-#endif
-    struct sockaddr                     *local;
-    socklen_t                            local_len;
-} ngx_http_upstream_reuse_identity_t;
-
-
-/* request: the peer functions that we stand before */
-
-typedef struct {
-    ngx_http_request_t                  *request;
-    ngx_http_upstream_reuse_srv_conf_t  *conf;
-    ngx_http_upstream_reuse_identity_t   identity;
-
-    void                                *data;
-    ngx_event_get_peer_pt                get;
-    ngx_event_free_peer_pt               free;
-    ngx_event_notify_peer_pt             notify;
-#if (NGX_HTTP_SSL)
-    ngx_event_set_peer_session_pt        set_session;
-    ngx_event_save_peer_session_pt       save_session;
-#endif
-} ngx_http_upstream_reuse_peer_t;
-
-
-static ngx_int_t reuse_find_identity(ngx_http_request_t *r,
-    ngx_http_upstream_reuse_identity_t *id);
-static ngx_uint_t reuse_same_identity(ngx_http_upstream_reuse_identity_t *a,
-    ngx_http_upstream_reuse_identity_t *b);
-static ngx_uint_t reuse_same_bytes(const void *a, size_t a_len, const void *b,
-    size_t b_len);
-static ngx_http_upstream_reuse_identity_t *reuse_get_identity(
-    ngx_connection_t *c);
-static ngx_int_t reuse_set_identity(ngx_connection_t *c,
-    ngx_http_upstream_reuse_identity_t *id);
-static void reuse_forget_identity(void *data);
 
 static ngx_int_t reuse_get(ngx_peer_connection_t *pc, void *data);
+static const char *reuse_unfit(ngx_http_upstream_reuse_peer_t *rp,
+    ngx_connection_t *c, ngx_http_upstream_reuse_kept_t *kept);
 static ngx_uint_t reuse_is_silent(ngx_connection_t *c);
 static void reuse_close(ngx_connection_t *c);
+
 static void reuse_free(ngx_peer_connection_t *pc, void *data,
     ngx_uint_t state);
-static ngx_uint_t reuse_is_authenticated(ngx_http_request_t *r);
-static ngx_uint_t reuse_is_scheme(ngx_str_t *value);
+static ngx_http_upstream_reuse_kept_t *reuse_keep(
+    ngx_http_upstream_reuse_peer_t *rp, ngx_peer_connection_t *pc);
+static ngx_http_upstream_reuse_kept_t *reuse_create_kept(
+    ngx_http_upstream_reuse_peer_t *rp, ngx_peer_connection_t *pc);
+static void reuse_cleanup_kept(void *data);
 static void reuse_notify(ngx_peer_connection_t *pc, void *data,
     ngx_uint_t type);
 #if (NGX_HTTP_SSL)
 static ngx_uint_t reuse_is_read(ngx_connection_t *c);
-static ngx_int_t reuse_set_session(ngx_peer_connection_t *pc, void *data);
-static void reuse_save_session(ngx_peer_connection_t *pc, void *data);
 #endif
 
 
@@ -82,7 +42,7 @@ ngx_http_upstream_reuse_init_peer(ngx_http_request_t *r,
 
     rcf = ngx_http_conf_upstream_srv_conf(us, ngx_http_upstream_reuse_module);
 
-    rp = ngx_palloc(r->pool, sizeof(ngx_http_upstream_reuse_peer_t));
+    rp = ngx_pcalloc(r->pool, sizeof(ngx_http_upstream_reuse_peer_t));
     if (rp == NULL) {
         return NGX_ERROR;
     }
@@ -108,13 +68,15 @@ ngx_http_upstream_reuse_init_peer(ngx_http_request_t *r,
         return rc;
     }
 
-    if (reuse_find_identity(r, &rp->identity) != NGX_OK) {
+    if (ngx_http_upstream_reuse_find_identity(r, &rp->identity) != NGX_OK) {
         return NGX_ERROR;
     }
 
     pc = &r->upstream->peer;
 
     rp->request = r;
+    rp->upstream = r->upstream;
+    rp->uscf = us;
     rp->conf = rcf;
     rp->data = pc->data;
     rp->get = pc->get;
@@ -132,165 +94,11 @@ ngx_http_upstream_reuse_init_peer(ngx_http_request_t *r,
 #if (NGX_HTTP_SSL)
     rp->set_session = pc->set_session;
     rp->save_session = pc->save_session;
-    pc->set_session = reuse_set_session;
-    pc->save_session = reuse_save_session;
+    pc->set_session = ngx_http_upstream_reuse_set_session;
+    pc->save_session = ngx_http_upstream_reuse_save_session;
 #endif
 
     return NGX_OK;
-}
-
-
-/* What a connection for this request has to have been opened for. */
-
-static ngx_int_t
-reuse_find_identity(ngx_http_request_t *r,
-    ngx_http_upstream_reuse_identity_t *id)
-{
-    ngx_http_upstream_t       *u;
-#if (NGX_HTTP_SSL)
-    ngx_http_upstream_conf_t  *ucf;
-#endif
-
-    u = r->upstream;
-
-    ngx_memzero(id, sizeof(ngx_http_upstream_reuse_identity_t));
-
-    if (u->peer.local) {
-        id->local = u->peer.local->sockaddr;
-        id->local_len = u->peer.local->socklen;
-    }
-
-#if (NGX_HTTP_SSL)
-
-    if (!u->ssl) {
-        return NGX_OK;
-    }
-
-    ucf = u->conf;
-
-    id->ssl = ucf->ssl;
-
-    if (ucf->ssl_server_name || ucf->ssl_verify) {
-
-        id->name = u->ssl_name;
-
-        if (ucf->ssl_name
-            && ngx_http_complex_value(r, ucf->ssl_name, &id->name) != NGX_OK)
-        {
-            return NGX_ERROR;
-        }
-    }
-
-    if (ucf->ssl_certificate && ucf->ssl_certificate->lengths) {
-        return ngx_http_complex_value(r, ucf->ssl_certificate,
-                                      &id->certificate);
-    }
-
-#endif
-
-    return NGX_OK;
-}
-
-
-static ngx_uint_t
-reuse_same_identity(ngx_http_upstream_reuse_identity_t *a,
-    ngx_http_upstream_reuse_identity_t *b)
-{
-#if (NGX_HTTP_SSL)
-
-    if (a->ssl != b->ssl
-        || !reuse_same_bytes(a->name.data, a->name.len,
-                             b->name.data, b->name.len)
-        || !reuse_same_bytes(a->certificate.data, a->certificate.len,
-                             b->certificate.data, b->certificate.len))
-    {
-        return 0;
-    }
-
-#endif
-
-    return reuse_same_bytes(a->local, a->local_len, b->local, b->local_len);
-}
-
-
-static ngx_uint_t
-reuse_same_bytes(const void *a, size_t a_len, const void *b, size_t b_len)
-{
-    return a_len == b_len && (a_len == 0 || ngx_memcmp(a, b, a_len) == 0);
-}
-
-
-/* The identity is kept in a cleanup of the connection's own pool. */
-
-static ngx_http_upstream_reuse_identity_t *
-reuse_get_identity(ngx_connection_t *c)
-{
-    ngx_pool_cleanup_t  *cln;
-
-    for (cln = c->pool->cleanup; cln; cln = cln->next) {
-        if (cln->handler == reuse_forget_identity) {
-            return cln->data;
-        }
-    }
-
-    return NULL;
-}
-
-
-static ngx_int_t
-reuse_set_identity(ngx_connection_t *c, ngx_http_upstream_reuse_identity_t *id)
-{
-    u_char                              *p;
-    size_t                               len;
-    ngx_pool_cleanup_t                  *cln;
-    ngx_http_upstream_reuse_identity_t  *own;
-
-    len = id->local_len;
-
-#if (NGX_HTTP_SSL)
-    len += id->name.len + id->certificate.len;
-#endif
-
-    cln = ngx_pool_cleanup_add(c->pool,
-                       sizeof(ngx_http_upstream_reuse_identity_t) + len);
-    if (cln == NULL) {
-        return NGX_ERROR;
-    }
-
-    cln->handler = reuse_forget_identity;
-
-    own = cln->data;
-    *own = *id;
-
-    p = (u_char *) (own + 1);
-
-    if (id->local_len) {
-        own->local = (struct sockaddr *) p;
-        p = ngx_cpymem(p, id->local, id->local_len);
-    }
-
-#if (NGX_HTTP_SSL)
-
-    if (id->name.len) {
-        own->name.data = p;
-        p = ngx_cpymem(p, id->name.data, id->name.len);
-    }
-
-    if (id->certificate.len) {
-        own->certificate.data = p;
-        ngx_memcpy(p, id->certificate.data, id->certificate.len);
-    }
-
-#endif
-
-    return NGX_OK;
-}
-
-
-static void
-reuse_forget_identity(void *data)
-{
-    /* it goes with the pool */
 }
 
 
@@ -299,8 +107,17 @@ reuse_get(ngx_peer_connection_t *pc, void *data)
 {
     ngx_http_upstream_reuse_peer_t  *rp = data;
 
-    ngx_int_t                            rc;
-    ngx_http_upstream_reuse_identity_t  *id;
+    ngx_int_t                        rc;
+    const char                      *unfit;
+    ngx_connection_t                *c;
+    ngx_http_upstream_reuse_kept_t  *kept;
+
+    rp->kept = NULL;
+    rp->sent = 0;
+
+    if (rp->again) {
+        return ngx_http_upstream_reuse_get_again(pc, rp);
+    }
 
     rc = rp->get(pc, rp->data);
 
@@ -308,23 +125,28 @@ reuse_get(ngx_peer_connection_t *pc, void *data)
         return rc;
     }
 
-    id = reuse_get_identity(pc->connection);
+    c = pc->connection;
 
-    if (id == NULL || !reuse_same_identity(id, &rp->identity)) {
-        ngx_log_debug1(NGX_LOG_DEBUG_HTTP, pc->log, 0,
-                       "upstream reuse: connection %p is of another identity",
-                       pc->connection);
+    kept = ngx_http_upstream_reuse_find_kept(c);
 
-    } else if (!reuse_is_silent(pc->connection)) {
-        ngx_log_debug1(NGX_LOG_DEBUG_HTTP, pc->log, 0,
-                       "upstream reuse: connection %p is closing or has data",
-                       pc->connection);
+    if (kept) {
+        kept->idle = 0;
+        rp->age = ngx_current_msec - kept->since;
+    }
 
-    } else {
+    unfit = reuse_unfit(rp, c, kept);
+
+    if (unfit == NULL) {
+        rp->kept = kept;
+        ngx_http_upstream_reuse_watch(rp, c);
+
         return NGX_DONE;
     }
 
-    reuse_close(pc->connection);
+    ngx_log_debug2(NGX_LOG_DEBUG_HTTP, pc->log, 0,
+                   "upstream reuse: connection %p %s", c, unfit);
+
+    reuse_close(c);
 
     /* the peer stays, and is connected to afresh */
 
@@ -332,6 +154,54 @@ reuse_get(ngx_peer_connection_t *pc, void *data)
     pc->cached = 0;
 
     return NGX_OK;
+}
+
+
+/* Returns why a connection must not carry this request, or NULL. */
+
+static const char *
+reuse_unfit(ngx_http_upstream_reuse_peer_t *rp, ngx_connection_t *c,
+    ngx_http_upstream_reuse_kept_t *kept)
+{
+    ngx_http_request_t  *r;
+
+    r = rp->request;
+
+    if (kept == NULL
+        || !ngx_http_upstream_reuse_same_identity(&kept->identity,
+                                                  &rp->identity))
+    {
+        return "is of another identity";
+    }
+
+    if (!ngx_http_upstream_reuse_is_fresh(kept, rp->age)) {
+        return "is about to expire";
+    }
+
+    /* a body that is gone could not be sent again */
+
+    if (r->request_body_no_buffering
+        && !ngx_http_upstream_reuse_is_limited(kept))
+    {
+        return "is risked by no unbuffered body";
+    }
+
+    /*
+     * For other methods it will show soon whether something had arrived, and
+     * they may go again then.
+     */
+
+    if ((r->method & NGX_HTTP_UPSTREAM_REUSE_NON_IDEMPOTENT
+         || r->request_body_no_buffering
+         || c->read->ready)
+        && !reuse_is_silent(c))
+    {
+        ngx_http_upstream_reuse_note_end(kept, rp->age);
+
+        return "is closing or has data";
+    }
+
+    return NULL;
 }
 
 
@@ -377,98 +247,164 @@ reuse_free(ngx_peer_connection_t *pc, void *data, ngx_uint_t state)
 {
     ngx_http_upstream_reuse_peer_t  *rp = data;
 
-    ngx_connection_t     *c;
-    ngx_http_upstream_t  *u;
+    ngx_connection_t                *c;
+    ngx_http_upstream_reuse_kept_t  *kept;
 
-    u = rp->request->upstream;
     c = pc->connection;
+
+    if (rp->waiting
+        && ngx_http_upstream_reuse_send_again(pc, rp, &state))
+    {
+        return;
+    }
+
+    kept = NULL;
 
     if (rp->conf->reuse == 0) {
 
         /* whatever would keep the connection, by directive or by default */
 
-        u->keepalive = 0;
+        rp->upstream->keepalive = 0;
     }
 
-    if (u->keepalive && reuse_is_authenticated(rp->request)) {
-        ngx_log_debug0(NGX_LOG_DEBUG_HTTP, pc->log, 0,
-                       "upstream reuse: connection belongs to one client");
+    if (rp->upstream->keepalive && c && !(state & NGX_PEER_FAILED)) {
 
-        u->keepalive = 0;
-    }
+        kept = reuse_keep(rp, pc);
 
-    if (u->keepalive && c
-        && reuse_get_identity(c) == NULL
-        && reuse_set_identity(c, &rp->identity) != NGX_OK)
-    {
-        u->keepalive = 0;
-    }
-
-#if (NGX_HTTP_SSL)
-    if (u->keepalive && c && c->ssl && !reuse_is_read(c)) {
-        u->keepalive = 0;
-    }
-#endif
-
-    rp->free(pc, rp->data, state);
-}
-
-
-/*
- * NTLM and Negotiate authenticate the connection, not the request (RFC 4559,
- * section 6): one on which they appeared belongs to that client.
- */
-
-static ngx_uint_t
-reuse_is_authenticated(ngx_http_request_t *r)
-{
-    ngx_uint_t                       i;
-    ngx_list_part_t                 *part;
-    ngx_table_elt_t                 *h;
-    ngx_http_upstream_headers_in_t  *in;
-
-    if (r->headers_in.authorization
-        && reuse_is_scheme(&r->headers_in.authorization->value))
-    {
-        return 1;
-    }
-
-    in = &r->upstream->headers_in;
-
-    if (in->www_authenticate == NULL) {
-        return 0;
-    }
-
-    for (part = &in->headers.part; part; part = part->next) {
-
-        h = part->elts;
-
-        for (i = 0; i < part->nelts; i++) {
-
-            if (h[i].key.len == sizeof("WWW-Authenticate") - 1
-                && ngx_strncasecmp(h[i].key.data,
-                                   (u_char *) "WWW-Authenticate",
-                                   h[i].key.len)
-                   == 0
-                && reuse_is_scheme(&h[i].value))
-            {
-                return 1;
-            }
+        if (kept == NULL) {
+            rp->upstream->keepalive = 0;
         }
     }
 
-    return 0;
+    rp->free(pc, rp->data, state);
+
+    if (kept == NULL || c->fd == (ngx_socket_t) -1) {
+        return;
+    }
+
+    if (pc->connection) {
+
+        /* it was not wanted */
+
+        kept->idle = 0;
+        return;
+    }
+
+    ngx_http_upstream_reuse_set_expiry(kept);
 }
 
 
-static ngx_uint_t
-reuse_is_scheme(ngx_str_t *value)
+/* Prepares a connection for being kept; NULL if it must not be. */
+
+static ngx_http_upstream_reuse_kept_t *
+reuse_keep(ngx_http_upstream_reuse_peer_t *rp, ngx_peer_connection_t *pc)
 {
-    return (value->len >= 4
-            && ngx_strncasecmp(value->data, (u_char *) "NTLM", 4) == 0)
-           || (value->len >= 9
-               && ngx_strncasecmp(value->data, (u_char *) "Negotiate", 9)
-                  == 0);
+    ngx_connection_t                *c;
+    ngx_http_upstream_reuse_kept_t  *kept;
+
+    c = pc->connection;
+
+    if (ngx_http_upstream_reuse_is_authenticated(rp->request)) {
+        ngx_log_debug0(NGX_LOG_DEBUG_HTTP, pc->log, 0,
+                       "upstream reuse: connection belongs to one client");
+        return NULL;
+    }
+
+#if (NGX_HTTP_SSL)
+    if (c->ssl && !reuse_is_read(c)) {
+        return NULL;
+    }
+#endif
+
+    kept = rp->kept;
+
+    if (kept == NULL) {
+        kept = reuse_create_kept(rp, pc);
+        if (kept == NULL) {
+            return NULL;
+        }
+    }
+
+    kept->sent += c->sent - rp->sent;
+
+    if (!ngx_http_upstream_reuse_read_hint(rp->upstream, kept)) {
+        ngx_log_debug0(NGX_LOG_DEBUG_HTTP, pc->log, 0,
+                       "upstream reuse: the origin is about to close");
+        return NULL;
+    }
+
+    kept->peer = NULL;
+    kept->since = ngx_current_msec;
+    kept->idle = 1;
+
+    return kept;
+}
+
+
+static ngx_http_upstream_reuse_kept_t *
+reuse_create_kept(ngx_http_upstream_reuse_peer_t *rp,
+    ngx_peer_connection_t *pc)
+{
+    size_t                           len;
+    ngx_connection_t                *c;
+    ngx_pool_cleanup_t              *cln;
+    ngx_http_upstream_reuse_kept_t  *kept;
+
+    c = pc->connection;
+
+    len = ngx_http_upstream_reuse_identity_size(&rp->identity);
+
+    cln = ngx_pool_cleanup_add(c->pool,
+                               sizeof(ngx_http_upstream_reuse_kept_t) + len);
+    if (cln == NULL) {
+        return NULL;
+    }
+
+    kept = cln->data;
+    ngx_memzero(kept, sizeof(ngx_http_upstream_reuse_kept_t));
+
+    cln->handler = reuse_cleanup_kept;
+
+    kept->connection = c;
+    kept->conf = rp->conf;
+
+    ngx_http_upstream_reuse_copy_identity(&kept->identity, &rp->identity,
+                                          (u_char *) (kept + 1));
+
+    if (rp->conf->limits) {
+        kept->limit = ngx_http_upstream_reuse_find_limit(rp->conf->limits,
+                                                         &rp->uscf->host, pc);
+    }
+
+    ngx_http_upstream_reuse_measure(kept);
+
+    return kept;
+}
+
+
+ngx_http_upstream_reuse_kept_t *
+ngx_http_upstream_reuse_find_kept(ngx_connection_t *c)
+{
+    ngx_pool_cleanup_t  *cln;
+
+    for (cln = c->pool->cleanup; cln; cln = cln->next) {
+        if (cln->handler == reuse_cleanup_kept) {
+            return cln->data;
+        }
+    }
+
+    return NULL;
+}
+
+
+static void
+reuse_cleanup_kept(void *data)
+{
+    ngx_http_upstream_reuse_kept_t  *kept = data;
+
+    if (kept->idle) {
+        ngx_http_upstream_reuse_note_close(kept);
+    }
 }
 
 
@@ -519,100 +455,6 @@ reuse_is_read(ngx_connection_t *c)
     }
 
     return 0;
-}
-
-
-/*
- * nginx has one TLS session for each peer, whatever it was made for.  A
- * resumed handshake verifies nothing anew and shows no certificate, so only a
- * session of the same identity is taken up.  A session carries its identity
- * as its session ID context, which OpenSSL would insist upon later.
- */
-
-static ngx_int_t
-reuse_set_session(ngx_peer_connection_t *pc, void *data)
-{
-    ngx_http_upstream_reuse_peer_t  *rp = data;
-
-    SSL                  *ssl;
-    u_char                digest[16];
-    ngx_md5_t             md5;
-    SSL_SESSION          *session;
-    unsigned int          len;
-    const unsigned char  *context;
-
-    ssl = pc->connection->ssl->connection;
-
-    ngx_md5_init(&md5);
-    ngx_md5_update(&md5, &rp->identity.ssl, sizeof(ngx_ssl_t *));
-    ngx_md5_update(&md5, &rp->identity.name.len, sizeof(size_t));
-
-    if (rp->identity.name.len) {
-        ngx_md5_update(&md5, rp->identity.name.data, rp->identity.name.len);
-    }
-
-    if (rp->identity.certificate.len) {
-        ngx_md5_update(&md5, rp->identity.certificate.data,
-                       rp->identity.certificate.len);
-    }
-
-    ngx_md5_final(digest, &md5);
-
-    if (SSL_set_session_id_context(ssl, digest, sizeof(digest)) != 1) {
-        ngx_ssl_error(NGX_LOG_ALERT, pc->log, 0,
-                      "SSL_set_session_id_context() failed");
-        return NGX_ERROR;
-    }
-
-    if (rp->set_session(pc, rp->data) != NGX_OK) {
-        return NGX_ERROR;
-    }
-
-    session = SSL_get_session(ssl);
-
-    if (session == NULL) {
-        return NGX_OK;
-    }
-
-    context = SSL_SESSION_get0_id_context(session, &len);
-
-    if (len == sizeof(digest) && ngx_memcmp(context, digest, len) == 0) {
-        return NGX_OK;
-    }
-
-    ngx_log_debug0(NGX_LOG_DEBUG_HTTP, pc->log, 0,
-                   "upstream reuse: session is not of this identity");
-
-    if (SSL_set_session(ssl, NULL) != 1) {
-        ngx_ssl_error(NGX_LOG_ALERT, pc->log, 0, "SSL_set_session() failed");
-        return NGX_ERROR;
-    }
-
-    return NGX_OK;
-}
-
-
-/* A session that has failed the checks would fail them for ever. */
-
-static void
-reuse_save_session(ngx_peer_connection_t *pc, void *data)
-{
-    ngx_http_upstream_reuse_peer_t  *rp = data;
-
-    ngx_connection_t     *c;
-    ngx_http_upstream_t  *u;
-
-    u = rp->request->upstream;
-    c = pc->connection;
-
-    if (u->conf->ssl_verify
-        && (SSL_get_verify_result(c->ssl->connection) != X509_V_OK
-            || ngx_ssl_check_host(c, &u->ssl_name) != NGX_OK))
-    {
-        return;
-    }
-
-    rp->save_session(pc, rp->data);
 }
 
 #endif

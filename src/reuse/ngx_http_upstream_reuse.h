@@ -1,0 +1,292 @@
+
+/*
+ * Copyright (C) 2026 The ngx_http_myproxy_module authors
+ *
+ * What the files of the reuse layer have in common:
+ *
+ *     module    directives; which upstreams keep connections
+ *     peer      a request gets a connection and gives it back
+ *     identity  whom a kept connection may serve
+ *     retry     a request that was not delivered is sent again
+ *     expiry    how long a connection may be idle
+ *     limits    what was learned of that, in shared memory
+ *     tcp       what the kernel knows of a connection
+ */
+
+
+#ifndef _NGX_HTTP_UPSTREAM_REUSE_H_INCLUDED_
+#define _NGX_HTTP_UPSTREAM_REUSE_H_INCLUDED_
+
+
+#include "ngx_http_myproxy_compat.h"
+#include "ngx_http_upstream_reuse_module.h"
+
+
+typedef enum {
+    NGX_HTTP_UPSTREAM_REUSE_EXPIRY_OFF,
+    NGX_HTTP_UPSTREAM_REUSE_EXPIRY_AUTO,
+    NGX_HTTP_UPSTREAM_REUSE_EXPIRY_TIME
+} ngx_http_upstream_reuse_expiry_e;
+
+
+/* cycle: one upstream, or what http{} says for all of them */
+
+typedef struct {
+    ngx_flag_t                       reuse;
+    ngx_flag_t                       retry;
+    ngx_uint_t                       expiry;
+    ngx_msec_t                       idle;   /* of "reuse_expiry TIME" */
+
+    ngx_shm_zone_t                  *limits;
+
+    ngx_http_upstream_init_pt        init_upstream;
+
+    /* without and with the keepalive module */
+    ngx_http_upstream_init_peer_pt   init_balancer;
+    ngx_http_upstream_init_peer_pt   init_peer;
+
+    unsigned                         asked:1;
+    unsigned                         added:1;
+} ngx_http_upstream_reuse_srv_conf_t;
+
+
+/* What a connection was opened for: behind one address are many names. */
+
+typedef struct {
+#if (NGX_HTTP_SSL)
+    ngx_ssl_t                       *ssl;  /* NULL: no TLS */
+    ngx_str_t                        name;
+    ngx_str_t                        certificate;
+#endif
+    struct sockaddr                 *local;
+    socklen_t                        local_len;
+} ngx_http_upstream_reuse_identity_t;
+
+
+/*
+ * cycle, in shared memory: after which idle time a peer closes connections,
+ * as it was seen.  Fields are read by all workers at any time, and written
+ * under the lock of the zone.
+ */
+
+typedef struct {
+    ngx_str_node_t                   node;   /* upstream's name, address */
+
+    ngx_msec_t                       idle;   /* 0: not known */
+    ngx_msec_t                       survived;  /* a connection of this age
+                                                   was alive */
+
+    /* closes that were seen at about one age */
+    ngx_msec_t                       suspect;
+    ngx_uint_t                       closes;
+    ngx_uint_t                       moments;
+    ngx_msec_t                       noted;  /* the last moment */
+} ngx_http_upstream_reuse_limit_t;
+
+
+typedef struct ngx_http_upstream_reuse_peer_s  ngx_http_upstream_reuse_peer_t;
+
+
+/* connection, as soon as it has been kept: lives in its pool, as a cleanup */
+
+typedef struct {
+    ngx_connection_t                *connection;
+    ngx_http_upstream_reuse_srv_conf_t  *conf;
+    ngx_http_upstream_reuse_identity_t   identity;
+
+    /* the request that has it; NULL while it is idle */
+    ngx_http_upstream_reuse_peer_t  *peer;
+
+    off_t                            sent;   /* bytes of earlier requests */
+
+    ngx_msec_t                       since;  /* idle from then on */
+    ngx_msec_t                       rtt;    /* rounded up */
+    ngx_msec_t                       announced;  /* idle limit; 0: none */
+    ngx_uint_t                       max;    /* requests; 0: no limit */
+    ngx_http_upstream_reuse_limit_t *limit;  /* NULL: nothing is learned */
+
+    unsigned                         idle:1;
+} ngx_http_upstream_reuse_kept_t;
+
+
+/* how it is known that a request was not delivered */
+
+typedef enum {
+    NGX_HTTP_UPSTREAM_REUSE_UNKNOWN = 0,
+    NGX_HTTP_UPSTREAM_REUSE_UNSENT,
+    NGX_HTTP_UPSTREAM_REUSE_CLOSED,
+    NGX_HTTP_UPSTREAM_REUSE_RESET
+} ngx_http_upstream_reuse_proof_e;
+
+
+/* request: the peer functions that we stand before */
+
+struct ngx_http_upstream_reuse_peer_s {
+    ngx_http_request_t              *request;
+    ngx_http_upstream_t             *upstream;
+    ngx_http_upstream_srv_conf_t    *uscf;
+    ngx_http_upstream_reuse_srv_conf_t  *conf;
+    ngx_http_upstream_reuse_identity_t   identity;
+
+    void                            *data;
+    ngx_event_get_peer_pt            get;
+    ngx_event_free_peer_pt           free;
+    ngx_event_notify_peer_pt         notify;
+#if (NGX_HTTP_SSL)
+    ngx_event_set_peer_session_pt    set_session;
+    ngx_event_save_peer_session_pt   save_session;
+#endif
+
+    /* attempt: on a kept connection, NULL on a new one */
+
+    ngx_http_upstream_reuse_kept_t  *kept;
+    ngx_recv_pt                      recv;      /* stands behind ours */
+    ngx_msec_t                       age;       /* idle before it was taken */
+    ngx_msec_t                       taken;
+    off_t                            sent;      /* c->sent at that time */
+    uint64_t                         written;   /* to the socket by then */
+    ngx_uint_t                       batch;
+    ngx_http_upstream_reuse_proof_e  proof;
+
+    /* the attempt after one that was not delivered */
+
+    ngx_http_upstream_conf_t        *saved_conf;
+    struct sockaddr                 *sockaddr;
+    socklen_t                        socklen;
+    ngx_str_t                       *name;
+    ngx_uint_t                       tries;
+
+    unsigned                         log_error:3;
+    unsigned                         waiting:1;  /* for the first byte */
+    unsigned                         judged:1;
+    unsigned                         stray:1;
+    unsigned                         again:1;
+};
+
+
+/* peer */
+
+/* Stands before the peer functions of an upstream, as its peer.init. */
+ngx_int_t ngx_http_upstream_reuse_init_peer(ngx_http_request_t *r,
+    ngx_http_upstream_srv_conf_t *us);
+
+/* The record of a connection; NULL if it was never kept. */
+ngx_http_upstream_reuse_kept_t *ngx_http_upstream_reuse_find_kept(
+    ngx_connection_t *c);
+
+
+/* identity */
+
+/* What a connection for this request has to have been opened for. */
+ngx_int_t ngx_http_upstream_reuse_find_identity(ngx_http_request_t *r,
+    ngx_http_upstream_reuse_identity_t *id);
+
+ngx_uint_t ngx_http_upstream_reuse_same_identity(
+    ngx_http_upstream_reuse_identity_t *a,
+    ngx_http_upstream_reuse_identity_t *b);
+
+/* The bytes that an identity refers to; a copy of it that has them at p. */
+size_t ngx_http_upstream_reuse_identity_size(
+    ngx_http_upstream_reuse_identity_t *id);
+void ngx_http_upstream_reuse_copy_identity(
+    ngx_http_upstream_reuse_identity_t *copy,
+    ngx_http_upstream_reuse_identity_t *id, u_char *p);
+
+/*
+ * NTLM and Negotiate authenticate the connection, not the request (RFC 4559,
+ * section 6): one on which they appeared belongs to that client.
+ */
+ngx_uint_t ngx_http_upstream_reuse_is_authenticated(ngx_http_request_t *r);
+
+#if (NGX_HTTP_SSL)
+/* callbacks of ngx_peer_connection_t */
+ngx_int_t ngx_http_upstream_reuse_set_session(ngx_peer_connection_t *pc,
+    void *data);
+void ngx_http_upstream_reuse_save_session(ngx_peer_connection_t *pc,
+    void *data);
+#endif
+
+
+/* retry */
+
+/*
+ * A request is about to be sent on a kept connection.  Until the first byte
+ * of a response is there, each end of the connection is looked at.
+ */
+void ngx_http_upstream_reuse_watch(ngx_http_upstream_reuse_peer_t *rp,
+    ngx_connection_t *c);
+
+/*
+ * The attempt is over before a byte of a response was there; to be called
+ * first in peer.free.  Returns 1 if the request was provably not delivered
+ * and is to be sent again: the peer is still held then, and the next
+ * peer.get has to be ngx_http_upstream_reuse_get_again().  Otherwise 0;
+ * NGX_PEER_FAILED is taken from *state if the peer is not to blame.
+ */
+ngx_uint_t ngx_http_upstream_reuse_send_again(ngx_peer_connection_t *pc,
+    ngx_http_upstream_reuse_peer_t *rp, ngx_uint_t *state);
+
+ngx_int_t ngx_http_upstream_reuse_get_again(ngx_peer_connection_t *pc,
+    ngx_http_upstream_reuse_peer_t *rp);
+
+
+/* expiry */
+
+/* Measures a connection that is to be kept for the first time. */
+void ngx_http_upstream_reuse_measure(ngx_http_upstream_reuse_kept_t *kept);
+
+/*
+ * Tells whether a connection that has been idle for so many milliseconds is
+ * far enough from the end that the origin will make of it.
+ */
+ngx_uint_t ngx_http_upstream_reuse_is_fresh(
+    ngx_http_upstream_reuse_kept_t *kept, ngx_msec_t age);
+
+/* Tells whether anything is known of that end. */
+ngx_uint_t ngx_http_upstream_reuse_is_limited(
+    ngx_http_upstream_reuse_kept_t *kept);
+
+/*
+ * Reads Keep-Alive in the response (RFC 2068, section 19.7.1.1).  Returns 0
+ * if by its terms the connection cannot carry another request.
+ */
+ngx_uint_t ngx_http_upstream_reuse_read_hint(ngx_http_upstream_t *u,
+    ngx_http_upstream_reuse_kept_t *kept);
+
+/* Has the keepalive module close an idle connection in time. */
+void ngx_http_upstream_reuse_set_expiry(ngx_http_upstream_reuse_kept_t *kept);
+
+/* An idle connection is being closed, for whatever reason. */
+void ngx_http_upstream_reuse_note_close(ngx_http_upstream_reuse_kept_t *kept);
+
+/*
+ * Something has arrived on a connection that was idle for so long: learns
+ * from it if it is the end.
+ */
+void ngx_http_upstream_reuse_note_end(ngx_http_upstream_reuse_kept_t *kept,
+    ngx_msec_t age);
+
+
+/* limits */
+
+/* Adds the zone in which limits are kept; NULL if there is no memory. */
+ngx_shm_zone_t *ngx_http_upstream_reuse_add_limits(ngx_conf_t *cf);
+
+/*
+ * Finds or makes the limit of one peer; NULL, after a line in the log, if the
+ * zone is full.
+ */
+ngx_http_upstream_reuse_limit_t *ngx_http_upstream_reuse_find_limit(
+    ngx_shm_zone_t *zone, ngx_str_t *upstream, ngx_peer_connection_t *pc);
+
+/*
+ * A connection was alive, or was closed by the origin, after being idle for
+ * so many milliseconds.
+ */
+void ngx_http_upstream_reuse_note_alive(ngx_http_upstream_reuse_kept_t *kept,
+    ngx_msec_t age);
+void ngx_http_upstream_reuse_note_closed(ngx_http_upstream_reuse_kept_t *kept,
+    ngx_msec_t age);
+
+
+#endif /* _NGX_HTTP_UPSTREAM_REUSE_H_INCLUDED_ */

@@ -1,0 +1,349 @@
+
+/*
+ * Copyright (C) 2026 The ngx_http_myproxy_module authors
+ *
+ * No connection is used that the origin is about to close.  When that is, the
+ * operator knows (reuse_expiry TIME), the origin announces (Keep-Alive), or
+ * it is learned.
+ */
+
+
+#include "ngx_http_upstream_reuse.h"
+#include "ngx_http_upstream_reuse_tcp.h"
+
+
+#define NGX_HTTP_UPSTREAM_REUSE_MARGIN  10         /* milliseconds */
+#define NGX_HTTP_UPSTREAM_REUSE_LONGEST 86400      /* seconds */
+
+
+static ngx_msec_t reuse_limit(ngx_http_upstream_reuse_kept_t *kept);
+static ngx_msec_t reuse_learned(ngx_http_upstream_reuse_kept_t *kept);
+static ngx_msec_t reuse_margin(ngx_http_upstream_reuse_kept_t *kept,
+    ngx_msec_t limit);
+
+static void reuse_parse_hint(ngx_str_t *value, ngx_int_t *timeout,
+    ngx_int_t *max);
+static ngx_uint_t reuse_is_closed(ngx_connection_t *c);
+
+
+void
+ngx_http_upstream_reuse_measure(ngx_http_upstream_reuse_kept_t *kept)
+{
+    ngx_http_upstream_reuse_tcp_t  tcp;
+
+    if (kept->conf->expiry == NGX_HTTP_UPSTREAM_REUSE_EXPIRY_OFF) {
+        return;
+    }
+
+    if (ngx_http_upstream_reuse_read_tcp(kept->connection->fd, &tcp) == 0) {
+        kept->rtt = (tcp.rtt + 999) / 1000;
+    }
+}
+
+
+ngx_uint_t
+ngx_http_upstream_reuse_is_fresh(ngx_http_upstream_reuse_kept_t *kept,
+    ngx_msec_t age)
+{
+    ngx_msec_t  limit;
+
+    limit = reuse_limit(kept);
+
+    return limit == 0 || age + reuse_margin(kept, limit) < limit;
+}
+
+
+ngx_uint_t
+ngx_http_upstream_reuse_is_limited(ngx_http_upstream_reuse_kept_t *kept)
+{
+    return reuse_limit(kept) != 0;
+}
+
+
+/* Milliseconds after which an idle connection is closed; 0: not known. */
+
+static ngx_msec_t
+reuse_limit(ngx_http_upstream_reuse_kept_t *kept)
+{
+    ngx_msec_t  limit;
+
+    switch (kept->conf->expiry) {
+
+    case NGX_HTTP_UPSTREAM_REUSE_EXPIRY_TIME:
+        return kept->conf->idle;
+
+    case NGX_HTTP_UPSTREAM_REUSE_EXPIRY_AUTO:
+
+        limit = reuse_learned(kept);
+
+        if (kept->announced && (limit == 0 || kept->announced < limit)) {
+            limit = kept->announced;
+        }
+
+        return limit;
+
+    default: /* NGX_HTTP_UPSTREAM_REUSE_EXPIRY_OFF */
+        return 0;
+    }
+}
+
+
+static ngx_msec_t
+reuse_learned(ngx_http_upstream_reuse_kept_t *kept)
+{
+    return kept->limit ? kept->limit->idle : 0;
+}
+
+
+/*
+ * The origin counts from the time when it has sent the response, half a round
+ * trip before we have it, and a request takes another half to arrive.  The
+ * rest is for timers that are not exact.
+ */
+
+static ngx_msec_t
+reuse_margin(ngx_http_upstream_reuse_kept_t *kept, ngx_msec_t limit)
+{
+    return 2 * kept->rtt + limit / 16 + NGX_HTTP_UPSTREAM_REUSE_MARGIN;
+}
+
+
+ngx_uint_t
+ngx_http_upstream_reuse_read_hint(ngx_http_upstream_t *u,
+    ngx_http_upstream_reuse_kept_t *kept)
+{
+    ngx_int_t         timeout, max;
+    ngx_uint_t        i;
+    ngx_msec_t        limit;
+    ngx_list_part_t  *part;
+    ngx_table_elt_t  *h;
+
+    timeout = NGX_ERROR;
+    max = NGX_ERROR;
+
+    if (kept->conf->expiry == NGX_HTTP_UPSTREAM_REUSE_EXPIRY_AUTO) {
+
+        for (part = &u->headers_in.headers.part; part; part = part->next) {
+
+            h = part->elts;
+
+            for (i = 0; i < part->nelts; i++) {
+
+                if (h[i].key.len == sizeof("Keep-Alive") - 1
+                    && ngx_strncasecmp(h[i].key.data, (u_char *) "Keep-Alive",
+                                       h[i].key.len)
+                       == 0)
+                {
+                    reuse_parse_hint(&h[i].value, &timeout, &max);
+                }
+            }
+        }
+    }
+
+    if (timeout != NGX_ERROR) {
+        kept->announced = (ngx_msec_t) ngx_min(timeout,
+                              NGX_HTTP_UPSTREAM_REUSE_LONGEST) * 1000;
+
+        if (timeout == 0) {
+            return 0;
+        }
+    }
+
+    /* some count down, and others always say how many there are in all */
+
+    if (max != NGX_ERROR) {
+
+        if (max == 0) {
+            return 0;
+        }
+
+        if (kept->max == 0) {
+            kept->max = max + kept->connection->requests - 1;
+        }
+    }
+
+    if (kept->max && kept->connection->requests >= kept->max) {
+        return 0;
+    }
+
+    /* one that is only learned may be wrong: let us see how it goes */
+
+    limit = (kept->conf->expiry == NGX_HTTP_UPSTREAM_REUSE_EXPIRY_TIME)
+            ? kept->conf->idle : kept->announced;
+
+    return limit == 0 || reuse_margin(kept, limit) < limit;
+}
+
+
+/* "timeout=5, max=100"; what is not understood is no hint */
+
+static void
+reuse_parse_hint(ngx_str_t *value, ngx_int_t *timeout, ngx_int_t *max)
+{
+    u_char     *p, *last, *name, *equals;
+    ngx_int_t   n;
+
+    p = value->data;
+    last = p + value->len;
+
+    while (p < last) {
+
+        while (p < last && (*p == ' ' || *p == '\t' || *p == ',')) {
+            p++;
+        }
+
+        name = p;
+        equals = NULL;
+
+        while (p < last && *p != ' ' && *p != '\t' && *p != ',') {
+            if (*p == '=' && equals == NULL) {
+                equals = p;
+            }
+            p++;
+        }
+
+        if (equals == NULL) {
+            continue;
+        }
+
+        n = ngx_atoi(equals + 1, p - equals - 1);
+
+        if (n == NGX_ERROR) {
+            continue;
+        }
+
+        if (equals - name == sizeof("timeout") - 1
+            && ngx_strncasecmp(name, (u_char *) "timeout", equals - name) == 0)
+        {
+            *timeout = n;
+
+        } else if (equals - name == sizeof("max") - 1
+                   && ngx_strncasecmp(name, (u_char *) "max", equals - name)
+                      == 0)
+        {
+            *max = n;
+        }
+    }
+}
+
+
+void
+ngx_http_upstream_reuse_set_expiry(ngx_http_upstream_reuse_kept_t *kept)
+{
+    ngx_msec_t    limit, expiry, learned;
+    ngx_event_t  *rev;
+
+    expiry = 0;
+
+    if (kept->conf->expiry == NGX_HTTP_UPSTREAM_REUSE_EXPIRY_TIME) {
+        limit = kept->conf->idle;
+
+    } else {
+        limit = kept->announced;
+    }
+
+    if (limit) {
+        expiry = limit - reuse_margin(kept, limit);
+    }
+
+    /*
+     * A limit that was learned is put to the test: there is no further use
+     * for the connection, but if it is alive then, the limit is wrong.
+     */
+
+    limit = reuse_learned(kept);
+
+    if (limit) {
+        learned = limit + limit / 4 + reuse_margin(kept, limit);
+
+        if (expiry == 0 || learned < expiry) {
+            expiry = learned;
+        }
+    }
+
+    if (expiry == 0) {
+        return;
+    }
+
+    /* the keepalive module has set a timer, of which ours must not be later */
+
+    rev = kept->connection->read;
+
+    if (rev->timer_set
+        && (ngx_msec_int_t) (rev->timer.key - ngx_current_msec - expiry) <= 0)
+    {
+        return;
+    }
+
+    if (rev->timer_set) {
+        ngx_del_timer(rev);
+    }
+
+    ngx_add_timer(rev, expiry);
+}
+
+
+void
+ngx_http_upstream_reuse_note_close(ngx_http_upstream_reuse_kept_t *kept)
+{
+    ngx_msec_t         age;
+    ngx_connection_t  *c;
+
+    c = kept->connection;
+
+    if (kept->limit == NULL || c->close || ngx_exiting || ngx_terminate) {
+        return;
+    }
+
+    age = ngx_current_msec - kept->since;
+
+    if (c->read->timedout) {
+        ngx_http_upstream_reuse_note_alive(kept, age);
+        return;
+    }
+
+    ngx_http_upstream_reuse_note_end(kept, age);
+}
+
+
+void
+ngx_http_upstream_reuse_note_end(ngx_http_upstream_reuse_kept_t *kept,
+    ngx_msec_t age)
+{
+    if (kept->limit && reuse_is_closed(kept->connection)) {
+        ngx_http_upstream_reuse_note_closed(kept, age);
+    }
+}
+
+
+/*
+ * Tells whether the origin has closed an idle connection.  In TLS it says so
+ * in an alert (RFC 8446, section 6.1): a record of type 21, or since TLS 1.3
+ * one of type 23 that has room for two bytes only.  Session tickets, which
+ * come as well, are much longer.
+ */
+
+static ngx_uint_t
+reuse_is_closed(ngx_connection_t *c)
+{
+    u_char   head[5];
+    ssize_t  n;
+
+    n = recv(c->fd, (char *) head, sizeof(head), MSG_PEEK);
+
+    if (n <= 0) {
+        return n == 0 || ngx_socket_errno != NGX_EAGAIN;
+    }
+
+#if (NGX_HTTP_SSL)
+
+    return n == sizeof(head)
+           && (head[0] == 21
+               || (head[0] == 23 && head[3] == 0 && head[4] <= 2 + 1 + 16));
+
+#else
+
+    return 0;
+
+#endif
+}

@@ -1,0 +1,285 @@
+
+/*
+ * Copyright (C) 2026 The ngx_http_myproxy_module authors
+ */
+
+
+#include "ngx_http_upstream_reuse.h"
+#include <ngx_md5.h>
+
+
+static ngx_uint_t same_bytes(const void *a, size_t a_len, const void *b,
+    size_t b_len);
+static ngx_uint_t is_scheme(ngx_str_t *value);
+
+
+ngx_int_t
+ngx_http_upstream_reuse_find_identity(ngx_http_request_t *r,
+    ngx_http_upstream_reuse_identity_t *id)
+{
+    ngx_http_upstream_t       *u;
+#if (NGX_HTTP_SSL)
+    ngx_http_upstream_conf_t  *ucf;
+#endif
+
+    u = r->upstream;
+
+    ngx_memzero(id, sizeof(ngx_http_upstream_reuse_identity_t));
+
+    if (u->peer.local) {
+        id->local = u->peer.local->sockaddr;
+        id->local_len = u->peer.local->socklen;
+    }
+
+#if (NGX_HTTP_SSL)
+
+    if (!u->ssl) {
+        return NGX_OK;
+    }
+
+    ucf = u->conf;
+
+    id->ssl = ucf->ssl;
+
+    if (ucf->ssl_server_name || ucf->ssl_verify) {
+
+        id->name = u->ssl_name;
+
+        if (ucf->ssl_name
+            && ngx_http_complex_value(r, ucf->ssl_name, &id->name) != NGX_OK)
+        {
+            return NGX_ERROR;
+        }
+    }
+
+    if (ucf->ssl_certificate && ucf->ssl_certificate->lengths) {
+        return ngx_http_complex_value(r, ucf->ssl_certificate,
+                                      &id->certificate);
+    }
+
+#endif
+
+    return NGX_OK;
+}
+
+
+ngx_uint_t
+ngx_http_upstream_reuse_same_identity(ngx_http_upstream_reuse_identity_t *a,
+    ngx_http_upstream_reuse_identity_t *b)
+{
+#if (NGX_HTTP_SSL)
+
+    if (a->ssl != b->ssl
+        || !same_bytes(a->name.data, a->name.len,
+                       b->name.data, b->name.len)
+        || !same_bytes(a->certificate.data, a->certificate.len,
+                       b->certificate.data, b->certificate.len))
+    {
+        return 0;
+    }
+
+#endif
+
+    return same_bytes(a->local, a->local_len, b->local, b->local_len);
+}
+
+
+static ngx_uint_t
+same_bytes(const void *a, size_t a_len, const void *b, size_t b_len)
+{
+    return a_len == b_len && (a_len == 0 || ngx_memcmp(a, b, a_len) == 0);
+}
+
+
+size_t
+ngx_http_upstream_reuse_identity_size(ngx_http_upstream_reuse_identity_t *id)
+{
+    size_t  len;
+
+    len = id->local_len;
+
+#if (NGX_HTTP_SSL)
+    len += id->name.len + id->certificate.len;
+#endif
+
+    return len;
+}
+
+
+void
+ngx_http_upstream_reuse_copy_identity(
+    ngx_http_upstream_reuse_identity_t *copy,
+    ngx_http_upstream_reuse_identity_t *id, u_char *p)
+{
+    *copy = *id;
+
+    if (id->local_len) {
+        copy->local = (struct sockaddr *) p;
+        p = ngx_cpymem(p, id->local, id->local_len);
+    }
+
+#if (NGX_HTTP_SSL)
+
+    if (id->name.len) {
+        copy->name.data = p;
+        p = ngx_cpymem(p, id->name.data, id->name.len);
+    }
+
+    if (id->certificate.len) {
+        copy->certificate.data = p;
+        ngx_memcpy(p, id->certificate.data, id->certificate.len);
+    }
+
+#endif
+}
+
+
+ngx_uint_t
+ngx_http_upstream_reuse_is_authenticated(ngx_http_request_t *r)
+{
+    ngx_uint_t                       i;
+    ngx_list_part_t                 *part;
+    ngx_table_elt_t                 *h;
+    ngx_http_upstream_headers_in_t  *in;
+
+    if (r->headers_in.authorization
+        && is_scheme(&r->headers_in.authorization->value))
+    {
+        return 1;
+    }
+
+    in = &r->upstream->headers_in;
+
+    if (in->www_authenticate == NULL) {
+        return 0;
+    }
+
+    for (part = &in->headers.part; part; part = part->next) {
+
+        h = part->elts;
+
+        for (i = 0; i < part->nelts; i++) {
+
+            if (h[i].key.len == sizeof("WWW-Authenticate") - 1
+                && ngx_strncasecmp(h[i].key.data,
+                                   (u_char *) "WWW-Authenticate",
+                                   h[i].key.len)
+                   == 0
+                && is_scheme(&h[i].value))
+            {
+                return 1;
+            }
+        }
+    }
+
+    return 0;
+}
+
+
+static ngx_uint_t
+is_scheme(ngx_str_t *value)
+{
+    return (value->len >= 4
+            && ngx_strncasecmp(value->data, (u_char *) "NTLM", 4) == 0)
+           || (value->len >= 9
+               && ngx_strncasecmp(value->data, (u_char *) "Negotiate", 9)
+                  == 0);
+}
+
+
+#if (NGX_HTTP_SSL)
+
+/*
+ * nginx has one TLS session for each peer, whatever it was made for.  A
+ * resumed handshake verifies nothing anew and shows no certificate, so only a
+ * session of the same identity is taken up.  A session carries its identity
+ * as its session ID context, which OpenSSL would insist upon later.
+ */
+
+ngx_int_t
+ngx_http_upstream_reuse_set_session(ngx_peer_connection_t *pc, void *data)
+{
+    ngx_http_upstream_reuse_peer_t  *rp = data;
+
+    SSL                  *ssl;
+    u_char                digest[16];
+    ngx_md5_t             md5;
+    SSL_SESSION          *session;
+    unsigned int          len;
+    const unsigned char  *context;
+
+    ssl = pc->connection->ssl->connection;
+
+    ngx_md5_init(&md5);
+    ngx_md5_update(&md5, &rp->identity.ssl, sizeof(ngx_ssl_t *));
+    ngx_md5_update(&md5, &rp->identity.name.len, sizeof(size_t));
+
+    if (rp->identity.name.len) {
+        ngx_md5_update(&md5, rp->identity.name.data, rp->identity.name.len);
+    }
+
+    if (rp->identity.certificate.len) {
+        ngx_md5_update(&md5, rp->identity.certificate.data,
+                       rp->identity.certificate.len);
+    }
+
+    ngx_md5_final(digest, &md5);
+
+    if (SSL_set_session_id_context(ssl, digest, sizeof(digest)) != 1) {
+        ngx_ssl_error(NGX_LOG_ALERT, pc->log, 0,
+                      "SSL_set_session_id_context() failed");
+        return NGX_ERROR;
+    }
+
+    if (rp->set_session(pc, rp->data) != NGX_OK) {
+        return NGX_ERROR;
+    }
+
+    session = SSL_get_session(ssl);
+
+    if (session == NULL) {
+        return NGX_OK;
+    }
+
+    context = SSL_SESSION_get0_id_context(session, &len);
+
+    if (len == sizeof(digest) && ngx_memcmp(context, digest, len) == 0) {
+        return NGX_OK;
+    }
+
+    ngx_log_debug0(NGX_LOG_DEBUG_HTTP, pc->log, 0,
+                   "upstream reuse: session is not of this identity");
+
+    if (SSL_set_session(ssl, NULL) != 1) {
+        ngx_ssl_error(NGX_LOG_ALERT, pc->log, 0, "SSL_set_session() failed");
+        return NGX_ERROR;
+    }
+
+    return NGX_OK;
+}
+
+
+/* A session that has failed the checks would fail them for ever. */
+
+void
+ngx_http_upstream_reuse_save_session(ngx_peer_connection_t *pc, void *data)
+{
+    ngx_http_upstream_reuse_peer_t  *rp = data;
+
+    ngx_connection_t     *c;
+    ngx_http_upstream_t  *u;
+
+    u = rp->request->upstream;
+    c = pc->connection;
+
+    if (u->conf->ssl_verify
+        && (SSL_get_verify_result(c->ssl->connection) != X509_V_OK
+            || ngx_ssl_check_host(c, &u->ssl_name) != NGX_OK))
+    {
+        return;
+    }
+
+    rp->save_session(pc, rp->data);
+}
+
+#endif

@@ -1,0 +1,581 @@
+
+/*
+ * Copyright (C) 2026 The ngx_http_myproxy_module authors
+ *
+ * A request that fails on a kept connection is sent again, whatever its
+ * method, if the kernel proves that the origin received none of it (RFC 9110,
+ * section 9.2.2): docs/safe-reuse.md has the proofs.
+ */
+
+
+#include "ngx_http_upstream_reuse.h"
+#include "ngx_http_upstream_reuse_tcp.h"
+
+
+static ssize_t reuse_recv(ngx_connection_t *c, u_char *buf, size_t size);
+static void reuse_end_batch(ngx_event_t *ev);
+static void reuse_stop_watching(ngx_http_upstream_reuse_peer_t *rp,
+    ngx_connection_t *c);
+
+static uint64_t reuse_written(ngx_connection_t *c,
+    ngx_http_upstream_reuse_kept_t *kept);
+static ngx_http_upstream_reuse_proof_e reuse_judge(
+    ngx_http_upstream_reuse_peer_t *rp, ngx_connection_t *c, ngx_err_t *err);
+static ngx_uint_t reuse_has_said_end(ngx_connection_t *c);
+static ngx_uint_t reuse_has_ended(ngx_connection_t *c,
+    ngx_http_upstream_reuse_tcp_t *tcp);
+static ngx_uint_t reuse_is_within(ngx_msec_t start, uint32_t usec);
+
+static ngx_int_t reuse_hold_peer(ngx_peer_connection_t *pc,
+    ngx_http_upstream_reuse_peer_t *rp);
+static void reuse_cleanup_peer(void *data);
+static void reuse_abort(ngx_connection_t *c);
+static void reuse_renumber(ngx_http_upstream_t *u);
+
+
+/*
+ * worker: counts the batches of events.  What is there to be read in the batch
+ * in which a request was sent had arrived before.
+ */
+
+static ngx_uint_t    reuse_batch;
+static ngx_event_t   reuse_batch_event;
+
+
+static ngx_str_t  reuse_proofs[] = {
+    ngx_null_string,
+    ngx_string("none of it was sent"),
+    ngx_string("the connection had been closed before it arrived"),
+    ngx_string("the connection had been reset before it could arrive")
+};
+
+
+void
+ngx_http_upstream_reuse_watch(ngx_http_upstream_reuse_peer_t *rp,
+    ngx_connection_t *c)
+{
+    ngx_http_upstream_reuse_kept_t  *kept;
+
+    kept = rp->kept;
+    kept->peer = rp;
+
+    rp->taken = ngx_current_msec;
+    rp->sent = c->sent;
+    rp->written = reuse_written(c, kept);
+    rp->batch = reuse_batch;
+
+    rp->waiting = 1;
+    rp->judged = 0;
+    rp->stray = 0;
+
+    rp->recv = c->recv;
+    c->recv = reuse_recv;
+
+    rp->log_error = c->log_error;
+
+    if (rp->conf->retry) {
+
+        /* it may turn out to be nobody's fault */
+
+        c->log_error = NGX_ERROR_INFO;
+    }
+
+    if (!reuse_batch_event.posted) {
+        reuse_batch_event.handler = reuse_end_batch;
+        reuse_batch_event.log = ngx_cycle->log;
+
+        ngx_post_event(&reuse_batch_event, &ngx_posted_events);
+    }
+}
+
+
+static void
+reuse_end_batch(ngx_event_t *ev)
+{
+    reuse_batch++;
+}
+
+
+static void
+reuse_stop_watching(ngx_http_upstream_reuse_peer_t *rp, ngx_connection_t *c)
+{
+    rp->waiting = 0;
+
+    if (c) {
+        c->recv = rp->recv;
+        c->log_error = rp->log_error;
+    }
+}
+
+
+/* Stands in for c->recv until the first byte of a response is there. */
+
+static ssize_t
+reuse_recv(ngx_connection_t *c, u_char *buf, size_t size)
+{
+    ssize_t                          n;
+    ngx_err_t                        err;
+    ngx_http_upstream_reuse_kept_t  *kept;
+    ngx_http_upstream_reuse_peer_t  *rp;
+
+    kept = ngx_http_upstream_reuse_find_kept(c);
+    rp = kept->peer;
+
+    err = 0;
+
+    if (c->read->pending_eof && rp->conf->retry) {
+
+        /* looked at first, since to read may write to the error log */
+
+        rp->judged = 1;
+        rp->proof = reuse_judge(rp, c, &err);
+
+        if (rp->proof != NGX_HTTP_UPSTREAM_REUSE_UNKNOWN) {
+            goto failed;
+        }
+
+        if (err) {
+            c->log_error = rp->log_error;
+            (void) ngx_connection_error(c, err, "recv() failed");
+            goto failed;
+        }
+    }
+
+    n = rp->recv(c, buf, size);
+
+    if (n == NGX_AGAIN) {
+        rp->judged = 0;
+        return NGX_AGAIN;
+    }
+
+    if (n == NGX_ERROR) {
+        return NGX_ERROR;
+    }
+
+    if (n > 0) {
+
+        if (rp->batch == reuse_batch) {
+            ngx_log_error(NGX_LOG_WARN, c->log, 0,
+                          "upstream sent data before the request");
+
+            rp->stray = 1;
+            goto failed;
+        }
+
+        reuse_stop_watching(rp, c);
+
+        ngx_http_upstream_reuse_note_alive(kept, rp->age);
+
+        return n;
+    }
+
+    if (!rp->judged && rp->conf->retry) {
+
+        rp->judged = 1;
+        rp->proof = reuse_judge(rp, c, &err);
+
+        if (rp->proof != NGX_HTTP_UPSTREAM_REUSE_UNKNOWN) {
+            goto failed;
+        }
+    }
+
+    return 0;
+
+failed:
+
+    c->read->error = 1;
+
+    return NGX_ERROR;
+}
+
+
+/* How many bytes were given to the socket since the connection was opened. */
+
+static uint64_t
+reuse_written(ngx_connection_t *c, ngx_http_upstream_reuse_kept_t *kept)
+{
+#if (NGX_HTTP_SSL)
+
+    /* with kernel TLS too few are counted, and nothing is proved then */
+
+    if (c->ssl) {
+        return BIO_number_written(SSL_get_wbio(c->ssl->connection));
+    }
+
+#endif
+
+    return kept->sent;
+}
+
+
+/*
+ * Finds out what is known of a request that has failed.  The kernel is asked,
+ * without anything being consumed but a pending error, which goes to *err.
+ */
+
+static ngx_http_upstream_reuse_proof_e
+reuse_judge(ngx_http_upstream_reuse_peer_t *rp, ngx_connection_t *c,
+    ngx_err_t *err)
+{
+    char                           buf[1];
+    ssize_t                        n;
+    ngx_http_upstream_reuse_tcp_t  tcp;
+
+    n = recv(c->fd, buf, 1, MSG_PEEK);
+
+    *err = (n == -1) ? ngx_socket_errno : 0;
+
+    if (*err == NGX_EAGAIN) {
+        *err = 0;
+
+        if (!reuse_has_said_end(c)) {
+            return NGX_HTTP_UPSTREAM_REUSE_UNKNOWN;
+        }
+    }
+
+    if (c->sent == rp->sent && reuse_written(c, rp->kept) == rp->written) {
+        return NGX_HTTP_UPSTREAM_REUSE_UNSENT;
+    }
+
+    if (ngx_http_upstream_reuse_read_tcp(c->fd, &tcp) == -1) {
+        return NGX_HTTP_UPSTREAM_REUSE_UNKNOWN;
+    }
+
+    ngx_log_debug4(NGX_LOG_DEBUG_HTTP, c->log, 0,
+                   "upstream reuse: %uL bytes acknowledged, %uL of others, "
+                   "peek: %z, close wait: %d", tcp.acked, rp->written + 1,
+                   n, tcp.close_wait);
+
+    /* what is acknowledged of earlier requests, SYN and no byte of this one */
+
+    if (tcp.acked > rp->written + 1) {
+        return NGX_HTTP_UPSTREAM_REUSE_UNKNOWN;
+    }
+
+    if (reuse_has_said_end(c) || (n >= 0 && reuse_has_ended(c, &tcp))) {
+        return NGX_HTTP_UPSTREAM_REUSE_CLOSED;
+    }
+
+    if (tcp.closed && reuse_is_within(rp->taken, tcp.min_rtt)) {
+        return NGX_HTTP_UPSTREAM_REUSE_RESET;
+    }
+
+    return NGX_HTTP_UPSTREAM_REUSE_UNKNOWN;
+}
+
+
+/* The end of a TLS stream comes in a record, ahead of that of TCP's. */
+
+static ngx_uint_t
+reuse_has_said_end(ngx_connection_t *c)
+{
+#if (NGX_HTTP_SSL)
+
+    return c->ssl
+           && SSL_get_shutdown(c->ssl->connection) & SSL_RECEIVED_SHUTDOWN;
+
+#else
+
+    return 0;
+
+#endif
+}
+
+
+/*
+ * Tells the end of a stream, which acknowledges all that had been received,
+ * from a reset, which does not.  A reset behind the end leaves EPIPE.
+ */
+
+static ngx_uint_t
+reuse_has_ended(ngx_connection_t *c, ngx_http_upstream_reuse_tcp_t *tcp)
+{
+    int        err;
+    socklen_t  len;
+
+    if (tcp->close_wait) {
+        return 1;
+    }
+
+    err = 0;
+    len = sizeof(int);
+
+    return tcp->closed
+           && getsockopt(c->fd, SOL_SOCKET, SO_ERROR, (void *) &err, &len) == 0
+           && err == NGX_EPIPE;
+}
+
+
+/*
+ * Tells whether it is less than so many microseconds since a time that nginx
+ * has taken down.  That was not later than it says, so the answer is safe.
+ */
+
+static ngx_uint_t
+reuse_is_within(ngx_msec_t start, uint32_t usec)
+{
+#if (NGX_HAVE_CLOCK_MONOTONIC)
+
+    uint64_t         now;
+    ngx_msec_t       msec;
+    struct timespec  ts;
+
+    if (clock_gettime(CLOCK_MONOTONIC, &ts) != 0) {
+        return 0;
+    }
+
+    msec = (ngx_msec_t) ts.tv_sec * 1000 + ts.tv_nsec / 1000000;
+
+    now = (uint64_t) (msec - start) * 1000 + ts.tv_nsec / 1000 % 1000;
+
+    return now < usec;
+
+#else
+
+    return 0;
+
+#endif
+}
+
+
+ngx_uint_t
+ngx_http_upstream_reuse_send_again(ngx_peer_connection_t *pc,
+    ngx_http_upstream_reuse_peer_t *rp, ngx_uint_t *state)
+{
+    ngx_err_t             err;
+    ngx_connection_t     *c;
+    ngx_http_upstream_t  *u;
+
+    u = rp->upstream;
+    c = pc->connection;
+
+    reuse_stop_watching(rp, c);
+
+    if (c == NULL
+        || !(*state & NGX_PEER_FAILED)
+        || c->read->timedout
+        || c->write->timedout)
+    {
+        return 0;
+    }
+
+    if (rp->stray) {
+        *state = NGX_PEER_NEXT;
+        return 0;
+    }
+
+    if (!rp->conf->retry) {
+        return 0;
+    }
+
+    if (!rp->judged) {
+
+        rp->proof = reuse_judge(rp, c, &err);
+
+        if (rp->proof == NGX_HTTP_UPSTREAM_REUSE_UNKNOWN) {
+
+            /* what core had to say of it was no error yet */
+
+            ngx_log_error(NGX_LOG_ERR, pc->log, 0,
+                          "upstream broke off a kept connection, the request "
+                          "may have been received");
+        }
+    }
+
+    if (rp->proof == NGX_HTTP_UPSTREAM_REUSE_UNKNOWN) {
+        return 0;
+    }
+
+    *state = NGX_PEER_NEXT;
+
+    if (rp->proof == NGX_HTTP_UPSTREAM_REUSE_CLOSED) {
+        ngx_http_upstream_reuse_note_closed(rp->kept, rp->age);
+    }
+
+    if (u->request_sent && rp->request->request_body_no_buffering) {
+        ngx_log_error(NGX_LOG_ERR, pc->log, 0,
+                      "the request was not received by upstream (%V), but "
+                      "its body was not buffered and is gone",
+                      &reuse_proofs[rp->proof]);
+        return 0;
+    }
+
+    if (reuse_hold_peer(pc, rp) != NGX_OK) {
+        return 0;
+    }
+
+    ngx_log_error(NGX_LOG_INFO, pc->log, 0,
+                  "the request was not received by upstream and is sent "
+                  "again: %V", &reuse_proofs[rp->proof]);
+
+    reuse_abort(c);
+
+    return 1;
+}
+
+
+/*
+ * Has ngx_http_upstream_next() ask for another peer, whatever its conditions
+ * are, and keeps the one that it gives up.
+ */
+
+static ngx_int_t
+reuse_hold_peer(ngx_peer_connection_t *pc, ngx_http_upstream_reuse_peer_t *rp)
+{
+    ngx_http_upstream_t       *u;
+    ngx_pool_cleanup_t        *cln;
+    ngx_http_upstream_conf_t  *conf;
+
+    u = rp->upstream;
+
+    conf = ngx_palloc(rp->request->pool, sizeof(ngx_http_upstream_conf_t));
+    if (conf == NULL) {
+        return NGX_ERROR;
+    }
+
+    cln = ngx_pool_cleanup_add(rp->request->pool, 0);
+    if (cln == NULL) {
+        return NGX_ERROR;
+    }
+
+    cln->handler = reuse_cleanup_peer;
+    cln->data = rp;
+
+    *conf = *u->conf;
+    conf->next_upstream |= NGX_HTTP_UPSTREAM_FT_ERROR
+                           |NGX_HTTP_UPSTREAM_FT_NON_IDEMPOTENT;
+
+    rp->saved_conf = u->conf;
+    u->conf = conf;
+
+    rp->sockaddr = pc->sockaddr;
+    rp->socklen = pc->socklen;
+    rp->name = pc->name;
+    rp->tries = pc->tries;
+    rp->again = 1;
+
+    return NGX_OK;
+}
+
+
+/* If the request ended otherwise, the peer that was held is given back. */
+
+static void
+reuse_cleanup_peer(void *data)
+{
+    ngx_http_upstream_reuse_peer_t  *rp = data;
+
+    ngx_peer_connection_t  *pc;
+
+    if (!rp->again) {
+        return;
+    }
+
+    rp->again = 0;
+    rp->upstream->conf = rp->saved_conf;
+
+    pc = &rp->upstream->peer;
+    pc->connection = NULL;
+
+    rp->free(pc, rp->data, NGX_PEER_NEXT);
+}
+
+
+/*
+ * What the kernel still has of the request must not reach anyone now: closed
+ * like this, a connection drops it.
+ */
+
+static void
+reuse_abort(ngx_connection_t *c)
+{
+    struct linger  linger;
+
+    linger.l_onoff = 1;
+    linger.l_linger = 0;
+
+    if (setsockopt(c->fd, SOL_SOCKET, SO_LINGER, (const void *) &linger,
+                   sizeof(struct linger))
+        == -1)
+    {
+        ngx_log_error(NGX_LOG_ALERT, c->log, ngx_socket_errno,
+                      "setsockopt(SO_LINGER) failed");
+    }
+}
+
+
+ngx_int_t
+ngx_http_upstream_reuse_get_again(ngx_peer_connection_t *pc,
+    ngx_http_upstream_reuse_peer_t *rp)
+{
+    rp->again = 0;
+    rp->upstream->conf = rp->saved_conf;
+
+    /* core has counted the attempt out, or in */
+
+    pc->tries = rp->tries;
+    pc->sockaddr = rp->sockaddr;
+    pc->socklen = rp->socklen;
+    pc->name = rp->name;
+    pc->connection = NULL;
+    pc->cached = 0;
+
+    reuse_renumber(rp->upstream);
+
+    return NGX_OK;
+}
+
+
+/*
+ * A request in HTTP/2 that was made for a kept connection has the number of
+ * its next stream.  ngx_http_grpc_module (1.22) puts in the number of another
+ * kept connection, but not that of a new one: the first stream is 1 (RFC 9113,
+ * sections 3.4 and 5.1.1).
+ */
+
+static void
+reuse_renumber(ngx_http_upstream_t *u)
+{
+    u_char     *p, *last;
+    size_t      len;
+    ngx_buf_t  *b;
+
+    static const u_char  preface[] = "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
+
+    if (u->request_bufs == NULL || !u->request_sent) {
+        return;
+    }
+
+    b = u->request_bufs->buf;
+    len = sizeof(preface) - 1;
+
+    if (!ngx_buf_in_memory(b)
+        || b->last - b->start < (ssize_t) len
+        || ngx_memcmp(b->start, preface, len) != 0)
+    {
+        return;
+    }
+
+    /* frames: length, type, flags, stream (RFC 9113, section 4.1) */
+
+    p = b->start + len;
+    last = b->last;
+
+    while (last - p >= 9) {
+
+        if (p[5] | p[6] | p[7] | p[8]) {
+            p[5] = 0;
+            p[6] = 0;
+            p[7] = 0;
+            p[8] = 1;
+        }
+
+        len = (p[0] << 16) + (p[1] << 8) + p[2];
+
+        if ((size_t) (last - p - 9) < len) {
+            return;
+        }
+
+        p += 9 + len;
+    }
+}

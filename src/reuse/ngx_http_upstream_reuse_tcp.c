@@ -1,0 +1,65 @@
+
+/*
+ * Copyright (C) 2026 The ngx_http_myproxy_module authors
+ */
+
+
+#include "ngx_http_upstream_reuse_tcp.h"
+
+
+#if defined(__linux__)
+
+#include <stddef.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <netinet/in.h>
+#include <linux/tcp.h>
+
+
+/* the kernel's states of a connection, which linux/tcp.h does not name */
+
+#define REUSE_TCP_CLOSE       7
+#define REUSE_TCP_CLOSE_WAIT  8
+
+
+int
+ngx_http_upstream_reuse_read_tcp(int fd, ngx_http_upstream_reuse_tcp_t *tcp)
+{
+    socklen_t        len;
+    struct tcp_info  info;
+
+    memset(&info, 0, sizeof(info));
+    len = sizeof(info);
+
+    if (getsockopt(fd, IPPROTO_TCP, TCP_INFO, &info, &len) == -1) {
+        return -1;
+    }
+
+    if (len < offsetof(struct tcp_info, tcpi_min_rtt)
+              + sizeof(info.tcpi_min_rtt))
+    {
+        return -1;
+    }
+
+    tcp->acked = info.tcpi_bytes_acked;
+    tcp->rtt = info.tcpi_rtt;
+
+    /* all bits are set before there is a measurement */
+
+    tcp->min_rtt = (info.tcpi_min_rtt == UINT32_MAX) ? 0 : info.tcpi_min_rtt;
+
+    tcp->close_wait = (info.tcpi_state == REUSE_TCP_CLOSE_WAIT);
+    tcp->closed = (info.tcpi_state == REUSE_TCP_CLOSE);
+
+    return 0;
+}
+
+#else
+
+int
+ngx_http_upstream_reuse_read_tcp(int fd, ngx_http_upstream_reuse_tcp_t *tcp)
+{
+    return -1;
+}
+
+#endif

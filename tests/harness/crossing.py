@@ -1,0 +1,92 @@
+"""The end of a kept connection and a request that cross."""
+
+from . import http1
+
+SENT_AGAIN = r"\[info\].* is sent again: "
+
+
+def answer_http(conn):
+    """Read one request and answer it; tells whether there was one."""
+    try:
+        if conn.read_request() is None:
+            return False
+    except ConnectionError:
+        return False
+    conn.respond()
+    return True
+
+
+class Scene:
+    """nginx has a kept connection to an origin at the far end of a link.
+
+    `end(conn)` is what the origin does to that connection when told to; the
+    connections behind it answer everything.  `answer` reads one request and
+    answers it; it returns whether there was one.
+    """
+
+    def __init__(self, stage, end, *, answer=answer_http, tls=None,
+                 round_trip_ms=0, **more):
+        self.stage = stage
+        self.link = stage.link(round_trip_ms)
+        self._end = end
+        self._answer = answer
+        self.origin = stage.origin(self._script, link=self.link, tls=tls)
+        self.gate = self.origin.gate()
+        self.ended = False
+        self.nginx = stage.nginx(link=self.link, **more)
+        self.client = self.nginx.connect()
+        assert self.client.get("/warm").status == 200
+        self.settle()
+
+    def settle(self):
+        """Let everything arrive, acknowledgements too."""
+        self.stage.wait_until(lambda: self.link.queued("a") == 0
+                              and self.link.queued("b") == 0)
+
+    def _script(self, conn):
+        answer = self._answer
+        if conn.number > 1:
+            while answer(conn):
+                pass
+            return
+        answer(conn)
+        self.gate.wait()
+        self._end(conn)
+        self.ended = True
+        conn.exchange.wake()
+        if not conn.closed:
+            conn.wait_for_close()
+
+    def end(self):
+        """The origin ends the connection; wait until it has."""
+        self.gate.open()
+        self.stage.wait_until(lambda: self.ended)
+
+    def send(self, method="POST", target="/x", body=b"body", *lines):
+        self.client.send(http1.request(method, target, *lines, body=body))
+
+    def cross(self, *args, **more):
+        """The end and the request are on their way at the same time."""
+        self.link.hold("a")
+        self.link.hold("b")
+        self.end()
+        self.stage.wait_until(lambda: self.link.queued("b") > 0)
+        self.send(*args, **more)
+        self.stage.wait_until(lambda: self.link.queued("a") > 0)
+
+    def meet(self):
+        """What was on its way arrives, the origin's end first."""
+        self.link.release("b")
+        self.nginx.wait_log(SENT_AGAIN)
+        self.link.release("a")
+
+    def response(self):
+        return self.client.read_response()
+
+    def received(self, target="/x"):
+        """How many times the origin was given that request."""
+        return sum(request.target == target
+                   for request in self.origin.requests)
+
+    def errors(self):
+        return self.nginx.logged(r"\[(error|crit|warn)\]")

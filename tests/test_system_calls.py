@@ -1,0 +1,71 @@
+"""What the reuse layer costs, in system calls."""
+
+import re
+import shutil
+import signal
+import subprocess
+
+import pytest
+
+from harness import settings
+
+REQUESTS = 200
+
+pytestmark = pytest.mark.skipif(
+    not shutil.which("strace") or settings.SCALE > 1,
+    reason="no strace, or a build that has calls of its own")
+
+SERVER = """
+    location /my { myproxy_pass http://mine; }
+    location /stock {
+        proxy_pass http://stock;
+        proxy_http_version 1.1;
+        proxy_set_header Connection "";
+    }
+"""
+
+
+def count_calls(stage, nginx, target, method, body):
+    """name -> number of system calls, for REQUESTS requests."""
+    worker, = nginx.workers()
+    client = nginx.connect()
+    for _ in range(3):
+        assert client.request(method, target, body=body).status == 200
+    path = stage.path("strace")
+    strace = subprocess.Popen(
+        ["strace", "-o", path, "-p", str(worker)], stdin=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+    try:
+        if "attached" not in strace.stderr.readline():
+            pytest.skip("no process can be traced here")
+        for _ in range(REQUESTS):
+            assert client.request(method, target, body=body).status == 200
+    finally:
+        strace.send_signal(signal.SIGINT)
+        strace.wait()
+        strace.stderr.close()
+    client.close()
+    counts = {}
+    with open(path, encoding="utf-8", errors="replace") as file:
+        for name in re.findall(r"^(\w+)\(", file.read(), re.MULTILINE):
+            counts[name] = counts.get(name, 0) + 1
+    return counts
+
+
+@pytest.mark.parametrize("method, body, more", [
+    ("GET", None, 0), ("PUT", b"body", 0), ("DELETE", None, 0),
+    ("POST", b"body", 1), ("PATCH", b"body", 1)])
+def test_system_calls_of_a_request(stage, method, body, more):
+    """As many as with nginx's own proxy and keepalive, or one more."""
+    origin = stage.origin()
+    nginx = stage.nginx(http="""
+        upstream mine { server %{origin}; }
+        upstream stock { server %{origin}; keepalive 32; }
+    """, server=SERVER)
+    stock = count_calls(stage, nginx, "/stock", method, body)
+    mine = count_calls(stage, nginx, "/my", method, body)
+    assert origin.connections == 2
+    slack = 4  # of events that come together or one by one
+    assert sum(mine.values()) <= sum(stock.values()) + more * REQUESTS + \
+        slack, (mine, stock)
+    assert mine.get("getsockopt", 0) <= stock.get("getsockopt", 0) + slack

@@ -1,0 +1,522 @@
+"""A request that meets a connection which the origin is just closing.
+
+What is on its way between nginx and the origin is held by a link, so that
+each order of events is played exactly (see docs/safe-reuse.md).
+"""
+
+import signal
+import socket
+
+import pytest
+
+from harness import http1, settings
+from harness.crossing import SENT_AGAIN, Scene
+
+NAME = "app.test"
+UP = "upstream app { server %{origin}; }"
+PASS = "myproxy_pass http://app;"
+TLS_PASS = f"""
+    myproxy_pass https://app;
+    myproxy_ssl_name {NAME};
+    myproxy_ssl_trusted_certificate %{{authority.path}};
+"""
+
+CLOSED = SENT_AGAIN + "the connection had been closed before it arrived"
+RESET = SENT_AGAIN + "the connection had been reset before it could arrive"
+
+EVERY = ["POST", "PATCH", "GET", "PUT", "DELETE"]
+
+
+def play(stage, end, *, http=UP, location=None, tls=None, **more):
+    return Scene(stage, end, http=http, tls=tls,
+                 location=location or (TLS_PASS if tls else PASS), **more)
+
+
+def close(conn):
+    conn.close()
+
+
+def reset(conn):
+    conn.reset()
+
+
+def half_close(conn):
+    conn.half_close()
+
+
+def read_and(end):
+    """The request is read, and executed for all that nginx knows."""
+    def script(conn):
+        conn.read_request()
+        end(conn)
+    return script
+
+
+plain_and_tls = pytest.mark.parametrize("tls", [None, NAME],
+                                        ids=["plain", "tls"])
+
+
+# the end of the connection and the request cross
+
+@plain_and_tls
+@pytest.mark.parametrize("method", EVERY)
+def test_closed_before_the_request_arrived(stage, method, tls):
+    scene = play(stage, close, tls=tls)
+    scene.cross(method)
+    scene.meet()
+    assert scene.response().status == 200
+    assert scene.received() == 1
+    assert scene.nginx.logged(CLOSED)
+    assert not scene.errors()
+    request = scene.origin.requests[-1]
+    assert (request.method, request.body) == (method, b"body")
+
+
+@plain_and_tls
+def test_reset_follows_before_nginx_looks(stage, tls):
+    """The end is followed by the reset that the request has caused."""
+    scene = play(stage, close, tls=tls)
+    scene.cross()
+    worker, = scene.nginx.workers()
+    scene.nginx.kill_worker(worker, signal.SIGSTOP)
+    scene.link.release("a")
+    # the end and the answer to the request
+    stage.wait_until(lambda: scene.link.queued("b") > 1)
+    scene.link.release("b")
+    scene.settle()
+    scene.nginx.kill_worker(worker, signal.SIGCONT)
+    assert scene.response().status == 200
+    assert scene.received() == 1
+    assert scene.nginx.logged(CLOSED)
+    assert not scene.errors()
+
+
+def test_a_body_on_disk_is_sent_again_whole(stage):
+    body = bytes(range(256)) * 400
+    scene = play(stage, close, server="client_body_in_file_only clean;")
+    scene.cross(body=body)
+    scene.meet()
+    assert scene.response().status == 200
+    assert scene.origin.requests[-1].body == body
+    assert scene.received() == 1
+
+
+@plain_and_tls
+def test_a_body_in_memory_is_sent_again_whole(stage, tls):
+    body = bytes(range(256)) * 40
+    scene = play(stage, close, tls=tls,
+                  server="client_body_buffer_size 64k;")
+    scene.cross(body=body)
+    scene.meet()
+    assert scene.response().status == 200
+    assert scene.origin.requests[-1].body == body
+
+
+def test_a_body_of_which_only_a_part_was_sent(stage):
+    """It does not fit the socket's buffer: the end comes while sending."""
+    body = b"0123456789abcdef" * 500000
+    scene = play(stage, close, server="client_max_body_size 0;"
+                 "client_body_buffer_size 16m;")
+    scene.cross(body=body)
+    scene.meet()
+    assert scene.response().status == 200
+    assert scene.origin.requests[-1].body == body
+    assert scene.received() == 1
+    assert not scene.errors()
+
+
+def test_a_half_closed_connection_gets_no_late_copy(stage):
+    """What was lost on the way is not sent anew by the kernel."""
+    scene = play(stage, half_close)
+    scene.cross()
+    scene.link.drop("a")
+    scene.link.release("b")
+    scene.nginx.wait_log(CLOSED)
+    scene.link.release("a")
+    assert scene.response().status == 200
+    first = scene.origin.conns[0]
+    stage.wait_until(lambda: first.closed)
+    assert b"/x" not in first.received
+    assert scene.received() == 1
+
+
+def test_an_answer_without_a_question_before_the_end(stage):
+    """As of servers that say 408 before they close."""
+    def end(conn):
+        conn.respond(408)
+        conn.close()
+
+    scene = play(stage, end)
+    scene.cross()
+    scene.link.release("b")
+    # the bytes may be seen before the end is: then they are the answer
+    response_or_log = stage.wait_until(
+        lambda: scene.nginx.logged(CLOSED) or scene.client.sock)
+    assert response_or_log
+    scene.link.release("a")
+    assert scene.response().status in (200, 408)
+    assert scene.received() <= 1
+
+
+def test_one_after_another_meets_it(stage):
+    """Each of several connections was closed."""
+    link = stage.link()
+
+    def script(conn):
+        if conn.number > 3:
+            conn.serve()
+            return
+        conn.read_request()
+        all_here.append(conn)
+        conn.exchange.wake()
+        answer.wait()
+        conn.respond()
+        gate.wait()
+        conn.close()
+
+    all_here = []
+    origin = stage.origin(script, link=link)
+    gate, answer = origin.gate(), origin.gate()
+    nginx = stage.nginx(link=link, http=UP, location=PASS)
+    clients = [nginx.connect() for _ in range(3)]
+    for client in clients:
+        client.send(http1.request("GET", "/warm"))
+    stage.wait_until(lambda: len(all_here) == 3)
+    answer.open()
+    for client in clients:
+        assert client.read_response().status == 200
+    link.hold("a")
+    link.hold("b")
+    gate.open()
+    stage.wait_until(lambda: link.queued("b") >= 3)
+    for number, client in enumerate(clients):
+        client.send(http1.request("POST", f"/{number}", body=b"x"))
+    stage.wait_until(lambda: link.queued("a") >= 3)
+    link.release("b")
+    nginx.wait_log(CLOSED, count=3)
+    link.release("a")
+    for client in clients:
+        assert client.read_response().status == 200
+    assert sorted(request.target for request in origin.requests[3:]) == \
+        ["/0", "/1", "/2"]
+
+
+# a reset and the request cross
+
+@plain_and_tls
+def test_reset_before_the_request_could_arrive(stage, tls):
+    """The reset comes sooner than an answer to the request could."""
+    scene = play(stage, reset, tls=tls, round_trip_ms=800)
+    scene.end()
+    scene.send()
+    assert scene.response().status == 200
+    assert scene.received() == 1
+    assert scene.nginx.logged(RESET)
+    assert not scene.errors()
+
+
+def test_reset_when_the_request_may_have_arrived(stage):
+    """It comes later than the least round trip: nothing is proved."""
+    scene = play(stage, reset)
+    scene.cross()
+    scene.link.release("b")
+    assert scene.response().status == 502
+    scene.link.release("a")
+    assert scene.received() == 0
+    assert scene.nginx.logged(r"\[error\].*recv\(\) failed \(104")
+    assert not scene.nginx.logged(SENT_AGAIN)
+
+
+def test_reset_when_an_idempotent_request_may_have_arrived(stage):
+    """nginx's own rule sends it again."""
+    scene = play(stage, reset)
+    scene.cross("GET")
+    scene.link.release("b")
+    scene.nginx.wait_log(r"\[error\].*recv\(\) failed \(104")
+    scene.link.release("a")
+    assert scene.response().status == 200
+    assert not scene.nginx.logged(SENT_AGAIN)
+
+
+# the request was received
+
+@plain_and_tls
+@pytest.mark.parametrize("end", [close, reset, half_close],
+                         ids=["close", "reset", "half-close"])
+@pytest.mark.parametrize("method", ["POST", "PATCH"])
+def test_received_and_then_closed(stage, method, end, tls):
+    scene = play(stage, read_and(end), tls=tls)
+    scene.gate.open()
+    scene.send(method)
+    assert scene.response().status == 502
+    assert scene.received() == 1
+    assert not scene.nginx.logged(SENT_AGAIN)
+    assert scene.nginx.logged(r"\[(error|crit)\]")
+
+
+def test_received_in_part_and_then_closed(stage):
+    """Some of a long body is acknowledged."""
+    def end(conn):
+        conn.read_head()
+        conn.close()
+
+    scene = play(stage, end, server="client_max_body_size 0;")
+    scene.gate.open()
+    scene.send(body=b"0123456789abcdef" * 500000)
+    assert scene.response().status == 502
+    assert scene.received() == 1
+    assert not scene.nginx.logged(SENT_AGAIN)
+
+
+def test_closed_with_the_request_unread(stage):
+    """The kernel has it, and so it is acknowledged, but nobody reads it."""
+    def end(conn):
+        arrived.wait()
+        conn.close()
+
+    scene = play(stage, end)
+    arrived = scene.origin.gate()
+    scene.gate.open()
+    scene.send()
+    sock = scene.origin.conns[0].sock
+    sock.settimeout(settings.PATIENCE)
+    assert sock.recv(1, socket.MSG_PEEK)
+    arrived.open()
+    assert scene.response().status == 502
+    assert not scene.nginx.logged(SENT_AGAIN)
+
+
+def test_closed_by_an_origin_that_lingers(stage):
+    """It ends its stream, reads what comes and throws it away."""
+    def end(conn):
+        conn.half_close()
+        conn.wait_for_close()
+
+    scene = play(stage, end)
+    scene.link.hold("b")
+    scene.gate.open()
+    stage.wait_until(lambda: scene.link.queued("b") > 0)
+    before = scene.link.queued("b")
+    scene.send()
+    # its acknowledgement is behind the end
+    stage.wait_until(lambda: scene.link.queued("b") > before)
+    worker, = scene.nginx.workers()
+    scene.nginx.kill_worker(worker, signal.SIGSTOP)
+    scene.link.release("b")
+    scene.settle()
+    scene.nginx.kill_worker(worker, signal.SIGCONT)
+    assert scene.response().status == 502
+    assert not scene.nginx.logged(SENT_AGAIN)
+
+
+def test_a_new_connection_proves_nothing(stage):
+    """There was no earlier request on it: nginx's own rules stand."""
+    origin = stage.origin(read_and(close))
+    nginx = stage.nginx(location="myproxy_pass http://%{origin};")
+    assert nginx.post("/x", b"body").status == 502
+    assert origin.connections == 1
+
+
+def test_there_is_no_proof_on_a_unix_socket(stage):
+    def script(conn):
+        if conn.number > 1:
+            conn.serve()
+            return
+        conn.read_request()
+        conn.respond()
+        conn.read_request()
+
+    origin = stage.origin(script, family="unix")
+    nginx = stage.nginx(location="myproxy_pass http://%{origin};")
+    assert nginx.get("/").status == 200
+    assert nginx.post("/x", b"body").status == 502
+    assert origin.connections == 1
+
+
+# nobody's fault
+
+def two(end, **more):
+    http = """
+        upstream app {
+            server %{origin} max_fails=1 fail_timeout=1h;
+            server 10.77.0.2:1 backup;
+        }
+    """
+    return lambda stage: play(stage, end, http=http, **more)
+
+
+def test_the_same_peer_first_and_no_failure_counted(stage):
+    scene = two(close)(stage)
+    scene.cross()
+    scene.meet()
+    assert scene.response().status == 200
+    assert scene.client.get("/y").status == 200
+    assert scene.origin.carried == [1, 2]
+    assert not scene.errors()
+
+
+def test_a_peer_that_does_not_answer_then_counts(stage):
+    """Sent again on a new connection, which is refused: nginx's rules."""
+    scene = two(close)(stage)
+    scene.cross()
+    scene.origin.refuse()
+    scene.meet()
+    assert scene.response().status == 502
+    assert scene.nginx.logged("Connection refused")
+    assert scene.received() == 0
+
+
+@pytest.mark.parametrize("lines", [
+    "myproxy_next_upstream off;", "myproxy_next_upstream http_503;",
+    "myproxy_next_upstream_tries 1;", "myproxy_next_upstream error;",
+    "myproxy_next_upstream_tries 1; myproxy_next_upstream off;"])
+def test_whatever_next_upstream_says(stage, lines):
+    scene = play(stage, close, location=PASS + lines)
+    scene.cross()
+    scene.meet()
+    assert scene.response().status == 200
+    assert scene.received() == 1
+
+
+def test_next_upstream_holds_again_for_what_follows(stage):
+    """The second attempt is an ordinary one."""
+    def script(conn):
+        if conn.number == 1:
+            conn.read_request()
+            conn.respond()
+            gate.wait()
+            conn.close()
+        else:
+            conn.read_request()
+
+    link = stage.link()
+    origin = stage.origin(script, link=link)
+    gate = origin.gate()
+    nginx = stage.nginx(link=link, http=UP, location=PASS)
+    client = nginx.connect()
+    assert client.get("/warm").status == 200
+    link.hold("a")
+    link.hold("b")
+    gate.open()
+    stage.wait_until(lambda: link.queued("b") > 0)
+    client.send(http1.request("POST", "/x", body=b"body"))
+    stage.wait_until(lambda: link.queued("a") > 0)
+    link.release("b")
+    nginx.wait_log(SENT_AGAIN)
+    link.release("a")
+    assert client.read_response().status == 502
+    assert origin.carried == [1, 1]
+
+
+@pytest.mark.parametrize("zone", ["", "zone app 64k;"])
+@pytest.mark.parametrize("method", [
+    "", "least_conn;", "ip_hash;", "hash $request_uri;",
+    "hash $request_uri consistent;", "random;", "random two least_conn;"])
+def test_with_every_balancer(stage, method, zone):
+    if method.startswith("random two") and not zone:
+        pytest.skip("takes a zone")
+    http = f"""
+        upstream app {{
+            {zone} {method}
+            server %{{origin}} max_conns=1 max_fails=1;
+        }}
+    """
+    scene = play(stage, close, http=http)
+    scene.cross()
+    scene.meet()
+    assert scene.response().status == 200
+    for _ in range(3):
+        # the peer was given back: it takes one at a time
+        assert scene.client.get("/y").status == 200
+    assert not scene.errors()
+
+
+def test_the_client_has_gone_meanwhile(stage):
+    """The peer that was held is given back all the same."""
+    scene = play(stage, close, http="""
+        upstream app { server %{origin} max_conns=1; }
+    """, location=PASS + "myproxy_ignore_client_abort on;")
+    scene.cross()
+    scene.client.close()
+    scene.link.release("b")
+    scene.nginx.wait_log(SENT_AGAIN)
+    scene.link.release("a")
+    stage.wait_until(lambda: scene.received() == 1)
+    scene.settle()
+    assert scene.nginx.get("/y").status == 200
+
+
+def test_next_upstream_timeout_has_passed(stage):
+    """nginx gives up then; the peer that was held is given back."""
+    scene = play(stage, close, http="""
+        upstream app { server %{origin} max_conns=1; }
+    """, location=PASS + "myproxy_next_upstream_timeout 1ms;")
+    scene.cross()
+    worker, = scene.nginx.workers()
+    scene.link.release("b")
+    assert scene.response().status in (200, 502)
+    scene.link.release("a")
+    assert scene.client.get("/y").status == 200
+    assert worker in scene.nginx.workers()
+
+
+# settings
+
+def test_retry_off(stage):
+    scene = play(stage, close, http="""
+        upstream app { server %{origin}; reuse_retry off; }
+    """)
+    scene.cross()
+    scene.link.release("b")
+    assert scene.response().status == 502
+    scene.link.release("a")
+    assert scene.received() == 0
+    assert scene.nginx.logged(r"\[error\].*prematurely closed")
+
+
+@pytest.mark.parametrize("level, works", [
+    ("reuse_retry off;", False), ("reuse_retry on;", True)])
+def test_retry_is_inherited_from_http(stage, level, works):
+    scene = play(stage, close, http=level + UP)
+    scene.cross()
+    scene.link.release("b")
+    if works:
+        scene.nginx.wait_log(SENT_AGAIN)
+    else:
+        scene.nginx.wait_log("prematurely closed")
+    scene.link.release("a")
+    assert scene.response().status == (200 if works else 502)
+
+
+def test_a_body_that_was_not_buffered_is_gone(stage):
+    """It is on a risky connection only if the limit is known."""
+    scene = play(stage, close, http="""
+        upstream app { server %{origin}; reuse_expiry 1h; }
+    """, location=PASS + "myproxy_request_buffering off;")
+    scene.cross(body=b"0123456789" * 30000)
+    scene.link.release("b")
+    assert scene.response().status == 502
+    scene.link.release("a")
+    assert scene.received() == 0
+    assert scene.nginx.logged(r"\[error\].*its body was not buffered")
+
+
+def test_a_body_that_is_not_buffered_gets_a_new_connection(stage):
+    origin = stage.origin()
+    nginx = stage.nginx(location="myproxy_pass http://%{origin};"
+                                 "myproxy_request_buffering off;")
+    assert nginx.get("/").status == 200
+    assert nginx.post("/", b"0123456789" * 30000).status == 200
+    assert origin.carried == [1, 1]
+    assert nginx.get("/").status == 200
+    assert origin.connections == 2
+
+
+def test_a_body_that_is_not_buffered_and_a_known_limit(stage):
+    origin = stage.origin()
+    nginx = stage.nginx(http="reuse_expiry 1h;",
+                        location="myproxy_pass http://%{origin};"
+                                 "myproxy_request_buffering off;")
+    assert nginx.get("/").status == 200
+    assert nginx.post("/", b"0123456789" * 30000).status == 200
+    assert origin.carried == [2]
