@@ -441,8 +441,10 @@ def test_the_client_has_gone_meanwhile(stage):
     scene.link.release("b")
     scene.nginx.wait_log(SENT_AGAIN)
     scene.link.release("a")
-    stage.wait_until(lambda: scene.received() == 1)
+    stage.wait_until(lambda: scene.received() and scene.origin.conns[1].sent)
     scene.settle()
+    # nginx has seen it once it has answered another request
+    assert scene.nginx.get(port="probe").status == 200
     assert scene.nginx.get("/y").status == 200
 
 
