@@ -105,7 +105,7 @@ def test_a_body_on_disk_is_sent_again_whole(stage):
 def test_a_body_in_memory_is_sent_again_whole(stage, tls):
     body = bytes(range(256)) * 40
     scene = play(stage, close, tls=tls,
-                  server="client_body_buffer_size 64k;")
+                 server="client_body_buffer_size 64k;")
     scene.cross(body=body)
     scene.meet()
     assert scene.response().status == 200
@@ -199,6 +199,31 @@ def test_one_after_another_meets_it(stage):
         assert client.read_response().status == 200
     assert sorted(request.target for request in origin.requests[3:]) == \
         ["/0", "/1", "/2"]
+
+
+@pytest.mark.parametrize("method", ["GET", "POST"])
+@pytest.mark.parametrize("data", [b"", http1.response(200, body=b"stray")],
+                         ids=["end", "response"])
+def test_with_events_that_are_posted(stage, method, data):
+    """With accept_mutex, events are handled after all have been taken."""
+    def end(conn):
+        if data:
+            conn.send(data)
+        conn.close()
+
+    scene = play(stage, end, workers=2, events="accept_mutex on;")
+    workers = scene.nginx.workers()
+    for worker in workers:
+        scene.nginx.kill_worker(worker, signal.SIGSTOP)
+    scene.send(method)
+    scene.end()
+    scene.settle()
+    for worker in workers:
+        scene.nginx.kill_worker(worker, signal.SIGCONT)
+    response = scene.response()
+    assert response.status == 200
+    assert response.body == b"hello\n"
+    assert scene.received() == 1
 
 
 # a reset and the request cross

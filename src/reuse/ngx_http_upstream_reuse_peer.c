@@ -183,7 +183,7 @@ reuse_unfit(ngx_http_upstream_reuse_peer_t *rp, ngx_connection_t *c,
     if (r->request_body_no_buffering
         && !ngx_http_upstream_reuse_is_limited(kept))
     {
-        return "is risked by no unbuffered body";
+        return "is too risky for a body that is not buffered";
     }
 
     /*
