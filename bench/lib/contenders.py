@@ -102,8 +102,8 @@ http {{
     access_log off;
     {temp_paths}
     upstream app {{
-        server {setting.origin};
-        {upstream}
+        server {setting.origin} max_fails=0;
+        {upstream.replace("ORIGIN", setting.origin)}
     }}
     server {{
         listen 127.0.0.1:{PORT};
@@ -139,6 +139,9 @@ class NginxContender(Contender):
 STOCK = """proxy_pass SCHEME://app;
             proxy_http_version 1.1;
             proxy_set_header Connection "";"""
+# a server is tried once a request, so it takes a second one
+STOCK_RETRY = f"""{STOCK}
+            proxy_next_upstream error timeout non_idempotent;"""
 OURS = "myproxy_pass SCHEME://app;"
 
 
@@ -300,6 +303,10 @@ ALL = [
     NginxContender(
         "stock", "nginx proxy_pass", settings.NGINX, ("-v",),
         nginx("keepalive 64;", STOCK, load=False)),
+    NginxContender(
+        "stock-retry", "nginx proxy_pass told to retry", settings.NGINX,
+        ("-v",), nginx("server ORIGIN max_fails=0; keepalive 64;",
+                       STOCK_RETRY, load=False)),
     NginxContender(
         "stock-reuse", "nginx proxy_pass, reuse on", settings.NGINX, ("-v",),
         nginx("keepalive 64; reuse on;", STOCK)),
