@@ -94,6 +94,7 @@ class Origin:
                     self._accept()
                 elif key.fileobj in self.conns:
                     self._read(key.fileobj)
+                self._expire()
             self._expire()
 
     def at(self, due, function, *args):

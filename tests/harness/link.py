@@ -97,6 +97,11 @@ class Link:
 
     # the link
 
+    @property
+    def pid(self):
+        """The process that carries the packets."""
+        return self._process.pid
+
     def delay(self, ms):
         """How long each packet travels from now on, each way."""
         self._order(f"delay {round(ms * 1000)}")
