@@ -226,11 +226,13 @@ def table(rows):
 
 
 def play(name, taking_part, options):
-    """All contenders in one mode: prints the table, returns its rows."""
+    """All contenders in one mode: prints the table.
+
+    Returns its rows, and how many contenders could not be measured.
+    """
     mode = MODES[name]
     options = argparse.Namespace(**vars(options), mode=name)
-    rows, notes = [], []
-    able = []
+    rows, notes, able = [], [], []
     for contender in taking_part:
         if mode.tls and not contender.tls:
             notes.append(f"{contender.label}: speaks no TLS to origins.")
@@ -255,7 +257,7 @@ def play(name, taking_part, options):
         print()
         print(*notes, sep="\n")
     sys.stdout.flush()
-    return rows
+    return rows, len(able) - len(rows)
 
 
 def parse():
@@ -326,20 +328,23 @@ def main():
         print(f"- {contender.label}: {remark}")
     sys.stdout.flush()
 
-    rows = []
+    rows, failures = [], 0
     with proxies.scratch() as directory:
         if "tls" in options.modes:
             os.chmod(directory, 0o755)
             options.authority, options.certificate = make_certificates(
                 directory)
         for name in options.modes:
-            rows += play(name, taking_part, options)
+            found, lost = play(name, taking_part, options)
+            rows += found
+            failures += lost
     if options.json:
         with open(options.json, "w", encoding="utf-8") as file:
             json.dump({"seed": options.seed, "rtt_ms": options.rtt,
                        "requests": options.requests, "versions": versions,
                        "rows": rows}, file, indent=1)
             file.write("\n")
+    sys.exit(failures > 0 or not rows)
 
 
 if __name__ == "__main__":
