@@ -124,10 +124,13 @@ def main():
                         help="from the end of a burst to the next one")
     parser.add_argument("--spread", type=float, required=True, metavar="MS",
                         help="that it is longer or shorter, at random")
+    parser.add_argument("--short", type=float, default=0, metavar="PERCENT",
+                        help="of the bursts come after a third of the wait")
     parser.add_argument("--seed", default="1")
     options = parser.parse_args()
 
     chance = random.Random(f"load {options.seed}")
+    short = random.Random(f"short {options.seed}")
     clients = [Client((options.address, options.port))
                for _ in range(options.burst)]
     outcomes = collections.Counter()
@@ -145,8 +148,10 @@ def main():
                 failed_later += bursts >= FIRST_BURSTS
         sent += count
         bursts += 1
-        time.sleep((options.wait + chance.uniform(-1, 1) * options.spread)
-                   / 1000)
+        wait = options.wait + chance.uniform(-1, 1) * options.spread
+        if short.random() < options.short / 100:
+            wait = options.wait / 3
+        time.sleep(wait / 1000)
 
     json.dump({"requests": sent, "outcomes": outcomes, "failed": failed,
                "failed_later": failed_later}, sys.stdout)

@@ -116,7 +116,7 @@ def load_command(link, mode, options):
     return [*link.enter("a"), sys.executable, str(HERE / "load.py"),
             "--port", str(proxies.PORT), "--requests", str(options.requests),
             "--wait", str(mode.idle - options.rtt / 2),
-            "--spread", str(options.rtt),
+            "--spread", str(options.rtt), "--short", str(options.short),
             "--seed", f"{options.seed} {options.mode}"]
 
 
@@ -273,6 +273,9 @@ def parse():
     parser.add_argument("--contenders", help=f"some of {names}")
     parser.add_argument("--rtt", type=float, default=20, metavar="MS",
                         help="the round trip to the origin (%(default)s)")
+    parser.add_argument("--short", type=float, default=0, metavar="PERCENT",
+                        help="of the bursts come long before the idle limit,"
+                        " which tells who keeps connections (%(default)s)")
     parser.add_argument("--seed", default=str(random.randrange(10 ** 6)),
                         help="of all that is random; printed")
     parser.add_argument("--jobs", type=int, default=3,
@@ -312,8 +315,9 @@ def main():
     if reason is not None:
         sys.exit(f"bench/stale: {reason}")
     print(f"Round trip {options.rtt:g} ms, {options.requests} POSTs a mode "
-          f"in bursts of 30, seed {options.seed}, {options.jobs} contenders "
-          f"at a time on {os.cpu_count()} cores.\n")
+          f"in bursts of 30 ({options.short:g} % after a third of the idle "
+          f"limit), seed {options.seed}, {options.jobs} contenders at a time"
+          f" on {os.cpu_count()} cores.\n")
     taking_part, versions = [], {}
     for contender in proxies.ALL:
         if contender.name not in options.contenders:
@@ -341,6 +345,7 @@ def main():
     if options.json:
         with open(options.json, "w", encoding="utf-8") as file:
             json.dump({"seed": options.seed, "rtt_ms": options.rtt,
+                       "short_percent": options.short,
                        "requests": options.requests, "versions": versions,
                        "rows": rows}, file, indent=1)
             file.write("\n")
