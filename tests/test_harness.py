@@ -193,7 +193,6 @@ def test_nginx_and_the_origin_are_at_the_ends_of_a_link(stage):
     assert nginx.get().body == b"hello\n"
     # one round trip to connect, one for request and response
     assert time.monotonic() - started >= 0.02
-    assert origin.request.header("Host") == "localhost"
     assert link.count("a") >= before[0] + 3
     assert link.count("b") >= before[1] + 2
 

@@ -4,6 +4,7 @@ import ctypes
 import functools
 import itertools
 import os
+import re
 import shutil
 import socket
 import subprocess
@@ -14,6 +15,9 @@ from . import settings
 PROGRAM = settings.ROOT / "build" / "link"
 NAMESPACES = "/run/netns"
 CLONE_NEWNET = 0x40000000
+
+#: The process that made a namespace is in its name.
+NAME = re.compile(r"myproxy-(\d+)-\d+-[ab]")
 
 _numbers = itertools.count(1)
 
@@ -28,6 +32,7 @@ def missing():
     if not PROGRAM.exists():
         return "no build/link: make link"
     try:
+        sweep()
         Link().close()
     except (OSError, subprocess.CalledProcessError, LinkError) as error:
         return f"no link can be made here: {error}"
@@ -36,6 +41,21 @@ def missing():
 
 def available():
     return missing() is None
+
+
+def sweep():
+    """Remove the namespaces of test processes that were killed."""
+    if not os.path.isdir(NAMESPACES):
+        return
+    for name in os.listdir(NAMESPACES):
+        found = NAME.fullmatch(name)
+        if found and not os.path.exists(f"/proc/{found[1]}"):
+            delete(name)
+
+
+def delete(name):
+    subprocess.run(["ip", "netns", "delete", name], check=False,
+                   stdin=subprocess.DEVNULL, capture_output=True)
 
 
 class LinkError(Exception):
@@ -76,6 +96,11 @@ class Link:
             raise
 
     # the link
+
+    @property
+    def pid(self):
+        """The process that carries the packets."""
+        return self._process.pid
 
     def delay(self, ms):
         """How long each packet travels from now on, each way."""
@@ -152,8 +177,7 @@ class Link:
             self._process.stderr.close()
             self._process = None
         for name in self._made:
-            subprocess.run(["ip", "netns", "delete", name], check=False,
-                           stdin=subprocess.DEVNULL, capture_output=True)
+            delete(name)
         self._made.clear()
 
 

@@ -1,0 +1,334 @@
+"""The proxies that are compared, each with a configuration of its own.
+
+A contender's function writes what the proxy needs into a directory and
+returns the command that runs it in the foreground.  All of them listen on
+127.0.0.1:PORT and keep connections to the origin as well as they can with
+what their manuals say of keeping connections, and no more: nothing else is
+tuned.
+"""
+
+import contextlib
+import dataclasses
+import pathlib
+import pwd
+import re
+import shutil
+import subprocess
+import tempfile
+import typing
+
+from harness import settings
+
+PORT = 8080
+APACHE_MODULES = pathlib.Path("/usr/lib/apache2/modules")
+
+
+@contextlib.contextmanager
+def scratch():
+    """A directory that is there for a while."""
+    path = pathlib.Path(tempfile.mkdtemp(prefix="myproxy-bench-"))
+    try:
+        yield path
+    finally:
+        shutil.rmtree(path, ignore_errors=True)
+
+
+@dataclasses.dataclass
+class Setting:
+    """What a contender's configuration is made from."""
+
+    directory: pathlib.Path
+    origin: str                         #: address:port
+    authority: typing.Optional[str]     #: the CA's file if it speaks TLS
+
+    def write(self, name, text):
+        path = self.directory / name
+        path.write_text(text)
+        return str(path)
+
+    @property
+    def scheme(self):
+        return "https" if self.authority else "http"
+
+
+@dataclasses.dataclass
+class Contender:
+    name: str
+    label: str
+    binary: str
+    version_command: tuple
+    configure: typing.Callable
+    tls: bool = True
+    remark: str = ""
+
+    def missing(self):
+        """Why it cannot take part; None if it can."""
+        if shutil.which(self.binary) is None:
+            return f"{self.binary} is not installed"
+        return None
+
+    def version(self):
+        done = subprocess.run([self.binary, *self.version_command],
+                              capture_output=True, text=True, check=False)
+        text = done.stdout + done.stderr
+        found = re.search(r"\b\d+\.\d+(\.\d+)?[-+~\w]*", text)
+        return found.group() if found else "unknown"
+
+
+# nginx
+
+def nginx(upstream, location, load=True):
+    """A function that configures nginx with these lines."""
+    def configure(setting):
+        module = settings.MODULE
+        needed = load and module != "static"
+        tls = ""
+        if setting.authority:
+            prefix = "myproxy" if location is OURS else "proxy"
+            tls = (f"{prefix}_ssl_trusted_certificate {setting.authority};"
+                   f"\n{prefix}_ssl_verify on;")
+        temp_paths = "\n".join(
+            f"{name}_temp_path {setting.directory}/{name}_temp;"
+            for name in ("client_body", "proxy", "fastcgi", "uwsgi", "scgi"))
+        path = setting.write("nginx.conf", f"""
+{f"load_module {module};" if needed else ""}
+user root;
+daemon off;
+worker_processes 1;
+pid {setting.directory}/nginx.pid;
+error_log stderr error;
+events {{ worker_connections 1024; }}
+http {{
+    access_log off;
+    {temp_paths}
+    upstream app {{
+        server {setting.origin} max_fails=0;
+        {upstream.replace("ORIGIN", setting.origin)}
+    }}
+    server {{
+        listen 127.0.0.1:{PORT};
+        location / {{
+            {location.replace("SCHEME", setting.scheme)}
+            {tls}
+        }}
+    }}
+}}
+""")
+        return [settings.NGINX, "-p", str(setting.directory), "-c", path,
+                "-e", "stderr"]
+    return configure
+
+
+class NginxContender(Contender):
+    """Left out where nginx does not know its directives."""
+
+    def missing(self):
+        if shutil.which(self.binary) is None:
+            return f"{self.binary} is not installed"
+        with scratch() as directory:
+            command = self.configure(
+                Setting(directory, "127.0.0.1:9", None))
+            done = subprocess.run([*command, "-t"], capture_output=True,
+                                  text=True, check=False)
+        if done.returncode == 0:
+            return None
+        found = re.search(r'unknown directive "\w+"', done.stderr)
+        return found.group() if found else done.stderr.strip()[-300:]
+
+
+STOCK = """proxy_pass SCHEME://app;
+            proxy_http_version 1.1;
+            proxy_set_header Connection "";"""
+# a server is tried once a request, so it takes a second one
+STOCK_RETRY = f"""{STOCK}
+            proxy_next_upstream error timeout non_idempotent;"""
+OURS = "myproxy_pass SCHEME://app;"
+
+
+# others
+
+HAPROXY = """
+defaults
+    mode http
+    timeout connect 10s
+    timeout client 60s
+    timeout server 60s
+    {retry}
+frontend front
+    bind 127.0.0.1:{port}
+    default_backend back
+backend back
+    server origin {origin} {tls}
+"""
+
+
+def haproxy(retry=""):
+    def configure(setting):
+        tls = ""
+        if setting.authority:
+            tls = f"ssl verify required ca-file {setting.authority}"
+        path = setting.write("haproxy.cfg", HAPROXY.format(
+            retry=retry, port=PORT, origin=setting.origin, tls=tls))
+        return ["haproxy", "-db", "-f", path]
+    return configure
+
+
+def varnish(setting):
+    host, port = setting.origin.split(":")
+    path = setting.write("default.vcl", f"""
+vcl 4.1;
+backend default {{
+    .host = "{host}";
+    .port = "{port}";
+}}
+""")
+    return ["varnishd", "-F", "-j", "none", "-f", path, "-s", "malloc,64m",
+            "-a", f"127.0.0.1:{PORT}", "-n", str(setting.directory / "run")]
+
+
+def caddy(setting):
+    transport = ""
+    if setting.authority:
+        transport = f"""
+        transport http {{
+            tls_trusted_ca_certs {setting.authority}
+            tls_server_name app
+        }}"""
+    path = setting.write("Caddyfile", f"""
+{{
+    admin off
+    auto_https off
+    storage file_system {setting.directory}/caddy
+    log {{
+        level ERROR
+    }}
+}}
+http://127.0.0.1:{PORT}, http://origin.test:{PORT} {{
+    bind 127.0.0.1
+    reverse_proxy {setting.scheme}://{setting.origin} {{{transport}
+    }}
+}}
+""")
+    return ["caddy", "run", "--config", path, "--adapter", "caddyfile"]
+
+
+def apache(setting):
+    tls = ""
+    modules = ["mpm_event", "authz_core", "proxy", "proxy_http"]
+    if setting.authority:
+        modules += ["socache_shmcb", "ssl"]
+        tls = f"""
+SSLProxyEngine on
+SSLProxyVerify require
+SSLProxyCACertificateFile {setting.authority}
+SSLProxyCheckPeerName off
+"""
+    load = "\n".join(f"LoadModule {name}_module {APACHE_MODULES}/mod_"
+                     f"{name}.so" for name in modules)
+    path = setting.write("apache.conf", f"""
+{load}
+ServerName localhost
+ServerRoot {setting.directory}
+DefaultRuntimeDir {setting.directory}
+PidFile {setting.directory}/apache.pid
+ErrorLog /dev/stderr
+LogLevel crit
+Listen 127.0.0.1:{PORT}
+ServerLimit 1
+StartServers 1
+ThreadsPerChild 64
+MaxRequestWorkers 64
+{tls}
+ProxyPass / {setting.scheme}://{setting.origin}/
+""")
+    return ["apache2", "-DFOREGROUND", "-f", path]
+
+
+def lighttpd(setting):
+    host, port = setting.origin.split(":")
+    path = setting.write("lighttpd.conf", f"""
+server.modules = ("mod_proxy")
+server.document-root = "{setting.directory}"
+server.bind = "127.0.0.1"
+server.port = {PORT}
+proxy.server = ("" => (("host" => "{host}", "port" => {port})))
+""")
+    return ["lighttpd", "-D", "-f", path]
+
+
+def traffic_server(setting):
+    run = setting.directory
+    for name in ("etc", "cache", "run", "log"):
+        (run / name).mkdir()
+    setting.write("runroot.yaml", f"""
+prefix: /usr
+exec_prefix: /usr
+bindir: /usr/bin
+sbindir: /usr/sbin
+libdir: /usr/lib/trafficserver
+libexecdir: /usr/lib/trafficserver/modules
+sysconfdir: {run}/etc
+datadir: {run}/cache
+cachedir: {run}/cache
+localstatedir: {run}
+runtimedir: {run}/run
+logdir: {run}/log
+""")
+    setting.write("etc/records.config", f"""
+CONFIG proxy.config.http.server_ports STRING {PORT}:ip-in=127.0.0.1
+CONFIG proxy.config.admin.user_id STRING trafficserver
+CONFIG proxy.config.http.cache.http INT 0
+CONFIG proxy.config.ssl.client.verify.server.policy STRING DISABLED
+CONFIG proxy.config.log.logging_enabled INT 0
+""")
+    setting.write("etc/remap.config",
+                  f"map / {setting.scheme}://{setting.origin}/\n")
+    setting.write("etc/ip_allow.yaml", """
+ip_allow:
+  - apply: in
+    ip_addrs: 127.0.0.1
+    action: allow
+    methods: ALL
+""")
+    setting.write("etc/storage.config", "")
+    # as root it refuses to serve, so all of this must be its user's
+    user = pwd.getpwnam("trafficserver").pw_name
+    shutil.chown(run, user)
+    for path in run.rglob("*"):
+        shutil.chown(path, user)
+    return ["env", f"TS_RUNROOT={run}", "traffic_server"]
+
+
+ALL = [
+    NginxContender(
+        "stock", "nginx proxy_pass", settings.NGINX, ("-v",),
+        nginx("keepalive 64;", STOCK, load=False)),
+    NginxContender(
+        "stock-retry", "nginx proxy_pass told to retry", settings.NGINX,
+        ("-v",), nginx("server ORIGIN max_fails=0; keepalive 64;",
+                       STOCK_RETRY, load=False)),
+    NginxContender(
+        "stock-reuse", "nginx proxy_pass, reuse on", settings.NGINX, ("-v",),
+        nginx("keepalive 64; reuse on;", STOCK)),
+    NginxContender(
+        "ours", "myproxy_pass", settings.NGINX, ("-v",), nginx("", OURS)),
+    NginxContender(
+        "ours-no-expiry", "myproxy_pass, reuse_expiry off", settings.NGINX,
+        ("-v",), nginx("reuse_expiry off;", OURS)),
+    Contender("haproxy", "HAProxy", "haproxy", ("-v",), haproxy()),
+    Contender(
+        "haproxy-retry", "HAProxy told to retry", "haproxy", ("-v",),
+        haproxy("retries 3\n    retry-on all-retryable-errors\n"
+                "    option redispatch")),
+    Contender("varnish", "Varnish", "varnishd", ("-V",), varnish, tls=False),
+    Contender("caddy", "Caddy", "caddy", ("version",), caddy),
+    Contender("apache", "Apache httpd", "apache2", ("-v",), apache),
+    Contender("lighttpd", "lighttpd", "lighttpd", ("-v",), lighttpd,
+              tls=False, remark="keeps no connections to origins"),
+    Contender("trafficserver", "Traffic Server", "traffic_server", ("-V",),
+              traffic_server),
+]
+
+#: What `bench/stale --install` gets.
+PACKAGES = ("haproxy", "varnish", "caddy", "apache2-bin", "lighttpd",
+            "trafficserver")
