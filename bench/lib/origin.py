@@ -13,6 +13,7 @@ import heapq
 import itertools
 import json
 import random
+import select
 import selectors
 import socket
 import ssl
@@ -126,10 +127,17 @@ class Origin:
             self.at(conn.due, self._close_idle, conn)
 
     def _close_idle(self, due, conn):
-        """If it is idle still; each answer sets a timer of its own."""
+        """If it is idle still; each answer sets a timer of its own.
+
+        As in any event loop, a request that has come is read before a timer
+        is looked at.
+        """
         if conn in self.conns and conn.due == due:
             self.late.append(time.monotonic() - due)
-            self.close(conn, reset=self.options.rst)
+            if select.select([conn], [], [], 0)[0]:
+                self._read(conn)
+            else:
+                self.close(conn, reset=self.options.rst)
 
     def close(self, conn, reset=False):
         self.conns.discard(conn)

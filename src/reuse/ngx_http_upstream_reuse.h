@@ -22,6 +22,11 @@
 #include "ngx_http_upstream_reuse_module.h"
 
 
+/* the methods that nginx does not send again unless told to */
+#define NGX_HTTP_UPSTREAM_REUSE_NON_IDEMPOTENT                                \
+    (NGX_HTTP_POST|NGX_HTTP_LOCK|NGX_HTTP_PATCH)
+
+
 typedef enum {
     NGX_HTTP_UPSTREAM_REUSE_EXPIRY_OFF,
     NGX_HTTP_UPSTREAM_REUSE_EXPIRY_AUTO,
@@ -142,7 +147,7 @@ struct ngx_http_upstream_reuse_peer_s {
     ngx_http_upstream_reuse_kept_t  *kept;
     ngx_recv_pt                      recv;      /* stands behind ours */
     ngx_msec_t                       age;       /* idle before it was taken */
-    ngx_msec_t                       taken;
+    uint64_t                         taken;     /* microseconds */
     off_t                            sent;      /* c->sent at that time */
     uint64_t                         written;   /* to the socket by then */
     ngx_uint_t                       batch;

@@ -7,10 +7,6 @@
 #include "ngx_http_upstream_reuse.h"
 
 
-#define NGX_HTTP_UPSTREAM_REUSE_NON_IDEMPOTENT                                \
-    (NGX_HTTP_POST|NGX_HTTP_LOCK|NGX_HTTP_PATCH)
-
-
 static ngx_int_t reuse_get(ngx_peer_connection_t *pc, void *data);
 static const char *reuse_unfit(ngx_http_upstream_reuse_peer_t *rp,
     ngx_connection_t *c, ngx_http_upstream_reuse_kept_t *kept);

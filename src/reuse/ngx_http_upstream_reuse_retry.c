@@ -24,7 +24,7 @@ static ngx_http_upstream_reuse_proof_e reuse_judge(
 static ngx_uint_t reuse_has_said_end(ngx_connection_t *c);
 static ngx_uint_t reuse_has_ended(ngx_connection_t *c,
     ngx_http_upstream_reuse_tcp_t *tcp);
-static ngx_uint_t reuse_is_within(ngx_msec_t start, uint32_t usec);
+static uint64_t reuse_clock(void);
 
 static ngx_int_t reuse_hold_peer(ngx_peer_connection_t *pc,
     ngx_http_upstream_reuse_peer_t *rp);
@@ -59,7 +59,11 @@ ngx_http_upstream_reuse_watch(ngx_http_upstream_reuse_peer_t *rp,
     kept = rp->kept;
     kept->peer = rp;
 
-    rp->taken = ngx_current_msec;
+    /* nginx's own time is a little behind, which errs on the safe side */
+
+    rp->taken = (rp->request->method & NGX_HTTP_UPSTREAM_REUSE_NON_IDEMPOTENT)
+                ? reuse_clock() : (uint64_t) ngx_current_msec * 1000;
+
     rp->sent = c->sent;
     rp->written = reuse_written(c, kept);
     rp->batch = reuse_batch;
@@ -256,7 +260,7 @@ reuse_judge(ngx_http_upstream_reuse_peer_t *rp, ngx_connection_t *c,
         return NGX_HTTP_UPSTREAM_REUSE_CLOSED;
     }
 
-    if (tcp.closed && reuse_is_within(rp->taken, tcp.min_rtt)) {
+    if (tcp.closed && rp->taken && reuse_clock() - rp->taken < tcp.min_rtt) {
         return NGX_HTTP_UPSTREAM_REUSE_RESET;
     }
 
@@ -307,34 +311,24 @@ reuse_has_ended(ngx_connection_t *c, ngx_http_upstream_reuse_tcp_t *tcp)
 
 
 /*
- * Tells whether it is less than so many microseconds since a time that nginx
- * has taken down.  That was not later than it says, so the answer is safe.
+ * Microseconds of the clock that nginx tells its own time by; 0 if there is
+ * none.  On Linux no system call is needed for it, as a rule.
  */
 
-static ngx_uint_t
-reuse_is_within(ngx_msec_t start, uint32_t usec)
+static uint64_t
+reuse_clock(void)
 {
 #if (NGX_HAVE_CLOCK_MONOTONIC)
 
-    uint64_t         now;
-    ngx_msec_t       msec;
     struct timespec  ts;
 
-    if (clock_gettime(CLOCK_MONOTONIC, &ts) != 0) {
-        return 0;
+    if (clock_gettime(CLOCK_MONOTONIC, &ts) == 0) {
+        return (uint64_t) ts.tv_sec * 1000000 + ts.tv_nsec / 1000;
     }
 
-    msec = (ngx_msec_t) ts.tv_sec * 1000 + ts.tv_nsec / 1000000;
-
-    now = (uint64_t) (msec - start) * 1000 + ts.tv_nsec / 1000 % 1000;
-
-    return now < usec;
-
-#else
+#endif
 
     return 0;
-
-#endif
 }
 
 
