@@ -6,6 +6,7 @@
  *
  *     module    directives; which upstreams keep connections
  *     peer      a request gets a connection and gives it back
+ *     key       by which the keepalive module finds connections
  *     identity  whom a kept connection may serve
  *     retry     a request that was not delivered is sent again
  *     expiry    how long a connection may be idle
@@ -142,6 +143,14 @@ struct ngx_http_upstream_reuse_peer_s {
     ngx_event_save_peer_session_pt   save_session;
 #endif
 
+    /* the balancer's, if we have a layer above it, and what is its */
+
+    ngx_event_get_peer_pt            balancer_get;
+    ngx_event_free_peer_pt           balancer_free;
+    struct sockaddr                 *address;  /* NULL: is in place */
+    socklen_t                        address_len;
+    ngx_sockaddr_t                   key;
+
     /* attempt: on a kept connection, NULL on a new one */
 
     ngx_http_upstream_reuse_kept_t  *kept;
@@ -180,6 +189,24 @@ ngx_http_upstream_reuse_kept_t *ngx_http_upstream_reuse_find_kept(
     ngx_connection_t *c);
 
 
+/* key */
+
+/*
+ * The functions of the peer, as the keepalive module has left them, called
+ * so that it keeps connections apart by identity.
+ */
+ngx_int_t ngx_http_upstream_reuse_init_pool(ngx_http_request_t *r,
+    ngx_http_upstream_srv_conf_t *us, ngx_http_upstream_reuse_peer_t *rp);
+ngx_int_t ngx_http_upstream_reuse_get_from_pool(ngx_peer_connection_t *pc,
+    ngx_http_upstream_reuse_peer_t *rp);
+void ngx_http_upstream_reuse_free_to_pool(ngx_peer_connection_t *pc,
+    ngx_http_upstream_reuse_peer_t *rp, ngx_uint_t state);
+
+/* Stands between the keepalive module and the balancer, as its peer.init. */
+ngx_int_t ngx_http_upstream_reuse_init_balancer(ngx_http_request_t *r,
+    ngx_http_upstream_srv_conf_t *us);
+
+
 /* identity */
 
 /* What a connection for this request has to have been opened for. */
@@ -189,6 +216,10 @@ ngx_int_t ngx_http_upstream_reuse_find_identity(ngx_http_request_t *r,
 ngx_uint_t ngx_http_upstream_reuse_same_identity(
     ngx_http_upstream_reuse_identity_t *a,
     ngx_http_upstream_reuse_identity_t *b);
+
+/* 0 for a connection that is like any other: no TLS, no local address. */
+uint32_t ngx_http_upstream_reuse_hash_identity(
+    ngx_http_upstream_reuse_identity_t *id);
 
 /* The bytes that an identity refers to; a copy of it that has them at p. */
 size_t ngx_http_upstream_reuse_identity_size(

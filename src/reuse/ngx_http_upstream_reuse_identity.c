@@ -91,6 +91,35 @@ same_bytes(const void *a, size_t a_len, const void *b, size_t b_len)
 }
 
 
+uint32_t
+ngx_http_upstream_reuse_hash_identity(ngx_http_upstream_reuse_identity_t *id)
+{
+    uint32_t  hash;
+
+    ngx_crc32_init(hash);
+
+#if (NGX_HTTP_SSL)
+
+    if (id->ssl) {
+        ngx_crc32_update(&hash, (u_char *) &id->ssl, sizeof(ngx_ssl_t *));
+        ngx_crc32_update(&hash, id->name.data, id->name.len);
+        ngx_crc32_update(&hash, id->certificate.data, id->certificate.len);
+
+    } else
+
+#endif
+
+    if (id->local == NULL) {
+        return 0;
+    }
+
+    ngx_crc32_update(&hash, (u_char *) id->local, id->local_len);
+    ngx_crc32_final(hash);
+
+    return hash ? hash : 1;
+}
+
+
 size_t
 ngx_http_upstream_reuse_identity_size(ngx_http_upstream_reuse_identity_t *id)
 {

@@ -551,6 +551,7 @@ reuse_init_upstream(ngx_conf_t *cf, ngx_http_upstream_srv_conf_t *us)
     }
 
     rcf->init_balancer = us->peer.init;
+    us->peer.init = ngx_http_upstream_reuse_init_balancer;
 
     return NGX_OK;
 }

@@ -43,6 +43,11 @@ ngx_http_upstream_reuse_init_peer(ngx_http_request_t *r,
         return NGX_ERROR;
     }
 
+    rp->request = r;
+    rp->upstream = r->upstream;
+    rp->uscf = us;
+    rp->conf = rcf;
+
     if (rcf->added && rcf->reuse == NGX_CONF_UNSET
         && ngx_http_get_module_ctx(r, ngx_http_upstream_reuse_module) == NULL)
     {
@@ -57,7 +62,7 @@ ngx_http_upstream_reuse_init_peer(ngx_http_request_t *r,
         rc = rcf->init_balancer(r, us);
 
     } else {
-        rc = rcf->init_peer(r, us);
+        rc = ngx_http_upstream_reuse_init_pool(r, us, rp);
     }
 
     if (rc != NGX_OK) {
@@ -70,10 +75,6 @@ ngx_http_upstream_reuse_init_peer(ngx_http_request_t *r,
 
     pc = &r->upstream->peer;
 
-    rp->request = r;
-    rp->upstream = r->upstream;
-    rp->uscf = us;
-    rp->conf = rcf;
     rp->data = pc->data;
     rp->get = pc->get;
     rp->free = pc->free;
@@ -115,7 +116,7 @@ reuse_get(ngx_peer_connection_t *pc, void *data)
         return ngx_http_upstream_reuse_get_again(pc, rp);
     }
 
-    rc = rp->get(pc, rp->data);
+    rc = ngx_http_upstream_reuse_get_from_pool(pc, rp);
 
     if (rc != NGX_DONE || pc->connection == NULL) {
         return rc;
@@ -272,7 +273,7 @@ reuse_free(ngx_peer_connection_t *pc, void *data, ngx_uint_t state)
         }
     }
 
-    rp->free(pc, rp->data, state);
+    ngx_http_upstream_reuse_free_to_pool(pc, rp, state);
 
     if (kept == NULL || c->fd == (ngx_socket_t) -1) {
         return;

@@ -471,7 +471,7 @@ reuse_cleanup_peer(void *data)
     pc = &rp->upstream->peer;
     pc->connection = NULL;
 
-    rp->free(pc, rp->data, NGX_PEER_NEXT);
+    ngx_http_upstream_reuse_free_to_pool(pc, rp, NGX_PEER_NEXT);
 }
 
 

@@ -1,0 +1,177 @@
+
+/*
+ * Copyright (C) 2026 The ngx_http_myproxy_module authors
+ *
+ * The keepalive module looks for an idle connection by the bytes of the
+ * peer's address.  Where it was added by us, there is a layer on its either
+ * side: between them the address has the identity behind it, so that
+ * connections of several identities are kept side by side.
+ */
+
+
+#include "ngx_http_upstream_reuse.h"
+
+
+static ngx_int_t reuse_balancer_get(ngx_peer_connection_t *pc, void *data);
+static void reuse_balancer_free(ngx_peer_connection_t *pc, void *data,
+    ngx_uint_t state);
+static void reuse_set_key(ngx_peer_connection_t *pc,
+    ngx_http_upstream_reuse_peer_t *rp);
+static void reuse_restore_address(ngx_peer_connection_t *pc,
+    ngx_http_upstream_reuse_peer_t *rp);
+
+
+/*
+ * worker: the peer whose get, free or init is being called.  The data of the
+ * layer below cannot tell, since it is the balancer's.
+ */
+
+static ngx_http_upstream_reuse_peer_t  *reuse_current;
+
+
+ngx_int_t
+ngx_http_upstream_reuse_init_pool(ngx_http_request_t *r,
+    ngx_http_upstream_srv_conf_t *us, ngx_http_upstream_reuse_peer_t *rp)
+{
+    reuse_current = rp;
+
+    return rp->conf->init_peer(r, us);
+}
+
+
+ngx_int_t
+ngx_http_upstream_reuse_init_balancer(ngx_http_request_t *r,
+    ngx_http_upstream_srv_conf_t *us)
+{
+    ngx_peer_connection_t           *pc;
+    ngx_http_upstream_reuse_peer_t  *rp;
+
+    rp = reuse_current;
+
+    if (rp->conf->init_balancer(r, us) != NGX_OK) {
+        return NGX_ERROR;
+    }
+
+    pc = &r->upstream->peer;
+
+    rp->balancer_get = pc->get;
+    rp->balancer_free = pc->free;
+
+    pc->get = reuse_balancer_get;
+    pc->free = reuse_balancer_free;
+
+    return NGX_OK;
+}
+
+
+ngx_int_t
+ngx_http_upstream_reuse_get_from_pool(ngx_peer_connection_t *pc,
+    ngx_http_upstream_reuse_peer_t *rp)
+{
+    ngx_int_t  rc;
+
+    reuse_current = rp;
+
+    rc = rp->get(pc, rp->data);
+
+    reuse_restore_address(pc, rp);
+
+    return rc;
+}
+
+
+static ngx_int_t
+reuse_balancer_get(ngx_peer_connection_t *pc, void *data)
+{
+    ngx_int_t                        rc;
+    ngx_http_upstream_reuse_peer_t  *rp;
+
+    rp = reuse_current;
+
+    rc = rp->balancer_get(pc, data);
+
+    if (rc == NGX_OK) {
+        reuse_set_key(pc, rp);
+    }
+
+    return rc;
+}
+
+
+void
+ngx_http_upstream_reuse_free_to_pool(ngx_peer_connection_t *pc,
+    ngx_http_upstream_reuse_peer_t *rp, ngx_uint_t state)
+{
+    reuse_current = rp;
+
+    if (rp->balancer_free) {
+        reuse_set_key(pc, rp);
+    }
+
+    rp->free(pc, rp->data, state);
+
+    reuse_restore_address(pc, rp);
+}
+
+
+static void
+reuse_balancer_free(ngx_peer_connection_t *pc, void *data, ngx_uint_t state)
+{
+    ngx_http_upstream_reuse_peer_t  *rp;
+
+    rp = reuse_current;
+
+    reuse_restore_address(pc, rp);
+
+    rp->balancer_free(pc, data, state);
+}
+
+
+/*
+ * It need not be exact: a connection that is found is compared with care.  An
+ * address of a unix socket leaves no room, so its end is overwritten.
+ */
+
+static void
+reuse_set_key(ngx_peer_connection_t *pc, ngx_http_upstream_reuse_peer_t *rp)
+{
+    size_t     len;
+    uint32_t   hash;
+    u_char    *key;
+
+    hash = ngx_http_upstream_reuse_hash_identity(&rp->identity);
+
+    if (hash == 0 || pc->sockaddr == NULL
+        || pc->socklen > (socklen_t) sizeof(ngx_sockaddr_t))
+    {
+        return;
+    }
+
+    key = (u_char *) &rp->key;
+    len = ngx_min(pc->socklen, sizeof(ngx_sockaddr_t) - sizeof(uint32_t));
+
+    if (len < pc->socklen) {
+        hash ^= ngx_crc32_short((u_char *) pc->sockaddr, pc->socklen);
+    }
+
+    ngx_memcpy(key, pc->sockaddr, len);
+    ngx_memcpy(key + len, &hash, sizeof(uint32_t));
+
+    rp->address = pc->sockaddr;
+    rp->address_len = pc->socklen;
+
+    pc->sockaddr = &rp->key.sockaddr;
+    pc->socklen = len + sizeof(uint32_t);
+}
+
+
+static void
+reuse_restore_address(ngx_peer_connection_t *pc,
+    ngx_http_upstream_reuse_peer_t *rp)
+{
+    if (rp->address) {
+        pc->sockaddr = rp->address;
+        pc->socklen = rp->address_len;
+        rp->address = NULL;
+    }
+}
