@@ -7,6 +7,8 @@
 #                         the installed version, which it fetches
 # make asan               build/asan/nginx: likewise, with AddressSanitizer
 #                         and UBSan
+# make asan-module        build/asan-module/ngx_http_myproxy_module.so: the
+#                         module alone with these, for the installed nginx
 # make dynamic            build/dynamic/nginx: likewise, without the module,
 #                         which is beside it to be loaded
 # make link               build/link, a link with a round trip: tools/link
@@ -57,10 +59,17 @@ $(BUILD)/asan/%: LD_OPT  := $(SANITIZE)
 $(BUILD)/asan/%: CORE    := -fno-sanitize=nonnull-attribute
 $(BUILD)/asan/%: ADDON   := -fsanitize=nonnull-attribute
 
+# In the module alone all that is undefined is seen, and accesses beyond the
+# stack, globals and whatever was not taken from a block of a pool: for that
+# the tests make pools very small.
+
+$(BUILD)/asan-module/%: CFLAGS := -g -O1 -DNGX_HAVE_NONALIGNED=0 $(SANITIZE)
+
 
 all: $(BUILD)/$(MODULE)
 static: $(BUILD)/static/nginx
 asan: $(BUILD)/asan/nginx
+asan-module: $(BUILD)/asan-module/$(MODULE)
 dynamic: $(BUILD)/dynamic/nginx
 link: $(BUILD)/link
 
@@ -81,6 +90,7 @@ $(BUILD)/%/settings: FORCE
 	@cmp -s $@.new $@ && rm $@.new || mv $@.new $@
 
 $(BUILD)/module/%: TREE := $(DEV_TREE)
+$(BUILD)/asan-module/%: TREE := $(DEV_TREE)
 $(BUILD)/static/%: TREE := $(BIN_TREE)
 $(BUILD)/asan/%:   TREE := $(BIN_TREE)
 $(BUILD)/dynamic/%: TREE := $(BIN_TREE)
@@ -96,8 +106,8 @@ $(BUILD)/%/objs/Makefile: $(BUILD)/%/settings config Makefile \
 	@echo "configure $(TREE)"
 	@CC='$(CC)' CC_OPT='$(CFLAGS) $(CORE)' LD_OPT='$(LD_OPT)' \
 	    tools/configure-nginx $(TREE) $(BUILD)/$* \
-	    --add-$(if $(filter module dynamic,$*),dynamic-)module=$(CURDIR) \
-	    $(if $(filter module,$*),,$(BIN_FLAGS))
+	    --add-$(if $(filter static asan,$*),,dynamic-)module=$(CURDIR) \
+	    $(if $(filter module asan-module,$*),,$(BIN_FLAGS))
 	@echo '$(abspath $(@D))/addon/%.o: CFLAGS += $(WARNINGS) $(ADDON)' \
 	    >> $@
 
@@ -109,6 +119,11 @@ make_nginx = $(if $(filter %.h,$?),rm -f $(BUILD)/$(1)/objs/addon/*/*.o;) \
 $(BUILD)/$(MODULE): $(BUILD)/module/objs/Makefile $(SOURCES)
 	@+$(call make_nginx,module,modules)
 	cp $(BUILD)/module/objs/$(MODULE) $@.new
+	mv $@.new $@
+
+$(BUILD)/asan-module/$(MODULE): $(BUILD)/asan-module/objs/Makefile $(SOURCES)
+	@+$(call make_nginx,asan-module,modules)
+	cp $(BUILD)/asan-module/objs/$(MODULE) $@.new
 	mv $@.new $@
 
 $(BUILD)/%/nginx: $(BUILD)/%/objs/Makefile $(SOURCES)
@@ -124,6 +139,6 @@ $(BUILD)/link: tools/link/link.c Makefile
 	$(CC) $(CFLAGS) $(WARNINGS) -o $@.new $<
 	mv $@.new $@
 
-.PHONY: all static asan dynamic link check-style clean FORCE
+.PHONY: all static asan asan-module dynamic link check-style clean FORCE
 .SECONDARY:
 .DELETE_ON_ERROR:

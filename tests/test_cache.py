@@ -490,7 +490,9 @@ FAILURES = {
     "invalid_header": (b"garbage\r\n\r\n", 502),
     "timeout": (lambda conn: conn.wait_for_close(), 504),
     "http_500": (http1.response(500, body=b"failed"), 500),
+    "http_502": (http1.response(502, body=b"failed"), 502),
     "http_503": (http1.response(503, body=b"failed"), 503),
+    "http_504": (http1.response(504, body=b"failed"), 504),
     "http_404": (http1.response(404, body=b"failed"), 404),
     "http_403": (http1.response(403, body=b"failed"), 403),
     "http_429": (http1.response(429, body=b"failed"), 429),
@@ -715,6 +717,16 @@ def test_a_response_is_stored(stage, more, where):
     nginx = stage.nginx(location=PASS + more)
     assert nginx.get("/a/b.txt?name=own").body == b"body"
     assert stored(stage, nginx, where) == b"body"
+
+
+def test_the_store_follows_the_variable(stage):
+    stage.origin(http1.response(body=b"body"))
+    nginx = stage.nginx(location=PASS
+                        + "myproxy_store %{prefix}/stored/$arg_name;")
+    for name in ("one", "two"):
+        nginx.get(f"/?name={name}")
+        assert stored(stage, nginx, f"stored/{name}") == b"body"
+        assert len(files(nginx, "stored")) == (1 if name == "one" else 2)
 
 
 def test_what_was_stored_may_be_served(stage):

@@ -11,6 +11,7 @@ from fcntl import ioctl
 import pytest
 
 from harness import http1
+from harness.nginx import version
 from harness.wire import Truncated
 
 PASS = "myproxy_pass http://%{origin};"
@@ -160,6 +161,50 @@ def test_extensions_and_trailers_are_not_data(stage, way):
         assert response.body == RICH_BODY
         assert "x-trailer" not in response.names
     assert origin.connections == 1
+
+
+passed = pytest.mark.skipif(version() < (1, 27, 2),
+                            reason="this nginx passes no trailers")
+PASSED = "myproxy_pass_trailers on;"
+
+
+@passed
+@pairs
+@pytest.mark.parametrize("switch", ["on", "off"])
+def test_trailers_pass_on_demand(stage, way, switch):
+    origin = stage.origin(RICH)
+    client = stage.nginx(
+        location=way + f"myproxy_pass_trailers {switch};").connect()
+    for _ in range(3):
+        response = client.get("/")
+        assert response.body == RICH_BODY
+        assert response.trailers == ([(b"X-Trailer", b"1"),
+                                      (b"X-Other", b"2")]
+                                     if switch == "on" else [])
+    assert origin.connections == 1
+
+
+@passed
+@pairs
+def test_trailers_pass_to_an_http2_client(stage, way):
+    stage.origin(RICH)
+    response = stage.nginx(listen="http2",
+                           location=way + PASSED).connect_h2().get("/")
+    assert response.body == RICH_BODY
+    assert response.trailers == [(b"x-trailer", b"1"), (b"x-other", b"2")]
+
+
+@passed
+@pairs
+@pytest.mark.parametrize("trailer", [
+    b"X-Trailer 1\r\n\r\n", b"X-Trailer: " + b"x" * 10000 + b"\r\n\r\n"],
+    ids=["malformed", "large"])
+def test_a_trailer_that_cannot_be_passed_ends_the_response(stage, way,
+                                                           trailer):
+    stage.origin(CHUNKED + b"5\r\nhello\r\n0\r\n" + trailer)
+    client = stage.nginx(location=way + PASSED).connect()
+    with pytest.raises(Truncated):
+        client.get("/")
 
 
 @pairs

@@ -2,6 +2,7 @@
 
 import datetime
 import os
+import shutil
 import signal
 import socket
 import ssl
@@ -13,6 +14,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
 from harness import http1, settings, tls
+from harness.nginx import version
 
 NAME = "origin.test"
 APP = "upstream origin.test { server %{origin}; }"
@@ -520,6 +522,28 @@ def test_certificates_with_variables(stage, authority, asking, tmp_path):
         assert nginx.get(f"/?name={name}").status == 200
     assert [subject(conn) for conn in asking.conns] == ["one.test",
                                                         "two.test"]
+
+
+@pytest.mark.skipif(version() < (1, 27, 4),
+                    reason="this nginx caches no certificates")
+@pytest.mark.parametrize("lines, second", [
+    ("", "two.test"),
+    ("myproxy_ssl_certificate_cache off;", "two.test"),
+    ("myproxy_ssl_certificate_cache max=10 valid=1h;", "one.test")],
+    ids=["default", "off", "on"])
+def test_a_certificate_with_variables_is_cached(stage, authority, asking,
+                                                tmp_path, lines, second):
+    nginx = stage.nginx(http=APP, location=PASS + TRUST + lines + f"""
+        myproxy_ssl_certificate {tmp_path}/$arg_name.crt;
+        myproxy_ssl_certificate_key {tmp_path}/$arg_name.key;
+        myproxy_ssl_session_reuse off;
+    """)
+    for name in ("one", "two"):
+        own = authority.issue(f"{name}.test")
+        shutil.copy(own.cert_path, tmp_path / "client.crt")
+        shutil.copy(own.key_path, tmp_path / "client.key")
+        assert nginx.get("/?name=client").status == 200
+    assert [subject(conn) for conn in asking.conns] == ["one.test", second]
 
 
 def test_a_certificate_that_is_not_there_at_run_time(stage, asking,

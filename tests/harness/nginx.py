@@ -65,6 +65,8 @@ class Nginx:
         self.link = link
         self.config = dict(config)
         self.env = {**os.environ, **self.config.pop("env", {})}
+        if settings.PRELOAD:
+            self.env["LD_PRELOAD"] = settings.PRELOAD
         self.text = None
         self.expected = []
         self.prefix = tempfile.mkdtemp(prefix="myproxy-")
@@ -347,6 +349,11 @@ def compose(prefix, main="", events="", http="", server="", location=None,
     if settings.MODULE != "static" and not settings.STOCK:
         load = f"load_module {settings.MODULE};"
     user = "user root;" if os.geteuid() == 0 else ""
+    pools = ""
+    if settings.PRELOAD:
+        # Too small for anything over 32 bytes, which then is allocated
+        # by itself and has bounds that AddressSanitizer knows.
+        pools = "request_pool_size 112; connection_pool_size 112;"
     temp_paths = "\n".join(
         f"    {name}_temp_path {prefix}/{name}_temp;" for name in TEMP_PATHS
         if f"--without-http_{name}_module" not in _build_info())
@@ -373,7 +380,7 @@ events {{
     {events}
 }}
 http {{
-    access_log off;
+    access_log off; {pools}
     client_body_temp_path {prefix}/client_body_temp;
     proxy_temp_path {prefix}/proxy_temp;
 {temp_paths}

@@ -12,6 +12,9 @@ NGINX = os.environ.get("TEST_NGINX_BINARY", "/usr/sbin/nginx")
 MODULE = os.environ.get("TEST_NGINX_MODULE",
                         str(ROOT / "build" / "ngx_http_myproxy_module.so"))
 
+#: What is loaded into nginx before all else, as in LD_PRELOAD.
+PRELOAD = os.environ.get("TEST_NGINX_PRELOAD", "")
+
 #: Run the scenarios against nginx's own proxy module, to compare.
 STOCK = os.environ.get("TEST_STOCK", "") not in ("", "0")
 
