@@ -4,8 +4,10 @@ What is on its way between nginx and the origin is held by a link, so that
 each order of events is played exactly (see docs/safe-reuse.md).
 """
 
+import contextlib
 import signal
 import socket
+import ssl
 
 import pytest
 
@@ -33,6 +35,17 @@ def play(stage, end, *, http=UP, location=None, tls=None, **more):
 
 
 def close(conn):
+    conn.close()
+
+
+def say_close_notify(conn):
+    conn.sock.setblocking(False)
+    with contextlib.suppress(ssl.SSLWantReadError):
+        conn.sock.unwrap()
+
+
+def close_tls(conn):
+    say_close_notify(conn)
     conn.close()
 
 
@@ -140,22 +153,72 @@ def test_a_half_closed_connection_gets_no_late_copy(stage):
     assert scene.received() == 1
 
 
-def test_an_answer_without_a_question_before_the_end(stage):
+@pytest.mark.parametrize("tls", [None, NAME], ids=["plain", "tls"])
+@pytest.mark.parametrize("method", ["POST", "GET"])
+def test_an_answer_without_a_question_before_the_end(stage, method, tls):
     """As of servers that say 408 before they close."""
     def end(conn):
         conn.respond(408)
         conn.close()
 
-    scene = play(stage, end)
-    scene.cross()
+    scene = play(stage, end, tls=tls)
+    scene.cross(method)
+    worker, = scene.nginx.workers()
+    scene.nginx.kill_worker(worker, signal.SIGSTOP)
     scene.link.release("b")
-    # the bytes may be seen before the end is: then they are the answer
-    response_or_log = stage.wait_until(
-        lambda: scene.nginx.logged(CLOSED) or scene.client.sock)
-    assert response_or_log
+    stage.wait_until(lambda: scene.link.queued("b") == 0)
+    scene.nginx.kill_worker(worker, signal.SIGCONT)
+    scene.nginx.wait_log(CLOSED)
     scene.link.release("a")
-    assert scene.response().status in (200, 408)
-    assert scene.received() <= 1
+    assert scene.response().status == 200
+    assert scene.received() == 1
+    assert not scene.errors()
+
+
+@pytest.mark.parametrize("method", ["POST", "GET"])
+def test_tls_says_the_end(stage, method):
+    """close_notify and FIN, as OpenSSL's users send them."""
+    scene = play(stage, close_tls, tls=NAME)
+    scene.cross(method)
+    scene.meet()
+    assert scene.response().status == 200
+    assert scene.received() == 1
+    assert scene.nginx.logged(CLOSED)
+    assert not scene.errors()
+
+
+def test_tls_says_the_end_before_tcp_does(stage):
+    """The record is here, FIN is not sent yet."""
+    def end(conn):
+        say_close_notify(conn)
+        conn.exchange.wake()
+        gate.wait()
+
+    scene = play(stage, end, tls=NAME)
+    gate = scene.origin.gate()
+    scene.link.hold("a")
+    scene.link.hold("b")
+    scene.gate.open()
+    stage.wait_until(lambda: scene.link.queued("b") > 0)
+    scene.send()
+    stage.wait_until(lambda: scene.link.queued("a") > 0)
+    scene.meet()
+    assert scene.response().status == 200
+    assert scene.received() == 1
+    assert scene.nginx.logged(CLOSED)
+    gate.open()
+
+
+def test_nothing_comes_at_all(stage):
+    """A timeout proves nothing."""
+    scene = play(stage, close, location=PASS + "myproxy_read_timeout 300ms;")
+    scene.link.hold("a")
+    scene.send()
+    assert scene.response().status == 504
+    scene.link.drop("a")
+    scene.link.release("a")
+    assert scene.received() == 0
+    assert not scene.nginx.logged(SENT_AGAIN)
 
 
 def test_one_after_another_meets_it(stage):

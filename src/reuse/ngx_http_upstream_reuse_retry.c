@@ -138,8 +138,9 @@ reuse_recv(ngx_connection_t *c, u_char *buf, size_t size)
             goto failed;
         }
 
+        c->log_error = rp->log_error;
+
         if (err) {
-            c->log_error = rp->log_error;
             (void) ngx_connection_error(c, err, "recv() failed");
             goto failed;
         }
@@ -148,7 +149,12 @@ reuse_recv(ngx_connection_t *c, u_char *buf, size_t size)
     n = rp->recv(c, buf, size);
 
     if (n == NGX_AGAIN) {
-        rp->judged = 0;
+
+        if (rp->judged) {
+            rp->judged = 0;
+            c->log_error = NGX_ERROR_INFO;
+        }
+
         return NGX_AGAIN;
     }
 
