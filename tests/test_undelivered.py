@@ -248,6 +248,7 @@ def test_one_after_another_meets_it(stage):
     answer.open()
     for client in clients:
         assert client.read_response().status == 200
+    stage.wait_until(lambda: not link.queued("a") and not link.queued("b"))
     link.hold("a")
     link.hold("b")
     gate.open()
@@ -296,6 +297,8 @@ def test_reset_before_the_request_could_arrive(stage, tls):
     """The reset comes sooner than an answer to the request could."""
     scene = play(stage, reset, tls=tls, round_trip_ms=800)
     scene.end()
+    # the reset takes 400 ms, and nothing is proved later than that
+    scene.let_pass(0.15)
     scene.send()
     assert scene.response().status == 200
     assert scene.received() == 1
@@ -307,6 +310,7 @@ def test_reset_when_the_request_may_have_arrived(stage):
     """It comes later than the least round trip: nothing is proved."""
     scene = play(stage, reset)
     scene.cross()
+    scene.let_pass(0.5)
     scene.link.release("b")
     assert scene.response().status == 502
     scene.link.release("a")
@@ -319,10 +323,21 @@ def test_reset_when_an_idempotent_request_may_have_arrived(stage):
     """nginx's own rule sends it again."""
     scene = play(stage, reset)
     scene.cross("GET")
+    scene.let_pass(0.5)
     scene.link.release("b")
     scene.nginx.wait_log(r"\[error\].*recv\(\) failed \(104")
     scene.link.release("a")
     assert scene.response().status == 200
+    assert not scene.nginx.logged(SENT_AGAIN)
+
+
+def test_reset_where_a_round_trip_is_short(stage):
+    """As soon as it comes, it may be an answer."""
+    scene = play(stage, reset, round_trip_ms=2)
+    scene.cross()
+    scene.link.release("b")
+    assert scene.response().status == 502
+    scene.link.release("a")
     assert not scene.nginx.logged(SENT_AGAIN)
 
 
@@ -483,6 +498,7 @@ def test_next_upstream_holds_again_for_what_follows(stage):
     nginx = stage.nginx(link=link, http=UP, location=PASS)
     client = nginx.connect()
     assert client.get("/warm").status == 200
+    stage.wait_until(lambda: not link.queued("a") and not link.queued("b"))
     link.hold("a")
     link.hold("b")
     gate.open()
@@ -581,7 +597,11 @@ def test_retry_is_inherited_from_http(stage, level, works):
 def test_a_body_that_was_not_buffered_is_gone(stage):
     """It is on a risky connection only if the limit is known."""
     scene = play(stage, close, http="""
-        upstream app { server %{origin}; reuse_expiry 1h; }
+        upstream app {
+            server %{origin} max_fails=1 fail_timeout=1h;
+            server 10.77.0.2:1 backup;
+            reuse_expiry 1h;
+        }
     """, location=PASS + "myproxy_request_buffering off;")
     scene.cross(body=b"0123456789" * 30000)
     scene.link.release("b")
@@ -589,6 +609,8 @@ def test_a_body_that_was_not_buffered_is_gone(stage):
     scene.link.release("a")
     assert scene.received() == 0
     assert scene.nginx.logged(r"\[error\].*its body was not buffered")
+    # the server has not failed
+    assert scene.nginx.get("/y").status == 200
 
 
 def test_a_body_that_is_not_buffered_gets_a_new_connection(stage):

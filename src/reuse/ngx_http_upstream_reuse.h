@@ -10,7 +10,7 @@
  *     identity  whom a kept connection may serve
  *     retry     a request that was not delivered is sent again
  *     expiry    how long a connection may be idle
- *     limits    what was learned of that, in shared memory
+ *     limits    what was learned of peers, in shared memory
  *     tcp       what the kernel knows of a connection
  */
 
@@ -70,9 +70,8 @@ typedef struct {
 
 
 /*
- * cycle, in shared memory: after which idle time a peer closes connections,
- * as it was seen.  Fields are read by all workers at any time, and written
- * under the lock of the zone.
+ * cycle, in shared memory: what was seen of a peer.  Fields are read by all
+ * workers at any time, and written under the lock of the zone.
  */
 
 typedef struct {
@@ -87,6 +86,9 @@ typedef struct {
     ngx_uint_t                       closes;
     ngx_uint_t                       moments;
     ngx_msec_t                       noted;  /* the last moment */
+
+    ngx_uint_t                       rtt;    /* the least of all connections,
+                                                microseconds; 0: not known */
 } ngx_http_upstream_reuse_limit_t;
 
 
@@ -109,7 +111,7 @@ typedef struct {
     ngx_msec_t                       rtt;    /* rounded up */
     ngx_msec_t                       announced;  /* idle limit; 0: none */
     ngx_uint_t                       max;    /* requests; 0: no limit */
-    ngx_http_upstream_reuse_limit_t *limit;  /* NULL: nothing is learned */
+    ngx_http_upstream_reuse_limit_t *limit;  /* NULL: nothing is known */
 
     unsigned                         idle:1;
 } ngx_http_upstream_reuse_kept_t;
@@ -323,6 +325,13 @@ void ngx_http_upstream_reuse_note_alive(ngx_http_upstream_reuse_kept_t *kept,
     ngx_msec_t age);
 void ngx_http_upstream_reuse_note_closed(ngx_http_upstream_reuse_kept_t *kept,
     ngx_msec_t age);
+
+/*
+ * A round trip of so many microseconds was measured.  Returns the least that
+ * is known of the peer, on any connection.
+ */
+ngx_uint_t ngx_http_upstream_reuse_note_rtt(
+    ngx_http_upstream_reuse_kept_t *kept, ngx_uint_t rtt);
 
 
 #endif /* _NGX_HTTP_UPSTREAM_REUSE_H_INCLUDED_ */

@@ -31,12 +31,16 @@ ngx_http_upstream_reuse_measure(ngx_http_upstream_reuse_kept_t *kept)
 {
     ngx_http_upstream_reuse_tcp_t  tcp;
 
-    if (kept->conf->expiry == NGX_HTTP_UPSTREAM_REUSE_EXPIRY_OFF) {
+    if (kept->conf->expiry == NGX_HTTP_UPSTREAM_REUSE_EXPIRY_OFF
+        && !kept->conf->retry)
+    {
         return;
     }
 
     if (ngx_http_upstream_reuse_read_tcp(kept->connection->fd, &tcp) == 0) {
         kept->rtt = (tcp.rtt + 999) / 1000;
+
+        (void) ngx_http_upstream_reuse_note_rtt(kept, tcp.min_rtt);
     }
 }
 
@@ -91,7 +95,9 @@ reuse_limit(ngx_http_upstream_reuse_kept_t *kept)
 static ngx_msec_t
 reuse_learned(ngx_http_upstream_reuse_kept_t *kept)
 {
-    return kept->limit ? kept->limit->idle : 0;
+    return (kept->limit
+            && kept->conf->expiry == NGX_HTTP_UPSTREAM_REUSE_EXPIRY_AUTO)
+           ? kept->limit->idle : 0;
 }
 
 

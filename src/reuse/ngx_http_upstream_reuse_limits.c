@@ -2,10 +2,10 @@
 /*
  * Copyright (C) 2026 The ngx_http_myproxy_module authors
  *
- * After which idle time each peer closes connections, learned by all workers
- * together.  A lock is taken when a connection is kept for the first time, is
- * closed by the origin, or has been idle for longer than any before; not for
- * a request.
+ * After which idle time each peer closes connections, and how near it is,
+ * learned by all workers together.  A lock is taken when a connection is kept
+ * for the first time, is closed by the origin, or has been idle for longer
+ * than any before; not for a request.
  */
 
 
@@ -144,8 +144,8 @@ ngx_http_upstream_reuse_find_limit(ngx_shm_zone_t *zone, ngx_str_t *upstream,
         reuse_zone_full = 1;
 
         ngx_log_error(NGX_LOG_WARN, pc->log, 0,
-                      "zone \"%V\" is full: no idle limits are learned of "
-                      "further upstream servers", &reuse_zone_name);
+                      "zone \"%V\" is full: nothing is learned of further "
+                      "upstream servers", &reuse_zone_name);
     }
 
     return limit;
@@ -187,6 +187,7 @@ ngx_http_upstream_reuse_note_alive(ngx_http_upstream_reuse_kept_t *kept,
     limit = kept->limit;
 
     if (limit == NULL
+        || kept->conf->expiry != NGX_HTTP_UPSTREAM_REUSE_EXPIRY_AUTO
         || (age <= limit->survived
             && (limit->closes == 0 || age < limit->suspect)))
     {
@@ -227,7 +228,9 @@ ngx_http_upstream_reuse_note_closed(ngx_http_upstream_reuse_kept_t *kept,
 
     limit = kept->limit;
 
-    if (limit == NULL) {
+    if (limit == NULL
+        || kept->conf->expiry != NGX_HTTP_UPSTREAM_REUSE_EXPIRY_AUTO)
+    {
         return;
     }
 
@@ -249,6 +252,36 @@ ngx_http_upstream_reuse_note_closed(ngx_http_upstream_reuse_kept_t *kept,
     if (learned) {
         reuse_log_limit(kept, "closes", age);
     }
+}
+
+
+ngx_uint_t
+ngx_http_upstream_reuse_note_rtt(ngx_http_upstream_reuse_kept_t *kept,
+    ngx_uint_t rtt)
+{
+    ngx_slab_pool_t                  *shpool;
+    ngx_http_upstream_reuse_limit_t  *limit;
+
+    limit = kept->limit;
+
+    if (limit == NULL) {
+        return rtt;
+    }
+
+    if (rtt && (limit->rtt == 0 || rtt < limit->rtt)) {
+
+        shpool = (ngx_slab_pool_t *) kept->conf->limits->shm.addr;
+
+        ngx_shmtx_lock(&shpool->mutex);
+
+        if (limit->rtt == 0 || rtt < limit->rtt) {
+            limit->rtt = rtt;
+        }
+
+        ngx_shmtx_unlock(&shpool->mutex);
+    }
+
+    return rtt ? limit->rtt : 0;
 }
 
 

@@ -245,7 +245,7 @@ reuse_complete(ngx_conf_t *cf, ngx_http_upstream_srv_conf_t *uscf,
         return NGX_OK;
     }
 
-    if (rcf->expiry == NGX_HTTP_UPSTREAM_REUSE_EXPIRY_AUTO) {
+    if (rcf->retry || rcf->expiry == NGX_HTTP_UPSTREAM_REUSE_EXPIRY_AUTO) {
 
         rcf->limits = ngx_http_upstream_reuse_add_limits(cf);
         if (rcf->limits == NULL) {

@@ -12,6 +12,14 @@
 #include "ngx_http_upstream_reuse_tcp.h"
 
 
+/*
+ * Microseconds: a round trip that is shorter consists of the machines' own
+ * delays, and the least one that was measured is no bound.
+ */
+
+#define NGX_HTTP_UPSTREAM_REUSE_REMOTE  5000
+
+
 static ssize_t reuse_recv(ngx_connection_t *c, u_char *buf, size_t size);
 static void reuse_end_batch(ngx_event_t *ev);
 static void reuse_stop_watching(ngx_http_upstream_reuse_peer_t *rp,
@@ -229,6 +237,7 @@ reuse_judge(ngx_http_upstream_reuse_peer_t *rp, ngx_connection_t *c,
 {
     char                           buf[1];
     ssize_t                        n;
+    ngx_uint_t                     rtt;
     ngx_http_upstream_reuse_tcp_t  tcp;
 
     n = recv(c->fd, buf, 1, MSG_PEEK);
@@ -266,7 +275,15 @@ reuse_judge(ngx_http_upstream_reuse_peer_t *rp, ngx_connection_t *c,
         return NGX_HTTP_UPSTREAM_REUSE_CLOSED;
     }
 
-    if (tcp.closed && rp->taken && reuse_clock() - rp->taken < tcp.min_rtt) {
+    /* what was measured may be too much, but hardly twice as much */
+
+    rtt = ngx_http_upstream_reuse_note_rtt(rp->kept, tcp.min_rtt);
+
+    if (tcp.closed
+        && rp->taken
+        && rtt >= NGX_HTTP_UPSTREAM_REUSE_REMOTE
+        && reuse_clock() - rp->taken < rtt / 2)
+    {
         return NGX_HTTP_UPSTREAM_REUSE_RESET;
     }
 
