@@ -207,6 +207,16 @@ def test_the_limit_is_learned(stage):
     assert closing.opens(limit * 1.05)
 
 
+def test_one_close_makes_no_limit(stage):
+    closing = Closing(stage)
+    assert closing.client.get("/").status == 200
+    conn = closing.origin.conns[0]
+    stage.wait_until(lambda: conn.closed)
+    closing.limit = 60
+    assert not closing.opens(LIMIT * 1.05)
+    assert not closing.nginx.logged(LEARNED)
+
+
 def test_a_limit_that_was_wrong_is_forgotten(stage):
     closing = Closing(stage)
     limit = closing.teach()

@@ -12,7 +12,7 @@ import ssl
 import pytest
 
 from harness import http1, settings
-from harness.crossing import SENT_AGAIN, Scene
+from harness.crossing import SENT_AGAIN, Scene, answer_http
 
 NAME = "app.test"
 UP = "upstream app { server %{origin}; }"
@@ -331,6 +331,16 @@ def test_reset_when_an_idempotent_request_may_have_arrived(stage):
     assert not scene.nginx.logged(SENT_AGAIN)
 
 
+def test_reset_after_a_long_round_trip(stage):
+    scene = play(stage, reset, round_trip_ms=100)
+    scene.cross()
+    scene.let_pass(0.3)
+    scene.link.release("b")
+    assert scene.response().status == 502
+    scene.link.release("a")
+    assert not scene.nginx.logged(SENT_AGAIN)
+
+
 def test_reset_where_a_round_trip_is_short(stage):
     """As soon as it comes, it may be an answer."""
     scene = play(stage, reset, round_trip_ms=2)
@@ -481,35 +491,45 @@ def test_whatever_next_upstream_says(stage, lines):
     assert scene.received() == 1
 
 
-def test_next_upstream_holds_again_for_what_follows(stage):
-    """The second attempt is an ordinary one."""
-    def script(conn):
-        if conn.number == 1:
-            conn.read_request()
-            conn.respond()
-            gate.wait()
-            conn.close()
-        else:
-            conn.read_request()
-
+def with_backup(stage, then, lines):
+    """A request that is sent again, to a server that then does as told,
+    beside one that is fine: the scene, and the second server."""
     link = stage.link()
-    origin = stage.origin(script, link=link)
-    gate = origin.gate()
-    nginx = stage.nginx(link=link, http=UP, location=PASS)
-    client = nginx.connect()
-    assert client.get("/warm").status == 200
-    stage.wait_until(lambda: not link.queued("a") and not link.queued("b"))
-    link.hold("a")
-    link.hold("b")
-    gate.open()
-    stage.wait_until(lambda: link.queued("b") > 0)
-    client.send(http1.request("POST", "/x", body=b"body"))
-    stage.wait_until(lambda: link.queued("a") > 0)
-    link.release("b")
-    nginx.wait_log(SENT_AGAIN)
-    link.release("a")
-    assert client.read_response().status == 502
-    assert origin.carried == [1, 1]
+    second = stage.origin(name="second", link=link)
+    scene = play(stage, close, link=link, answer=then, http="""
+        upstream app { server %{origin}; server %{second} backup; }
+    """, location=PASS + lines)
+    scene.cross()
+    return scene, second
+
+
+def answer_once(conn):
+    """The first connection answers, the others read and close."""
+    if conn.read_request() is None:
+        return False
+    if conn.number == 1:
+        conn.respond()
+    return False
+
+
+@pytest.mark.parametrize("lines", ["", "myproxy_next_upstream error;"])
+def test_next_upstream_holds_again_for_what_follows(stage, lines):
+    """The second attempt is an ordinary one: executed, it is no more sent."""
+    scene, second = with_backup(stage, answer_once, lines)
+    scene.meet()
+    assert scene.response().status == 502
+    assert scene.received() == 1
+    assert second.requests == []
+
+
+@pytest.mark.parametrize("tries, asked", [(1, 0), (2, 1)])
+def test_an_attempt_that_was_not_delivered_is_no_try(stage, tries, asked):
+    scene, second = with_backup(
+        stage, answer_http, f"myproxy_next_upstream_tries {tries};")
+    scene.origin.refuse()
+    scene.meet()
+    assert scene.response().status == (200 if asked else 502)
+    assert len(second.requests) == asked
 
 
 @pytest.mark.parametrize("zone", ["", "zone app 64k;"])

@@ -27,9 +27,9 @@ class Scene:
     """
 
     def __init__(self, stage, end, *, answer=answer_http, tls=None,
-                 round_trip_ms=0, **more):
+                 round_trip_ms=0, link=None, **more):
         self.stage = stage
-        self.link = stage.link(round_trip_ms)
+        self.link = link or stage.link(round_trip_ms)
         self._end = end
         self._answer = answer
         self.origin = stage.origin(self._script, link=self.link, tls=tls)
