@@ -1,6 +1,5 @@
 """The reuse layer under nginx's own handlers: an upstream with `reuse on`."""
 
-import contextlib
 import struct
 
 import h2.config
@@ -95,9 +94,11 @@ def method_of(name):
 
 def close(conn):
     """In order: what is unread would make it a reset."""
-    conn.sock.setblocking(False)
-    with contextlib.suppress(BlockingIOError):
-        conn.sock.recv(65536)
+    while hasattr(conn, "h2"):
+        events = conn.h2.receive_data(conn.recv())
+        if any(isinstance(event, h2.events.SettingsAcknowledged)
+               for event in events):
+            break
     conn.close()
 
 

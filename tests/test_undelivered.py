@@ -12,7 +12,8 @@ import ssl
 import pytest
 
 from harness import http1, settings
-from harness.crossing import SENT_AGAIN, Scene, answer_http
+from harness.crossing import (SENT_AGAIN, Scene, answer_http,
+                              unacknowledged)
 
 NAME = "app.test"
 UP = "upstream app { server %{origin}; }"
@@ -201,7 +202,7 @@ def test_tls_says_the_end_before_tcp_does(stage):
     scene.gate.open()
     stage.wait_until(lambda: scene.link.queued("b") > 0)
     scene.send()
-    stage.wait_until(lambda: scene.link.queued("a") > 0)
+    stage.wait_until(lambda: unacknowledged(scene.nginx, scene.origin))
     scene.meet()
     assert scene.response().status == 200
     assert scene.received() == 1
@@ -255,7 +256,7 @@ def test_one_after_another_meets_it(stage):
     stage.wait_until(lambda: link.queued("b") >= 3)
     for number, client in enumerate(clients):
         client.send(http1.request("POST", f"/{number}", body=b"x"))
-    stage.wait_until(lambda: link.queued("a") >= 3)
+    stage.wait_until(lambda: unacknowledged(nginx, origin) == 3)
     link.release("b")
     nginx.wait_log(CLOSED, count=3)
     link.release("a")

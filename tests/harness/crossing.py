@@ -18,6 +18,17 @@ def answer_http(conn):
     return True
 
 
+def unacknowledged(nginx, origin):
+    """How many of nginx's connections to it have sent what is not there
+    yet, as far as nginx's kernel knows."""
+    worker = nginx.workers()[0]
+    with open(f"/proc/{worker}/net/tcp", encoding="ascii") as file:
+        lines = [line.split() for line in file.readlines()[1:]]
+    port = f":{origin.port:04X}"
+    return sum(fields[2].endswith(port) and int(fields[4].split(":")[0], 16)
+               > 0 for fields in lines)
+
+
 class Scene:
     """nginx has a kept connection to an origin at the far end of a link.
 
@@ -74,7 +85,8 @@ class Scene:
         self.end()
         self.stage.wait_until(lambda: self.link.queued("b") > 0)
         self.send(*args, **more)
-        self.stage.wait_until(lambda: self.link.queued("a") > 0)
+        self.stage.wait_until(
+            lambda: unacknowledged(self.nginx, self.origin) > 0)
 
     def meet(self):
         """What was on its way arrives, the origin's end first."""
