@@ -45,11 +45,14 @@ def answer_memcached(conn):
 
 
 def answer_grpc(conn):
+    """Answer a request, and see the settings acknowledged before another."""
     if not hasattr(conn, "h2"):
         conn.h2 = h2.connection.H2Connection(
             h2.config.H2Configuration(client_side=False))
         conn.h2.initiate_connection()
-    while conn.more():
+        conn.open = {"answer", "acknowledgement"}
+    conn.open.add("answer")
+    while conn.open and conn.more():
         for event in conn.h2.receive_data(conn.recv()):
             if isinstance(event, h2.events.StreamEnded):
                 conn.origin.requests.append(event)
@@ -58,12 +61,13 @@ def answer_grpc(conn):
                 conn.h2.send_data(event.stream_id, b"hello\n")
                 conn.h2.send_headers(event.stream_id, [("grpc-status", "0")],
                                      end_stream=True)
-                conn.send(conn.h2.data_to_send())
-                return True
+                conn.open.discard("answer")
+            elif isinstance(event, h2.events.SettingsAcknowledged):
+                conn.open.discard("acknowledgement")
         data = conn.h2.data_to_send()
         if data:
             conn.send(data)
-    return False
+    return not conn.open
 
 
 HANDLERS = {
@@ -93,12 +97,6 @@ def method_of(name):
 
 
 def close(conn):
-    """In order: what is unread would make it a reset."""
-    while hasattr(conn, "h2"):
-        events = conn.h2.receive_data(conn.recv())
-        if any(isinstance(event, h2.events.SettingsAcknowledged)
-               for event in events):
-            break
     conn.close()
 
 

@@ -45,16 +45,20 @@ class Scene:
         self._answer = answer
         self.origin = stage.origin(self._script, link=self.link, tls=tls)
         self.gate = self.origin.gate()
-        self.ended = False
+        self.answered = self.ended = False
         self.nginx = stage.nginx(link=self.link, **more)
         self.client = self.nginx.connect()
         assert self.client.get("/warm").status == 200
+        stage.wait_until(self._is_idle)
         self.settle()
 
     def settle(self):
         """Let everything arrive, acknowledgements too."""
         self.stage.wait_until(lambda: self.link.queued("a") == 0
                               and self.link.queued("b") == 0)
+
+    def _is_idle(self):
+        return self.answered and unacknowledged(self.nginx, self.origin) == 0
 
     def _script(self, conn):
         answer = self._answer
@@ -63,6 +67,8 @@ class Scene:
                 pass
             return
         answer(conn)
+        self.answered = True
+        conn.exchange.wake()
         self.gate.wait()
         self._end(conn)
         self.ended = True
