@@ -229,7 +229,7 @@ def test_a_limit_that_was_wrong_is_forgotten(stage):
 
 
 def test_what_one_worker_learns_the_others_know(stage):
-    closing = Closing(stage, 60, workers=2, events="accept_mutex off;",
+    closing = Closing(stage, workers=2, events="accept_mutex off;",
                       location=PASS + "add_header X-Worker $pid;")
     clients = {}
     for _ in range(1000):

@@ -175,3 +175,27 @@ def test_reuse_off_for_all_but_one(stage):
     for target in ("/one", "/two", "/three") * 2:
         assert nginx.get(target).status == 200
     assert [origin.connections for origin in origins] == [2, 1, 2]
+
+
+@pytest.mark.parametrize("first", ["/h1", "/h2"])
+def test_two_protocols_at_one_address(stage, first):
+    """A connection speaks the one that it has begun with."""
+    def script(conn):
+        answer = answer_grpc if conn.more() and \
+            bytes(conn.unread[:3]) == b"PRI" else answer_http
+        while answer(conn):
+            pass
+
+    origin = stage.origin(script)
+    nginx = stage.nginx(http="reuse on;", server="""
+        location /h1 {
+            proxy_pass http://%{origin};
+            proxy_http_version 1.1;
+            proxy_set_header Connection "";
+        }
+        location /h2 { grpc_pass grpc://%{origin}; }
+    """)
+    other = {"/h1": "/h2", "/h2": "/h1"}[first]
+    for target in (first, other) * 3:
+        assert nginx.post(target, b"body").status == 200
+    assert origin.connections == 2

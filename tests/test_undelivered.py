@@ -8,6 +8,7 @@ import contextlib
 import signal
 import socket
 import ssl
+import subprocess
 
 import pytest
 
@@ -332,6 +333,27 @@ def test_reset_when_an_idempotent_request_may_have_arrived(stage):
     assert not scene.nginx.logged(SENT_AGAIN)
 
 
+def serve(conn):
+    while answer_http(conn):
+        pass
+
+
+def test_a_connection_that_nginxs_own_side_has_ended(stage):
+    """By `ss -K`, say, while the request is on its way."""
+    scene = play(stage, serve, round_trip_ms=400)
+    scene.gate.open()
+    scene.send()
+    stage.wait_until(lambda: unacknowledged(scene.nginx, scene.origin))
+    subprocess.run(scene.link.enter("a") + ["ss", "-K", "dst", "10.77.0.2"],
+                   check=False, capture_output=True)
+    assert scene.response().status in (502, 200)
+    scene.settle()
+    scene.let_pass(0.5)
+    assert scene.received() == 1
+    assert not scene.nginx.logged(SENT_AGAIN)
+    scene.nginx.expect_log(r"\[alert\].*\(103: Software caused connection")
+
+
 def test_reset_after_a_long_round_trip(stage):
     scene = play(stage, reset, round_trip_ms=100)
     scene.cross()
@@ -577,14 +599,19 @@ def test_next_upstream_timeout_has_passed(stage):
     """nginx gives up then; the peer that was held is given back."""
     scene = play(stage, close, http="""
         upstream app { server %{origin} max_conns=1; }
-    """, location=PASS + "myproxy_next_upstream_timeout 1ms;")
+    """, location=PASS + "myproxy_next_upstream_timeout 1ms;"
+                 "error_page 502 = /slow;", server="""
+        location /slow { limit_rate 1; return 502; }
+        location /other { myproxy_pass http://app; }
+    """)
     scene.cross()
-    worker, = scene.nginx.workers()
+    scene.let_pass(0.1)
     scene.link.release("b")
-    assert scene.response().status in (200, 502)
     scene.link.release("a")
-    assert scene.client.get("/y").status == 200
-    assert worker in scene.nginx.workers()
+    assert scene.client.read(1) == b"H"
+    # though the request is not over, nothing is held
+    assert scene.nginx.get("/other").status == 200
+    assert not scene.nginx.logged(SENT_AGAIN)
 
 
 # settings

@@ -56,11 +56,18 @@ typedef struct {
 } ngx_http_upstream_reuse_srv_conf_t;
 
 
-/* What a connection was opened for: behind one address are many names. */
+/*
+ * What a connection was opened for: behind one address are many names, and
+ * maybe more than one protocol.
+ */
 
 typedef struct {
+    /* stands for the protocol that is spoken */
+    ngx_int_t                      (*create_request)(ngx_http_request_t *r);
+
 #if (NGX_HTTP_SSL)
     ngx_ssl_t                       *ssl;  /* NULL: no TLS */
+    ngx_uint_t                       checks;  /* SNI is sent, is verified */
     ngx_str_t                        name;
     ngx_str_t                        certificate;
 #endif
@@ -152,6 +159,7 @@ struct ngx_http_upstream_reuse_peer_s {
     struct sockaddr                 *address;  /* NULL: is in place */
     socklen_t                        address_len;
     ngx_sockaddr_t                   key;
+    uint32_t                         hash;   /* of the identity */
 
     /* attempt: on a kept connection, NULL on a new one */
 
@@ -173,6 +181,7 @@ struct ngx_http_upstream_reuse_peer_s {
     ngx_uint_t                       tries;
 
     unsigned                         log_error:3;
+    unsigned                         peeked:1;   /* nothing had arrived */
     unsigned                         waiting:1;  /* for the first byte */
     unsigned                         judged:1;
     unsigned                         stray:1;
@@ -219,7 +228,6 @@ ngx_uint_t ngx_http_upstream_reuse_same_identity(
     ngx_http_upstream_reuse_identity_t *a,
     ngx_http_upstream_reuse_identity_t *b);
 
-/* 0 for a connection that is like any other: no TLS, no local address. */
 uint32_t ngx_http_upstream_reuse_hash_identity(
     ngx_http_upstream_reuse_identity_t *id);
 
@@ -280,6 +288,10 @@ void ngx_http_upstream_reuse_measure(ngx_http_upstream_reuse_kept_t *kept);
 ngx_uint_t ngx_http_upstream_reuse_is_fresh(
     ngx_http_upstream_reuse_kept_t *kept, ngx_msec_t age);
 
+/* How long before an idle limit a connection is given up. */
+ngx_msec_t ngx_http_upstream_reuse_margin(
+    ngx_http_upstream_reuse_kept_t *kept, ngx_msec_t limit);
+
 /* Tells whether anything is known of that end. */
 ngx_uint_t ngx_http_upstream_reuse_is_limited(
     ngx_http_upstream_reuse_kept_t *kept);
@@ -298,8 +310,8 @@ void ngx_http_upstream_reuse_set_expiry(ngx_http_upstream_reuse_kept_t *kept);
 void ngx_http_upstream_reuse_note_close(ngx_http_upstream_reuse_kept_t *kept);
 
 /*
- * Something has arrived on a connection that was idle for so long: learns
- * from it if it is the end.
+ * A connection that was idle for so long is given up: learns from whether the
+ * origin has closed it by now.
  */
 void ngx_http_upstream_reuse_note_end(ngx_http_upstream_reuse_kept_t *kept,
     ngx_msec_t age);

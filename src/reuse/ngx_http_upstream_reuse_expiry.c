@@ -18,8 +18,6 @@
 
 static ngx_msec_t reuse_limit(ngx_http_upstream_reuse_kept_t *kept);
 static ngx_msec_t reuse_learned(ngx_http_upstream_reuse_kept_t *kept);
-static ngx_msec_t reuse_margin(ngx_http_upstream_reuse_kept_t *kept,
-    ngx_msec_t limit);
 
 static void reuse_parse_hint(ngx_str_t *value, ngx_int_t *timeout,
     ngx_int_t *max);
@@ -53,7 +51,8 @@ ngx_http_upstream_reuse_is_fresh(ngx_http_upstream_reuse_kept_t *kept,
 
     limit = reuse_limit(kept);
 
-    return limit == 0 || age + reuse_margin(kept, limit) < limit;
+    return limit == 0
+           || age + ngx_http_upstream_reuse_margin(kept, limit) < limit;
 }
 
 
@@ -107,8 +106,9 @@ reuse_learned(ngx_http_upstream_reuse_kept_t *kept)
  * rest is for timers that are not exact.
  */
 
-static ngx_msec_t
-reuse_margin(ngx_http_upstream_reuse_kept_t *kept, ngx_msec_t limit)
+ngx_msec_t
+ngx_http_upstream_reuse_margin(ngx_http_upstream_reuse_kept_t *kept,
+    ngx_msec_t limit)
 {
     return 2 * kept->rtt + limit / 16 + NGX_HTTP_UPSTREAM_REUSE_MARGIN;
 }
@@ -177,7 +177,8 @@ ngx_http_upstream_reuse_read_hint(ngx_http_upstream_t *u,
     limit = (kept->conf->expiry == NGX_HTTP_UPSTREAM_REUSE_EXPIRY_TIME)
             ? kept->conf->idle : kept->announced;
 
-    return limit == 0 || reuse_margin(kept, limit) < limit;
+    return limit == 0
+           || ngx_http_upstream_reuse_margin(kept, limit) < limit;
 }
 
 
@@ -249,7 +250,7 @@ ngx_http_upstream_reuse_set_expiry(ngx_http_upstream_reuse_kept_t *kept)
     }
 
     if (limit) {
-        expiry = limit - reuse_margin(kept, limit);
+        expiry = limit - ngx_http_upstream_reuse_margin(kept, limit);
     }
 
     /*
@@ -260,7 +261,8 @@ ngx_http_upstream_reuse_set_expiry(ngx_http_upstream_reuse_kept_t *kept)
     limit = reuse_learned(kept);
 
     if (limit) {
-        learned = limit + limit / 4 + reuse_margin(kept, limit);
+        learned = limit + limit / 4
+                  + ngx_http_upstream_reuse_margin(kept, limit);
 
         if (expiry == 0 || learned < expiry) {
             expiry = learned;
@@ -292,23 +294,15 @@ ngx_http_upstream_reuse_set_expiry(ngx_http_upstream_reuse_kept_t *kept)
 void
 ngx_http_upstream_reuse_note_close(ngx_http_upstream_reuse_kept_t *kept)
 {
-    ngx_msec_t         age;
     ngx_connection_t  *c;
 
     c = kept->connection;
 
-    if (kept->limit == NULL || c->close || ngx_exiting || ngx_terminate) {
+    if (c->close || ngx_exiting || ngx_terminate) {
         return;
     }
 
-    age = ngx_current_msec - kept->since;
-
-    if (c->read->timedout) {
-        ngx_http_upstream_reuse_note_alive(kept, age);
-        return;
-    }
-
-    ngx_http_upstream_reuse_note_end(kept, age);
+    ngx_http_upstream_reuse_note_end(kept, ngx_current_msec - kept->since);
 }
 
 
@@ -316,8 +310,17 @@ void
 ngx_http_upstream_reuse_note_end(ngx_http_upstream_reuse_kept_t *kept,
     ngx_msec_t age)
 {
-    if (kept->limit && reuse_is_closed(kept->connection)) {
+    if (kept->limit == NULL
+        || kept->conf->expiry != NGX_HTTP_UPSTREAM_REUSE_EXPIRY_AUTO)
+    {
+        return;
+    }
+
+    if (reuse_is_closed(kept->connection)) {
         ngx_http_upstream_reuse_note_closed(kept, age);
+
+    } else {
+        ngx_http_upstream_reuse_note_alive(kept, age);
     }
 }
 

@@ -26,6 +26,8 @@ ngx_http_upstream_reuse_find_identity(ngx_http_request_t *r,
 
     ngx_memzero(id, sizeof(ngx_http_upstream_reuse_identity_t));
 
+    id->create_request = u->create_request;
+
     if (u->peer.local) {
         id->local = u->peer.local->sockaddr;
         id->local_len = u->peer.local->socklen;
@@ -40,6 +42,7 @@ ngx_http_upstream_reuse_find_identity(ngx_http_request_t *r,
     ucf = u->conf;
 
     id->ssl = ucf->ssl;
+    id->checks = (ucf->ssl_server_name ? 1 : 0) | (ucf->ssl_verify ? 2 : 0);
 
     if (ucf->ssl_server_name || ucf->ssl_verify) {
 
@@ -67,9 +70,14 @@ ngx_uint_t
 ngx_http_upstream_reuse_same_identity(ngx_http_upstream_reuse_identity_t *a,
     ngx_http_upstream_reuse_identity_t *b)
 {
+    if (a->create_request != b->create_request) {
+        return 0;
+    }
+
 #if (NGX_HTTP_SSL)
 
     if (a->ssl != b->ssl
+        || a->checks != b->checks
         || !same_bytes(a->name.data, a->name.len,
                        b->name.data, b->name.len)
         || !same_bytes(a->certificate.data, a->certificate.len,
@@ -98,25 +106,27 @@ ngx_http_upstream_reuse_hash_identity(ngx_http_upstream_reuse_identity_t *id)
 
     ngx_crc32_init(hash);
 
+    ngx_crc32_update(&hash, (u_char *) &id->create_request,
+                     sizeof(id->create_request));
+
 #if (NGX_HTTP_SSL)
 
     if (id->ssl) {
         ngx_crc32_update(&hash, (u_char *) &id->ssl, sizeof(ngx_ssl_t *));
+        ngx_crc32_update(&hash, (u_char *) &id->checks, sizeof(ngx_uint_t));
         ngx_crc32_update(&hash, id->name.data, id->name.len);
         ngx_crc32_update(&hash, id->certificate.data, id->certificate.len);
-
-    } else
+    }
 
 #endif
 
-    if (id->local == NULL) {
-        return 0;
+    if (id->local) {
+        ngx_crc32_update(&hash, (u_char *) id->local, id->local_len);
     }
 
-    ngx_crc32_update(&hash, (u_char *) id->local, id->local_len);
     ngx_crc32_final(hash);
 
-    return hash ? hash : 1;
+    return hash;
 }
 
 
@@ -241,6 +251,7 @@ ngx_http_upstream_reuse_set_session(ngx_peer_connection_t *pc, void *data)
 
     ngx_md5_init(&md5);
     ngx_md5_update(&md5, &rp->identity.ssl, sizeof(ngx_ssl_t *));
+    ngx_md5_update(&md5, &rp->identity.checks, sizeof(ngx_uint_t));
     ngx_md5_update(&md5, &rp->identity.name.len, sizeof(size_t));
 
     if (rp->identity.name.len) {

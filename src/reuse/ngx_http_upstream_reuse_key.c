@@ -139,9 +139,9 @@ reuse_set_key(ngx_peer_connection_t *pc, ngx_http_upstream_reuse_peer_t *rp)
     uint32_t   hash;
     u_char    *key;
 
-    hash = ngx_http_upstream_reuse_hash_identity(&rp->identity);
+    hash = rp->hash;
 
-    if (hash == 0 || pc->sockaddr == NULL
+    if (pc->sockaddr == NULL
         || pc->socklen > (socklen_t) sizeof(ngx_sockaddr_t))
     {
         return;

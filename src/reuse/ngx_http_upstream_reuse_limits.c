@@ -234,7 +234,11 @@ ngx_http_upstream_reuse_note_closed(ngx_http_upstream_reuse_kept_t *kept,
         return;
     }
 
-    age = ngx_max(age, 1);
+    /* so young a connection was not closed for being idle */
+
+    if (age <= ngx_http_upstream_reuse_margin(kept, age)) {
+        return;
+    }
 
     shpool = (ngx_slab_pool_t *) kept->conf->limits->shm.addr;
 
@@ -265,7 +269,7 @@ ngx_http_upstream_reuse_note_rtt(ngx_http_upstream_reuse_kept_t *kept,
     limit = kept->limit;
 
     if (limit == NULL) {
-        return rtt;
+        return 0;
     }
 
     if (rtt && (limit->rtt == 0 || rtt < limit->rtt)) {
@@ -313,8 +317,11 @@ reuse_weigh_close(ngx_http_upstream_reuse_limit_t *limit, ngx_msec_t age)
     limit->suspect = ngx_min(limit->suspect, age);
     limit->closes++;
 
-    if (ngx_current_msec - limit->noted
-        >= ngx_max(limit->suspect / 2, NGX_HTTP_UPSTREAM_REUSE_MOMENT))
+    /* another worker's time may be a little ahead of ours */
+
+    if ((ngx_msec_int_t) (ngx_current_msec - limit->noted)
+        >= (ngx_msec_int_t) ngx_max(limit->suspect / 2,
+                                    NGX_HTTP_UPSTREAM_REUSE_MOMENT))
     {
         limit->moments++;
         limit->noted = ngx_current_msec;

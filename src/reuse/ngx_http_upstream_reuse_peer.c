@@ -73,6 +73,10 @@ ngx_http_upstream_reuse_init_peer(ngx_http_request_t *r,
         return NGX_ERROR;
     }
 
+    if (rp->balancer_get) {
+        rp->hash = ngx_http_upstream_reuse_hash_identity(&rp->identity);
+    }
+
     pc = &r->upstream->peer;
 
     rp->data = pc->data;
@@ -111,6 +115,7 @@ reuse_get(ngx_peer_connection_t *pc, void *data)
 
     rp->kept = NULL;
     rp->sent = 0;
+    rp->peeked = 0;
 
     if (rp->again) {
         return ngx_http_upstream_reuse_get_again(pc, rp);
@@ -172,6 +177,8 @@ reuse_unfit(ngx_http_upstream_reuse_peer_t *rp, ngx_connection_t *c,
     }
 
     if (!ngx_http_upstream_reuse_is_fresh(kept, rp->age)) {
+        ngx_http_upstream_reuse_note_end(kept, rp->age);
+
         return "is about to expire";
     }
 
@@ -188,15 +195,21 @@ reuse_unfit(ngx_http_upstream_reuse_peer_t *rp, ngx_connection_t *c,
      * they may go again then.
      */
 
-    if ((r->method & NGX_HTTP_UPSTREAM_REUSE_NON_IDEMPOTENT
-         || r->request_body_no_buffering
-         || c->read->ready)
-        && !reuse_is_silent(c))
+    if (!(r->method & NGX_HTTP_UPSTREAM_REUSE_NON_IDEMPOTENT)
+        && !r->request_body_no_buffering
+        && !c->read->ready)
     {
+        return NULL;
+    }
+
+    if (!reuse_is_silent(c)) {
         ngx_http_upstream_reuse_note_end(kept, rp->age);
 
         return "is closing or has data";
     }
+
+    c->read->ready = 0;
+    rp->peeked = 1;
 
     return NULL;
 }

@@ -34,6 +34,8 @@ static ngx_uint_t reuse_has_ended(ngx_connection_t *c,
     ngx_http_upstream_reuse_tcp_t *tcp);
 static uint64_t reuse_clock(void);
 
+static ngx_uint_t reuse_gives_up(ngx_peer_connection_t *pc,
+    ngx_http_upstream_reuse_peer_t *rp);
 static ngx_int_t reuse_hold_peer(ngx_peer_connection_t *pc,
     ngx_http_upstream_reuse_peer_t *rp);
 static void reuse_cleanup_peer(void *data);
@@ -74,7 +76,7 @@ ngx_http_upstream_reuse_watch(ngx_http_upstream_reuse_peer_t *rp,
 
     rp->sent = c->sent;
     rp->written = reuse_written(c, kept);
-    rp->batch = reuse_batch;
+    rp->batch = rp->peeked ? reuse_batch - 1 : reuse_batch;
 
     rp->waiting = 1;
     rp->judged = 0;
@@ -90,6 +92,12 @@ ngx_http_upstream_reuse_watch(ngx_http_upstream_reuse_peer_t *rp,
         /* it may turn out to be nobody's fault */
 
         c->log_error = NGX_ERROR_INFO;
+    }
+
+    /* an event from before (see ngx_posted_next_events) tells nothing now */
+
+    if (c->read->posted) {
+        ngx_delete_posted_event(c->read);
     }
 
     if (!reuse_batch_event.posted) {
@@ -148,6 +156,10 @@ reuse_recv(ngx_connection_t *c, u_char *buf, size_t size)
 
         c->log_error = rp->log_error;
 
+        if (rp->stray) {
+            goto stray;
+        }
+
         if (err) {
             (void) ngx_connection_error(c, err, "recv() failed");
             goto failed;
@@ -173,11 +185,7 @@ reuse_recv(ngx_connection_t *c, u_char *buf, size_t size)
     if (n > 0) {
 
         if (rp->batch == reuse_batch) {
-            ngx_log_error(NGX_LOG_WARN, c->log, 0,
-                          "upstream sent data before the request");
-
-            rp->stray = 1;
-            goto failed;
+            goto stray;
         }
 
         reuse_stop_watching(rp, c);
@@ -186,6 +194,8 @@ reuse_recv(ngx_connection_t *c, u_char *buf, size_t size)
 
         return n;
     }
+
+    /* not a second time: what there was to be known may have been consumed */
 
     if (!rp->judged && rp->conf->retry) {
 
@@ -198,6 +208,13 @@ reuse_recv(ngx_connection_t *c, u_char *buf, size_t size)
     }
 
     return 0;
+
+stray:
+
+    rp->stray = 1;
+
+    ngx_log_error(NGX_LOG_WARN, c->log, 0,
+                  "upstream sent data before the request");
 
 failed:
 
@@ -240,6 +257,12 @@ reuse_judge(ngx_http_upstream_reuse_peer_t *rp, ngx_connection_t *c,
     ngx_uint_t                     rtt;
     ngx_http_upstream_reuse_tcp_t  tcp;
 
+    *err = 0;
+
+    if (c->sent == rp->sent && reuse_written(c, rp->kept) == rp->written) {
+        return NGX_HTTP_UPSTREAM_REUSE_UNSENT;
+    }
+
     n = recv(c->fd, buf, 1, MSG_PEEK);
 
     *err = (n == -1) ? ngx_socket_errno : 0;
@@ -252,10 +275,6 @@ reuse_judge(ngx_http_upstream_reuse_peer_t *rp, ngx_connection_t *c,
         }
     }
 
-    if (c->sent == rp->sent && reuse_written(c, rp->kept) == rp->written) {
-        return NGX_HTTP_UPSTREAM_REUSE_UNSENT;
-    }
-
     if (ngx_http_upstream_reuse_read_tcp(c->fd, &tcp) == -1) {
         return NGX_HTTP_UPSTREAM_REUSE_UNKNOWN;
     }
@@ -265,9 +284,13 @@ reuse_judge(ngx_http_upstream_reuse_peer_t *rp, ngx_connection_t *c,
                    "peek: %z, close wait: %d", tcp.acked, rp->written + 1,
                    n, tcp.close_wait);
 
-    /* what is acknowledged of earlier requests, SYN and no byte of this one */
+    /*
+     * Earlier requests and SYN are acknowledged, and no byte of this one.
+     * Any other number is one that we do not understand, or that the system
+     * does not count.
+     */
 
-    if (tcp.acked > rp->written + 1) {
+    if (tcp.acked != rp->written + 1) {
         return NGX_HTTP_UPSTREAM_REUSE_UNKNOWN;
     }
 
@@ -275,16 +298,27 @@ reuse_judge(ngx_http_upstream_reuse_peer_t *rp, ngx_connection_t *c,
         return NGX_HTTP_UPSTREAM_REUSE_CLOSED;
     }
 
-    /* what was measured may be too much, but hardly twice as much */
+    /*
+     * Any other error is of our own end.  What was measured may be too much,
+     * but hardly twice as much.
+     */
 
     rtt = ngx_http_upstream_reuse_note_rtt(rp->kept, tcp.min_rtt);
 
-    if (tcp.closed
+    if (*err == NGX_ECONNRESET
+        && tcp.closed
         && rp->taken
         && rtt >= NGX_HTTP_UPSTREAM_REUSE_REMOTE
         && reuse_clock() - rp->taken < rtt / 2)
     {
         return NGX_HTTP_UPSTREAM_REUSE_RESET;
+    }
+
+    if (n > 0) {
+
+        /* they left before a byte of the request was received */
+
+        rp->stray = 1;
     }
 
     return NGX_HTTP_UPSTREAM_REUSE_UNKNOWN;
@@ -417,7 +451,7 @@ ngx_http_upstream_reuse_send_again(ngx_peer_connection_t *pc,
         return 0;
     }
 
-    if (reuse_hold_peer(pc, rp) != NGX_OK) {
+    if (reuse_gives_up(pc, rp) || reuse_hold_peer(pc, rp) != NGX_OK) {
         return 0;
     }
 
@@ -428,6 +462,20 @@ ngx_http_upstream_reuse_send_again(ngx_peer_connection_t *pc,
     reuse_abort(c);
 
     return 1;
+}
+
+
+/* Tells whether ngx_http_upstream_next() will not ask for a peer any more. */
+
+static ngx_uint_t
+reuse_gives_up(ngx_peer_connection_t *pc, ngx_http_upstream_reuse_peer_t *rp)
+{
+    ngx_msec_t  timeout;
+
+    timeout = rp->upstream->conf->next_upstream_timeout;
+
+    return rp->request->connection->error
+           || (timeout && ngx_current_msec - pc->start_time >= timeout);
 }
 
 
@@ -492,9 +540,14 @@ reuse_cleanup_peer(void *data)
     rp->upstream->conf = rp->saved_conf;
 
     pc = &rp->upstream->peer;
+    pc->sockaddr = rp->sockaddr;
+    pc->socklen = rp->socklen;
+    pc->name = rp->name;
     pc->connection = NULL;
 
     ngx_http_upstream_reuse_free_to_pool(pc, rp, NGX_PEER_NEXT);
+
+    pc->sockaddr = NULL;
 }
 
 
