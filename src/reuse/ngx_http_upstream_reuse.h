@@ -62,7 +62,7 @@ typedef struct {
  */
 
 typedef struct {
-    /* stands for the protocol that is spoken */
+    /* stands for the protocol that is spoken; NULL: HTTP/1.1 */
     ngx_int_t                      (*create_request)(ngx_http_request_t *r);
 
 #if (NGX_HTTP_SSL)

@@ -8,6 +8,7 @@
 #include <ngx_md5.h>
 
 
+static ngx_uint_t speaks_http1(ngx_http_upstream_t *u);
 static ngx_uint_t same_bytes(const void *a, size_t a_len, const void *b,
     size_t b_len);
 static ngx_uint_t is_scheme(ngx_str_t *value);
@@ -26,7 +27,7 @@ ngx_http_upstream_reuse_find_identity(ngx_http_request_t *r,
 
     ngx_memzero(id, sizeof(ngx_http_upstream_reuse_identity_t));
 
-    id->create_request = u->create_request;
+    id->create_request = speaks_http1(u) ? NULL : u->create_request;
 
     if (u->peer.local) {
         id->local = u->peer.local->sockaddr;
@@ -63,6 +64,35 @@ ngx_http_upstream_reuse_find_identity(ngx_http_request_t *r,
 #endif
 
     return NGX_OK;
+}
+
+
+/*
+ * The stock proxy and ours speak the same, unless it has begun to speak
+ * HTTP/2 (RFC 9113, section 3.4); the request is made by now.
+ */
+
+static ngx_uint_t
+speaks_http1(ngx_http_upstream_t *u)
+{
+    ngx_str_t  *module;
+    ngx_buf_t  *b;
+
+    module = &u->conf->module;
+
+    if (!(module->len == 5 && ngx_strncmp(module->data, "proxy", 5) == 0)
+        && !(module->len == 7 && ngx_strncmp(module->data, "myproxy", 7) == 0))
+    {
+        return 0;
+    }
+
+    if (u->request_bufs == NULL) {
+        return 0;
+    }
+
+    b = u->request_bufs->buf;
+
+    return b->last - b->pos < 5 || ngx_memcmp(b->pos, "PRI *", 5) != 0;
 }
 
 
