@@ -13,6 +13,8 @@ def needed():
     """Skips where a bench cannot run."""
     if settings.STOCK:
         pytest.skip("compares the module with nginx's own")
+    if settings.SANITIZED:
+        pytest.skip("a sanitizer's module does not fit the bench's nginx")
     if link.missing() is not None:
         pytest.skip(link.missing())
 

@@ -1,5 +1,6 @@
 """What hostile clients and origins try, and what comes of it: nothing."""
 
+import contextlib
 import signal
 import socket
 import urllib.parse
@@ -240,6 +241,10 @@ def stray(data, then):
         if data:
             conn.send(data)
         if then == "end":
+            with contextlib.suppress(OSError):  # nginx may have closed it
+                conn.half_close()
+        conn.wait_until_delivered()
+        if then == "end":
             conn.close()
         script.strayed = True
         conn.exchange.wake()
@@ -284,6 +289,7 @@ def test_what_strays_onto_an_idle_connection_answers_nothing(
     worker = stop(stage, nginx)
     try:
         client.send(http1.request(method, "/2", body=b"body"))
+        client.wait_until_delivered()
         script.gate.open()
         stage.wait_until(lambda: script.strayed)
     finally:

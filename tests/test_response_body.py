@@ -3,7 +3,6 @@
 import array
 import os
 import socket
-import struct
 import termios
 import time
 from fcntl import ioctl
@@ -23,7 +22,6 @@ WAYS = {
     "add_header X-Status $upstream_cache_status;",
     "stored": PASS + "myproxy_store %{prefix}/stored; root %{prefix};",
 }
-SIOCOUTQ = 0x5411
 
 pairs = pytest.mark.parametrize(
     "way", [WAYS["buffered"], WAYS["unbuffered"]],
@@ -41,16 +39,11 @@ HEAD = b"HTTP/1.1 200 OK\r\n"
 CHUNKED = HEAD + b"Transfer-Encoding: chunked\r\n\r\n"
 
 
-def wait_until_read(conn):
-    """Wait until nginx has read what was sent to its unix socket."""
-    while struct.unpack("i", ioctl(conn.sock, SIOCOUTQ, b"\0" * 4))[0]:
-        os.sched_yield()
-
-
 def in_pieces(conn, *pieces):
+    """Send each when nginx has read the one before, from a unix socket."""
     for piece in pieces:
         conn.sock.sendall(piece)
-        wait_until_read(conn)
+        conn.wait_until_delivered()
 
 
 def chunks_of(body, size):
@@ -505,7 +498,7 @@ def test_a_reset_in_the_body_is_not_passed_as_the_end(stage, way, data):
     def script(conn):
         conn.read_request()
         conn.send(data)
-        wait_until_read(conn)
+        conn.wait_until_delivered()
         gate.wait()
         conn.reset()
 

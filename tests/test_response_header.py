@@ -1,9 +1,5 @@
 """Status lines and header fields of the origin's response."""
 
-import os
-import struct
-from fcntl import ioctl
-
 import pytest
 
 from harness import http1
@@ -12,7 +8,6 @@ PASS = "myproxy_pass http://%{origin};"
 CACHED = PASS + "myproxy_cache zone; myproxy_cache_valid 1h;"
 ZONE = "myproxy_cache_path %{prefix}/cache keys_zone=zone:1m;"
 HINTS = http1.response(103, "Link: </a.css>; rel=preload")
-SIOCOUTQ = 0x5411
 
 
 def slowly(conn, data):
@@ -22,8 +17,7 @@ def slowly(conn, data):
     """
     for number in range(len(data)):
         conn.sock.sendall(data[number:number + 1])
-        while struct.unpack("i", ioctl(conn.sock, SIOCOUTQ, b"\0" * 4))[0]:
-            os.sched_yield()
+        conn.wait_until_delivered()
 
 
 def answered_slowly(data):

@@ -282,6 +282,7 @@ def test_with_events_that_are_posted(stage, method, data):
     for worker in workers:
         scene.nginx.kill_worker(worker, signal.SIGSTOP)
     scene.send(method)
+    scene.client.wait_until_delivered()
     scene.end()
     scene.settle()
     for worker in workers:

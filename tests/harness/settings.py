@@ -15,6 +15,9 @@ MODULE = os.environ.get("TEST_NGINX_MODULE",
 #: What is loaded into nginx before all else, as in LD_PRELOAD.
 PRELOAD = os.environ.get("TEST_NGINX_PRELOAD", "")
 
+#: The module is built with sanitizers, as by tools/sanitized.
+SANITIZED = os.environ.get("TEST_SANITIZED", "") not in ("", "0")
+
 #: Run the scenarios against nginx's own proxy module, to compare.
 STOCK = os.environ.get("TEST_STOCK", "") not in ("", "0")
 

@@ -1,10 +1,15 @@
 """One end of a connection, whoever holds it."""
 
+import os
 import socket
 import struct
 import time
+from fcntl import ioctl
 
 from . import settings
+
+SIOCOUTQ = 0x5411
+TCP_CLOSE = 7
 
 
 class Truncated(Exception):
@@ -36,6 +41,25 @@ class Wire:
         self.sock.settimeout(self.patience)
         self.sock.sendall(data)
         self.sent += data
+
+    def wait_until_delivered(self):
+        """Wait until the peer's system has all that was sent, the end too.
+
+        To have sent is not enough: with the machine busy, what goes over
+        loopback arrives some time later.  With a unix socket, wait until
+        the peer has read it.  A connection that is gone delivers nothing.
+        """
+        deadline = time.monotonic() + settings.PATIENCE
+        while struct.unpack("i", ioctl(self.sock, SIOCOUTQ, bytes(4)))[0]:
+            if self._is_gone():
+                return
+            assert time.monotonic() < deadline, \
+                f"{self.who}: what was sent does not arrive"
+            os.sched_yield()
+
+    def _is_gone(self):
+        return self.sock.family != socket.AF_UNIX and self.sock.getsockopt(
+            socket.IPPROTO_TCP, socket.TCP_INFO, 1)[0] == TCP_CLOSE
 
     def half_close(self):
         """End our direction; the peer's may go on."""
