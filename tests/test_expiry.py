@@ -12,6 +12,7 @@ import pytest
 from harness import http1, settings
 
 PASS = "myproxy_pass http://%{origin};"
+TLS_PASS = "myproxy_pass https://%{origin}; myproxy_ssl_verify off;"
 UP = "upstream app {{ server %{{origin}}; {} }}"
 APP = "myproxy_pass http://app;"
 
@@ -151,11 +152,14 @@ FORGOTTEN = r"\[info\].*no longer closes connections .* idle for \d+ ms"
 class Closing:
     """An origin that closes what has been idle for LIMIT, while it may."""
 
-    def __init__(self, stage, limit=LIMIT, **config):
+    def __init__(self, stage, limit=LIMIT, *, tls=None, **config):
         self.stage = stage
         self.limit = limit
-        self.origin = stage.origin(self._script)
-        self.nginx = stage.nginx(**{"location": PASS, **config})
+        #: What is said before a connection is closed.
+        self.last_words = b""
+        self.origin = stage.origin(self._script, tls=tls)
+        self.nginx = stage.nginx(
+            **{"location": TLS_PASS if tls else PASS, **config})
         self.client = self.nginx.connect()
 
     def _script(self, conn):
@@ -163,6 +167,8 @@ class Closing:
             conn.respond()
             ready, _, _ = select.select([conn.sock], [], [], self.limit)
             if not ready:
+                if self.last_words:
+                    conn.send(self.last_words)
                 conn.close()
                 return
 
@@ -228,6 +234,29 @@ def test_a_limit_that_was_wrong_is_forgotten(stage):
     assert not closing.opens(limit * 1.05)
 
 
+def test_a_limit_is_not_exact(stage):
+    """A connection that is a little older and alive does not disprove it."""
+    closing = Closing(stage)
+    limit = closing.teach()
+    assert closing.opens(limit * 1.1)
+    assert not closing.nginx.logged(FORGOTTEN)
+    assert closing.opens(limit * 1.1)
+
+
+@pytest.mark.parametrize("tls", [None, "app.test"], ids=["plain", "tls"])
+def test_an_origin_that_has_a_last_word(stage, tls):
+    """As those that say 408 before they close: it closes all the same."""
+    closing = Closing(stage, tls=tls)
+    closing.teach()
+    closing.last_words = http1.response(408)
+    closing.limit = LIMIT
+    assert closing.client.get("/").status == 200
+    conn = closing.origin.conns[-1]
+    stage.wait_until(lambda: conn.closed)
+    assert closing.client.get("/").status == 200
+    assert not closing.nginx.logged(FORGOTTEN)
+
+
 def test_what_one_worker_learns_the_others_know(stage):
     closing = Closing(stage, workers=2, events="accept_mutex off;",
                       location=PASS + "add_header X-Worker $pid;")
@@ -284,10 +313,7 @@ def test_a_limit_is_learned_of_tls_origins(stage):
                 return
 
     origin = stage.origin(script, tls="app.test")
-    nginx = stage.nginx(location="""
-        myproxy_pass https://%{origin};
-        myproxy_ssl_verify off;
-    """)
+    nginx = stage.nginx(location=TLS_PASS)
     client = nginx.connect()
     for _ in range(20):
         assert client.get("/").status == 200

@@ -1,7 +1,6 @@
 """What hostile clients and origins try, and what comes of it: nothing."""
 
 import contextlib
-import signal
 import socket
 import urllib.parse
 
@@ -254,16 +253,11 @@ def stray(data, then):
     return script
 
 
-def stop(stage, nginx):
+def stop(nginx):
     """Stop nginx's worker, once it waits for events; returns it."""
     worker, = nginx.workers()
     assert nginx.get(port="probe").status == 200
-    nginx.kill_worker(worker, signal.SIGSTOP)
-
-    def stopped():
-        with open(f"/proc/{worker}/stat", encoding="ascii") as file:
-            return file.read().rpartition(")")[2].split()[0] == "T"
-    stage.wait_until(stopped)
+    nginx.pause_worker(worker)
     return worker
 
 
@@ -286,14 +280,14 @@ def test_what_strays_onto_an_idle_connection_answers_nothing(
     nginx = stage.nginx(location=location)
     client = nginx.connect()
     assert client.get("/1").body == b"/1"
-    worker = stop(stage, nginx)
+    worker = stop(nginx)
     try:
         client.send(http1.request(method, "/2", body=b"body"))
         client.wait_until_delivered()
         script.gate.open()
         stage.wait_until(lambda: script.strayed)
     finally:
-        nginx.kill_worker(worker, signal.SIGCONT)
+        nginx.resume_worker(worker)
     response = client.read_response()
     assert response.status == 200
     assert response.body == b"/2"
@@ -372,7 +366,7 @@ def test_an_answer_that_is_there_before_the_request(stage, location, data):
         client = nginx.connect()
         client.send(http1.request("GET", "/"))
         stage.wait_until(lambda: connecting(port))
-        nginx.kill_worker(worker, signal.SIGSTOP)
+        nginx.pause_worker(worker)
         try:
             plug.close()
             listener.accept()[0].close()
@@ -380,7 +374,7 @@ def test_an_answer_that_is_there_before_the_request(stage, location, data):
             wire.sendall(data)
             wire.shutdown(socket.SHUT_WR)
         finally:
-            nginx.kill_worker(worker, signal.SIGCONT)
+            nginx.resume_worker(worker)
         with wire:
             response = client.read_response()
     assert response.status == 502

@@ -44,17 +44,22 @@ def answer_memcached(conn):
     return True
 
 
-def answer_grpc(conn):
+def answer_grpc(conn, window=65535):
     """Answer a request, and see the settings acknowledged before another."""
     if not hasattr(conn, "h2"):
         conn.h2 = h2.connection.H2Connection(
             h2.config.H2Configuration(client_side=False))
+        conn.h2.local_settings.initial_window_size = window
+        conn.h2.local_settings.acknowledge()
         conn.h2.initiate_connection()
         conn.open = {"answer", "acknowledgement"}
     conn.open.add("answer")
     while conn.open and conn.more():
         for event in conn.h2.receive_data(conn.recv()):
-            if isinstance(event, h2.events.StreamEnded):
+            if isinstance(event, h2.events.DataReceived):
+                conn.h2.acknowledge_received_data(
+                    event.flow_controlled_length, event.stream_id)
+            elif isinstance(event, h2.events.StreamEnded):
                 conn.origin.requests.append(event)
                 conn.h2.send_headers(event.stream_id, [
                     (":status", "200"), ("content-type", "application/grpc")])
@@ -109,6 +114,26 @@ def test_an_undelivered_request_is_sent_again(stage, name):
     assert scene.response().status == 200
     assert len(scene.origin.requests) == 2
     assert not scene.errors()
+
+
+def test_a_body_that_waits_for_a_window_is_not_sent_again(stage):
+    """nginx would begin the new connection with what is left of it, as it
+    is: here that is a connection of its own, and a request."""
+    inner = h2.connection.H2Connection(
+        h2.config.H2Configuration(client_side=True))
+    inner.initiate_connection()
+    inner.send_headers(1, [
+        (":method", "POST"), (":path", "/inner"), (":scheme", "http"),
+        (":authority", "x")], end_stream=True)
+    scene = Scene(stage, close, http=UP, location="grpc_pass grpc://app;",
+                  answer=lambda conn: answer_grpc(conn, window=10))
+    scene.cross("POST", "/x", inner.data_to_send())
+    scene.link.release("b")
+    assert scene.response().status == 502
+    scene.link.release("a")
+    assert scene.nginx.logged("a part of it is still waiting to be sent")
+    assert not scene.nginx.logged(SENT_AGAIN)
+    assert scene.origin.connections == 1
 
 
 @each

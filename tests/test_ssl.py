@@ -3,7 +3,6 @@
 import datetime
 import os
 import shutil
-import signal
 import socket
 import ssl
 
@@ -910,14 +909,14 @@ def test_a_response_in_clear_before_nginx_sees_the_connection(stage, lines):
         client = nginx.connect()
         client.send(http1.request("GET", "/"))
         stage.wait_until(lambda: connecting(port))
-        nginx.kill_worker(worker, signal.SIGSTOP)
+        nginx.pause_worker(worker)
         try:
             plug.close()
             listener.accept()[0].close()
             wire, _ = listener.accept()
             wire.sendall(INJECTED)
         finally:
-            nginx.kill_worker(worker, signal.SIGCONT)
+            nginx.resume_worker(worker)
         with wire:
             response = client.read_response()
     assert response.status == 502

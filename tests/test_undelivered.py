@@ -5,7 +5,6 @@ each order of events is played exactly (see docs/safe-reuse.md).
 """
 
 import contextlib
-import signal
 import socket
 import ssl
 import subprocess
@@ -93,13 +92,13 @@ def test_reset_follows_before_nginx_looks(stage, tls):
     scene = play(stage, close, tls=tls)
     scene.cross()
     worker, = scene.nginx.workers()
-    scene.nginx.kill_worker(worker, signal.SIGSTOP)
+    scene.nginx.pause_worker(worker)
     scene.link.release("a")
     # the end and the answer to the request
     stage.wait_until(lambda: scene.link.queued("b") > 1)
     scene.link.release("b")
     scene.settle()
-    scene.nginx.kill_worker(worker, signal.SIGCONT)
+    scene.nginx.resume_worker(worker)
     assert scene.response().status == 200
     assert scene.received() == 1
     assert scene.nginx.logged(CLOSED)
@@ -166,10 +165,12 @@ def test_an_answer_without_a_question_before_the_end(stage, method, tls):
     scene = play(stage, end, tls=tls)
     scene.cross(method)
     worker, = scene.nginx.workers()
-    scene.nginx.kill_worker(worker, signal.SIGSTOP)
+    scene.nginx.pause_worker(worker)
+    # what is said, and the end
+    stage.wait_until(lambda: scene.link.queued("b") > 1)
     scene.link.release("b")
     stage.wait_until(lambda: scene.link.queued("b") == 0)
-    scene.nginx.kill_worker(worker, signal.SIGCONT)
+    scene.nginx.resume_worker(worker)
     scene.nginx.wait_log(CLOSED)
     scene.link.release("a")
     assert scene.response().status == 200
@@ -280,13 +281,13 @@ def test_with_events_that_are_posted(stage, method, data):
     scene = play(stage, end, workers=2, events="accept_mutex on;")
     workers = scene.nginx.workers()
     for worker in workers:
-        scene.nginx.kill_worker(worker, signal.SIGSTOP)
+        scene.nginx.pause_worker(worker)
     scene.send(method)
     scene.client.wait_until_delivered()
     scene.end()
     scene.settle()
     for worker in workers:
-        scene.nginx.kill_worker(worker, signal.SIGCONT)
+        scene.nginx.resume_worker(worker)
     response = scene.response()
     assert response.status == 200
     assert response.body == b"hello\n"
@@ -391,6 +392,44 @@ def test_received_and_then_closed(stage, method, end, tls):
     assert scene.nginx.logged(r"\[(error|crit)\]")
 
 
+COUNTER_THAT_STANDS = r"""
+#include <netinet/in.h>
+#include <stddef.h>
+#include <sys/socket.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+#include <linux/tcp.h>
+
+int getsockopt(int fd, int level, int name, void *value, socklen_t *len)
+{
+    int rc = syscall(SYS_getsockopt, fd, level, name, value, len);
+
+    if (rc == 0 && level == IPPROTO_TCP && name == TCP_INFO
+        && *len > offsetof(struct tcp_info, tcpi_bytes_acked))
+    {
+        ((struct tcp_info *) value)->tcpi_bytes_acked = ACKED;
+    }
+
+    return rc;
+}
+"""
+
+
+@pytest.mark.skipif(settings.SANITIZED, reason="its library is to be first")
+@pytest.mark.parametrize("acked", [0, 1])
+def test_received_where_the_system_does_not_count(stage, tmp_path, acked):
+    library = tmp_path / "shim.so"
+    subprocess.run(
+        ["gcc", "-shared", "-fPIC", f"-DACKED={acked}", "-o", library, "-xc",
+         "-"], input=COUNTER_THAT_STANDS, text=True, check=True)
+    scene = play(stage, read_and(close), env={"LD_PRELOAD": str(library)})
+    scene.gate.open()
+    scene.send()
+    assert scene.response().status == 502
+    assert scene.received() == 1
+    assert not scene.nginx.logged(SENT_AGAIN)
+
+
 def test_received_in_part_and_then_closed(stage):
     """Some of a long body is acknowledged."""
     def end(conn):
@@ -438,10 +477,10 @@ def test_closed_by_an_origin_that_lingers(stage):
     # its acknowledgement is behind the end
     stage.wait_until(lambda: scene.link.queued("b") > before)
     worker, = scene.nginx.workers()
-    scene.nginx.kill_worker(worker, signal.SIGSTOP)
+    scene.nginx.pause_worker(worker)
     scene.link.release("b")
     scene.settle()
-    scene.nginx.kill_worker(worker, signal.SIGCONT)
+    scene.nginx.resume_worker(worker)
     assert scene.response().status == 502
     assert not scene.nginx.logged(SENT_AGAIN)
 

@@ -9,6 +9,7 @@
  *     key       by which the keepalive module finds connections
  *     identity  whom a kept connection may serve
  *     retry     a request that was not delivered is sent again
+ *     http2     the same for requests in HTTP/2
  *     expiry    how long a connection may be idle
  *     limits    what was learned of peers, in shared memory
  *     tcp       what the kernel knows of a connection
@@ -274,6 +275,15 @@ ngx_uint_t ngx_http_upstream_reuse_send_again(ngx_peer_connection_t *pc,
 
 ngx_int_t ngx_http_upstream_reuse_get_again(ngx_peer_connection_t *pc,
     ngx_http_upstream_reuse_peer_t *rp);
+
+
+/* http2 */
+
+/* Tells whether a request is in HTTP/2 and was sent in part. */
+ngx_uint_t ngx_http_upstream_reuse_is_partial_http2(ngx_http_upstream_t *u);
+
+/* Makes a request in HTTP/2 the first of its connection. */
+void ngx_http_upstream_reuse_renumber_http2(ngx_http_upstream_t *u);
 
 
 /* expiry */

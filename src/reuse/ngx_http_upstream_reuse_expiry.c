@@ -18,10 +18,12 @@
 
 static ngx_msec_t reuse_limit(ngx_http_upstream_reuse_kept_t *kept);
 static ngx_msec_t reuse_learned(ngx_http_upstream_reuse_kept_t *kept);
+static ngx_msec_t reuse_tested(ngx_http_upstream_reuse_limit_t *limit);
 
 static void reuse_parse_hint(ngx_str_t *value, ngx_int_t *timeout,
     ngx_int_t *max);
-static ngx_uint_t reuse_is_closed(ngx_connection_t *c);
+static ngx_int_t reuse_look_whether_closed(
+    ngx_http_upstream_reuse_kept_t *kept);
 
 
 void
@@ -97,6 +99,22 @@ reuse_learned(ngx_http_upstream_reuse_kept_t *kept)
     return (kept->limit
             && kept->conf->expiry == NGX_HTTP_UPSTREAM_REUSE_EXPIRY_AUTO)
            ? kept->limit->idle : 0;
+}
+
+
+/*
+ * The age at which an idle connection that is alive disproves what was
+ * learned: origins' timers are not exact, and an end may be on its way.
+ */
+
+static ngx_msec_t
+reuse_tested(ngx_http_upstream_reuse_limit_t *limit)
+{
+    ngx_msec_t  age;
+
+    age = limit->closes ? ngx_max(limit->idle, limit->suspect) : limit->idle;
+
+    return age + age / 4;
 }
 
 
@@ -261,7 +279,7 @@ ngx_http_upstream_reuse_set_expiry(ngx_http_upstream_reuse_kept_t *kept)
     limit = reuse_learned(kept);
 
     if (limit) {
-        learned = limit + limit / 4
+        learned = reuse_tested(kept->limit)
                   + ngx_http_upstream_reuse_margin(kept, limit);
 
         if (expiry == 0 || learned < expiry) {
@@ -316,43 +334,73 @@ ngx_http_upstream_reuse_note_end(ngx_http_upstream_reuse_kept_t *kept,
         return;
     }
 
-    if (reuse_is_closed(kept->connection)) {
-        ngx_http_upstream_reuse_note_closed(kept, age);
+    switch (reuse_look_whether_closed(kept)) {
 
-    } else {
-        ngx_http_upstream_reuse_note_alive(kept, age);
+    case NGX_OK:
+        ngx_http_upstream_reuse_note_closed(kept, age);
+        break;
+
+    case NGX_AGAIN:
+
+        /* an end may be on its way, and no limit is exact */
+
+        if (age >= reuse_tested(kept->limit)) {
+            ngx_http_upstream_reuse_note_alive(kept, age);
+        }
+
+        break;
+
+    default: /* NGX_DECLINED */
+        break;
     }
 }
 
 
 /*
- * Tells whether the origin has closed an idle connection.  In TLS it says so
- * in an alert (RFC 8446, section 6.1): a record of type 21, or since TLS 1.3
- * one of type 23 that has room for two bytes only.  Session tickets, which
- * come as well, are much longer.
+ * Finds out whether the origin has closed an idle connection: NGX_OK if so,
+ * NGX_AGAIN if not, NGX_DECLINED if that cannot be told.  In TLS it says so in
+ * an alert (RFC 8446, section 6.1): a record of type 21, or since TLS 1.3 one
+ * of type 23 that has room for two bytes only.  Session tickets, which come as
+ * well, are much longer.
  */
 
-static ngx_uint_t
-reuse_is_closed(ngx_connection_t *c)
+static ngx_int_t
+reuse_look_whether_closed(ngx_http_upstream_reuse_kept_t *kept)
 {
-    u_char   head[5];
-    ssize_t  n;
+    u_char                         head[5];
+    ssize_t                        n;
+    ngx_socket_t                   fd;
+    ngx_http_upstream_reuse_tcp_t  tcp;
 
-    n = recv(c->fd, (char *) head, sizeof(head), MSG_PEEK);
+    fd = kept->connection->fd;
+
+    n = recv(fd, (char *) head, sizeof(head), MSG_PEEK);
+
+    if (n == -1 && ngx_socket_errno == NGX_EAGAIN) {
+        return NGX_AGAIN;
+    }
 
     if (n <= 0) {
-        return n == 0 || ngx_socket_errno != NGX_EAGAIN;
+        return NGX_OK;
     }
 
 #if (NGX_HTTP_SSL)
 
-    return n == sizeof(head)
-           && (head[0] == 21
-               || (head[0] == 23 && head[3] == 0 && head[4] <= 2 + 1 + 16));
+    /* what nginx had of TLS is gone by now */
 
-#else
-
-    return 0;
+    if (kept->identity.ssl
+        && n == sizeof(head)
+        && (head[0] == 21
+            || (head[0] == 23 && head[3] == 0 && head[4] <= 2 + 1 + 16)))
+    {
+        return NGX_OK;
+    }
 
 #endif
+
+    /* some say 408 before they close */
+
+    return (ngx_http_upstream_reuse_read_tcp(fd, &tcp) == 0
+            && tcp.close_wait)
+           ? NGX_OK : NGX_DECLINED;
 }

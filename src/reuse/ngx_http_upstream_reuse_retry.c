@@ -21,6 +21,10 @@
 
 
 static ssize_t reuse_recv(ngx_connection_t *c, u_char *buf, size_t size);
+static ngx_int_t reuse_look_at_end(ngx_http_upstream_reuse_peer_t *rp,
+    ngx_connection_t *c);
+static void reuse_log_stray(ngx_http_upstream_reuse_peer_t *rp,
+    ngx_connection_t *c);
 static void reuse_end_batch(ngx_event_t *ev);
 static void reuse_stop_watching(ngx_http_upstream_reuse_peer_t *rp,
     ngx_connection_t *c);
@@ -40,7 +44,6 @@ static ngx_int_t reuse_hold_peer(ngx_peer_connection_t *pc,
     ngx_http_upstream_reuse_peer_t *rp);
 static void reuse_cleanup_peer(void *data);
 static void reuse_abort(ngx_connection_t *c);
-static void reuse_renumber(ngx_http_upstream_t *u);
 
 
 /*
@@ -141,29 +144,10 @@ reuse_recv(ngx_connection_t *c, u_char *buf, size_t size)
     kept = ngx_http_upstream_reuse_find_kept(c);
     rp = kept->peer;
 
-    err = 0;
-
-    if (c->read->pending_eof && rp->conf->retry) {
-
-        /* looked at first, since to read may write to the error log */
-
-        rp->judged = 1;
-        rp->proof = reuse_judge(rp, c, &err);
-
-        if (rp->proof != NGX_HTTP_UPSTREAM_REUSE_UNKNOWN) {
-            goto failed;
-        }
-
-        c->log_error = rp->log_error;
-
-        if (rp->stray) {
-            goto stray;
-        }
-
-        if (err) {
-            (void) ngx_connection_error(c, err, "recv() failed");
-            goto failed;
-        }
+    if (c->read->pending_eof && rp->conf->retry
+        && reuse_look_at_end(rp, c) != NGX_OK)
+    {
+        goto failed;
     }
 
     n = rp->recv(c, buf, size);
@@ -185,7 +169,8 @@ reuse_recv(ngx_connection_t *c, u_char *buf, size_t size)
     if (n > 0) {
 
         if (rp->batch == reuse_batch) {
-            goto stray;
+            reuse_log_stray(rp, c);
+            goto failed;
         }
 
         reuse_stop_watching(rp, c);
@@ -209,18 +194,55 @@ reuse_recv(ngx_connection_t *c, u_char *buf, size_t size)
 
     return 0;
 
-stray:
-
-    rp->stray = 1;
-
-    ngx_log_error(NGX_LOG_WARN, c->log, 0,
-                  "upstream sent data before the request");
-
 failed:
 
     c->read->error = 1;
 
     return NGX_ERROR;
+}
+
+
+/*
+ * The end of a stream is there, maybe with bytes before it.  It is looked at
+ * first, since to read it may write to the error log.  Returns NGX_ERROR if
+ * nothing of it is to be read.
+ */
+
+static ngx_int_t
+reuse_look_at_end(ngx_http_upstream_reuse_peer_t *rp, ngx_connection_t *c)
+{
+    ngx_err_t  err;
+
+    rp->judged = 1;
+    rp->proof = reuse_judge(rp, c, &err);
+
+    if (rp->proof != NGX_HTTP_UPSTREAM_REUSE_UNKNOWN) {
+        return NGX_ERROR;
+    }
+
+    c->log_error = rp->log_error;
+
+    if (rp->stray) {
+        reuse_log_stray(rp, c);
+        return NGX_ERROR;
+    }
+
+    if (err) {
+        (void) ngx_connection_error(c, err, "recv() failed");
+        return NGX_ERROR;
+    }
+
+    return NGX_OK;
+}
+
+
+static void
+reuse_log_stray(ngx_http_upstream_reuse_peer_t *rp, ngx_connection_t *c)
+{
+    rp->stray = 1;
+
+    ngx_log_error(NGX_LOG_WARN, c->log, 0,
+                  "upstream sent data before the request");
 }
 
 
@@ -410,16 +432,7 @@ ngx_http_upstream_reuse_send_again(ngx_peer_connection_t *pc,
         return 0;
     }
 
-    if (rp->stray) {
-        *state = NGX_PEER_NEXT;
-        return 0;
-    }
-
-    if (!rp->conf->retry) {
-        return 0;
-    }
-
-    if (!rp->judged) {
+    if (rp->conf->retry && !rp->judged && !rp->stray) {
 
         rp->proof = reuse_judge(rp, c, &err);
 
@@ -433,7 +446,12 @@ ngx_http_upstream_reuse_send_again(ngx_peer_connection_t *pc,
         }
     }
 
-    if (rp->proof == NGX_HTTP_UPSTREAM_REUSE_UNKNOWN) {
+    if (rp->stray) {
+        *state = NGX_PEER_NEXT;
+        return 0;
+    }
+
+    if (!rp->conf->retry || rp->proof == NGX_HTTP_UPSTREAM_REUSE_UNKNOWN) {
         return 0;
     }
 
@@ -447,6 +465,14 @@ ngx_http_upstream_reuse_send_again(ngx_peer_connection_t *pc,
         ngx_log_error(NGX_LOG_ERR, pc->log, 0,
                       "the request was not received by upstream (%V), but "
                       "its body was not buffered and is gone",
+                      &reuse_proofs[rp->proof]);
+        return 0;
+    }
+
+    if (ngx_http_upstream_reuse_is_partial_http2(u)) {
+        ngx_log_error(NGX_LOG_ERR, pc->log, 0,
+                      "the request was not received by upstream (%V), but "
+                      "a part of it is still waiting to be sent",
                       &reuse_proofs[rp->proof]);
         return 0;
     }
@@ -590,62 +616,7 @@ ngx_http_upstream_reuse_get_again(ngx_peer_connection_t *pc,
     pc->connection = NULL;
     pc->cached = 0;
 
-    reuse_renumber(rp->upstream);
+    ngx_http_upstream_reuse_renumber_http2(rp->upstream);
 
     return NGX_OK;
-}
-
-
-/*
- * A request in HTTP/2 that was made for a kept connection has the number of
- * its next stream.  ngx_http_grpc_module (1.22) puts in the number of another
- * kept connection, but not that of a new one: the first stream is 1 (RFC 9113,
- * sections 3.4 and 5.1.1).
- */
-
-static void
-reuse_renumber(ngx_http_upstream_t *u)
-{
-    u_char     *p, *last;
-    size_t      len;
-    ngx_buf_t  *b;
-
-    static const u_char  preface[] = "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
-
-    if (u->request_bufs == NULL || !u->request_sent) {
-        return;
-    }
-
-    b = u->request_bufs->buf;
-    len = sizeof(preface) - 1;
-
-    if (!ngx_buf_in_memory(b)
-        || b->last - b->start < (ssize_t) len
-        || ngx_memcmp(b->start, preface, len) != 0)
-    {
-        return;
-    }
-
-    /* frames: length, type, flags, stream (RFC 9113, section 4.1) */
-
-    p = b->start + len;
-    last = b->last;
-
-    while (last - p >= 9) {
-
-        if (p[5] | p[6] | p[7] | p[8]) {
-            p[5] = 0;
-            p[6] = 0;
-            p[7] = 0;
-            p[8] = 1;
-        }
-
-        len = (p[0] << 16) + (p[1] << 8) + p[2];
-
-        if ((size_t) (last - p - 9) < len) {
-            return;
-        }
-
-        p += 9 + len;
-    }
 }

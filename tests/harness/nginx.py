@@ -66,7 +66,8 @@ class Nginx:
         self.config = dict(config)
         self.env = {**os.environ, **self.config.pop("env", {})}
         if settings.PRELOAD:
-            self.env["LD_PRELOAD"] = settings.PRELOAD
+            own = self.env.get("LD_PRELOAD", "")
+            self.env["LD_PRELOAD"] = f"{settings.PRELOAD}:{own}".strip(":")
         self.text = None
         self.expected = []
         self.prefix = tempfile.mkdtemp(prefix="myproxy-")
@@ -298,6 +299,22 @@ class Nginx:
     def kill_worker(self, pid, number=signal.SIGKILL):
         assert pid in self.workers()
         os.kill(pid, number)
+
+    def pause_worker(self, pid):
+        """Stop it for a while; returns when it does nothing any more.
+
+        A worker that the signal wakes may still take what events there
+        are, so what it is to see at once must come after this.
+        """
+        self.kill_worker(pid, signal.SIGSTOP)
+
+        def has_stopped():
+            with open(f"/proc/{pid}/stat", encoding="ascii") as file:
+                return file.read().rpartition(")")[2].split()[0] == "T"
+        self.exchange.wait_until(has_stopped)
+
+    def resume_worker(self, pid):
+        self.kill_worker(pid, signal.SIGCONT)
 
     # clients
 
