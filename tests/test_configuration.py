@@ -6,6 +6,7 @@ import re
 import pytest
 
 from harness import http1
+from harness.nginx import version
 
 PASS = "myproxy_pass http://%{origin};"
 
@@ -413,6 +414,11 @@ WARNINGS = [
      'body that is sent; remove the line'),
     ("myproxy_set_header Transfer-Encoding chunked;",
      '"myproxy_set_header Transfer-Encoding" is ignored'),
+    ("myproxy_set_header Connection close;",
+     'no connection is reused with "myproxy_set_header Connection close": '
+     'remove the line'),
+    ("myproxy_set_header connection 'te, Close';",
+     'no connection is reused with "myproxy_set_header connection te, Close"'),
     ("myproxy_cookie_flags a secure nonsense;",
      'unknown flag "nonsense" in "myproxy_cookie_flags" ignored'),
     ("myproxy_send_lowat 1k;",
@@ -430,8 +436,74 @@ def test_a_warning(stage, line, message):
     assert found.endswith(place(stage, "# wrong"))
 
 
+TWO = "server 127.0.0.1:1; server 127.0.0.1:2;"
+
+UPSTREAM_WARNINGS = [
+    ("reuse_expiry 5s; keepalive 4; keepalive_timeout 6s; " + TWO,
+     '"keepalive_timeout" of upstream "app" is longer than its '
+     '"reuse_expiry", which holds: remove one of them'),
+    ("keepalive 1; " + TWO,
+     '"keepalive 1" of upstream "app" keeps no connection for each of its 2 '
+     'servers: write "keepalive 2" or more'),
+]
+
+older = pytest.mark.skipif(version() >= (1, 29, 7),
+                           reason="what nginx keeps there is not known")
+
+
+@older
+@pytest.mark.parametrize("lines, message", UPSTREAM_WARNINGS,
+                         ids=["timeout", "size"])
+def test_a_warning_of_an_upstream(stage, lines, message):
+    code, text = stage.config_test(
+        http="upstream app { # here\n" + lines + "}",
+        location="myproxy_pass http://app;")
+    assert code == 0
+    found, = re.findall(r"\[warn\].*\n", text)
+    assert message in found
+    assert found.endswith(place(stage, "# here"))
+
+
+def test_a_warning_of_reuse_off(stage):
+    code, text = stage.config_test(
+        http="upstream app { server 127.0.0.1:1;\nreuse off; # wrong\n}",
+        location="myproxy_pass http://app;")
+    assert code == 0
+    found, = re.findall(r"\[warn\].*\n", text)
+    assert 'no connection is reused with "reuse off": remove the' in found
+    assert found.endswith(place(stage, "# wrong"))
+
+
+@pytest.mark.parametrize("lines", [
+    "reuse_expiry 5s; keepalive 4; keepalive_timeout 5s; " + TWO,
+    "reuse_expiry 5s; keepalive 4; " + TWO,
+    "reuse_expiry 5s; " + TWO,
+    "reuse_expiry auto; keepalive 4; keepalive_timeout 90s; " + TWO,
+    "keepalive 2; " + TWO,
+    "keepalive 1; server 127.0.0.1:1; server 127.0.0.1:2 down;"
+    "server 127.0.0.1:3 backup;",
+    "reuse on; keepalive 8; " + TWO,
+])
+def test_no_warning_of_an_upstream(stage, lines):
+    code, text = stage.config_test(
+        http="upstream app {" + lines + "}",
+        location="myproxy_pass http://app;")
+    assert code == 0
+    assert "[warn]" not in text
+
+
+@older
+def test_no_warning_of_an_upstream_that_is_left_alone(stage):
+    code, text = stage.config_test(
+        http="upstream app { keepalive 1; " + TWO + "}",
+        location="proxy_pass http://app;")
+    assert code == 0
+    assert "[warn]" not in text
+
+
 @pytest.mark.parametrize("line", [
     "myproxy_http_version 1.1;",
+    "myproxy_set_header Connection keep-alive;",
     'myproxy_set_header Content-Length "";',
     'myproxy_set_header Transfer-Encoding "";',
     'myproxy_set_header Connection "";',

@@ -157,6 +157,8 @@ class Closing:
         self.limit = limit
         #: What is said before a connection is closed.
         self.last_words = b""
+        #: What was answered last.
+        self.response = None
         self.origin = stage.origin(self._script, tls=tls)
         self.nginx = stage.nginx(
             **{"location": TLS_PASS if tls else PASS, **config})
@@ -200,17 +202,20 @@ class Closing:
         count = self.origin.connections
         end = time.monotonic() + age
         self.stage.wait_until(lambda: time.monotonic() >= end, age + 10)
-        assert client.get("/").status == 200
+        self.response = client.get("/")
+        assert self.response.status == 200
         return self.origin.connections > count
 
 
 def test_the_limit_is_learned(stage):
-    closing = Closing(stage)
+    closing = Closing(
+        stage, location=PASS + "add_header X-Reason $reuse_reason;")
     limit = closing.teach()
     assert 0.9 * LIMIT < limit
     assert not closing.opens(limit * 0.5)
     # about to be closed, for all that nginx knows
     assert closing.opens(limit * 1.05)
+    assert closing.response.header("X-Reason") == "expired"
 
 
 def test_one_close_makes_no_limit(stage):
@@ -234,13 +239,35 @@ def test_a_limit_that_was_wrong_is_forgotten(stage):
     assert not closing.opens(limit * 1.05)
 
 
+def test_a_limit_that_was_wrong_under_steady_traffic(stage):
+    """No connection gets so old as to disprove it by itself."""
+    closing = Closing(stage)
+    limit = closing.teach()
+    for _ in range(4):
+        closing.opens(limit * 0.97)
+    closing.nginx.wait_log(FORGOTTEN)
+    assert not closing.opens(limit * 0.97)
+
+
+def test_a_connection_that_is_tested_does_not_outlive_its_worker(stage):
+    closing = Closing(stage)
+    limit = closing.teach()
+    assert closing.opens(limit * 0.97)
+    conn = closing.origin.conns[-2]
+    closing.client.close()
+    closing.nginx.stop()
+    stage.wait_until(lambda: conn.closed)
+    assert not closing.nginx.logged(FORGOTTEN)
+
+
 def test_a_limit_is_not_exact(stage):
     """A connection that is a little older and alive does not disprove it."""
     closing = Closing(stage)
     limit = closing.teach()
-    assert closing.opens(limit * 1.1)
+    closing.limit = LIMIT * 1.15
+    for _ in range(3):
+        assert closing.opens(limit * 1.1)
     assert not closing.nginx.logged(FORGOTTEN)
-    assert closing.opens(limit * 1.1)
 
 
 @pytest.mark.parametrize("tls", [None, "app.test"], ids=["plain", "tls"])

@@ -203,6 +203,18 @@ def test_balancing(stage, method, zone):
                for origin in origins)
 
 
+@pytest.mark.skipif(NATIVE, reason="nginx has its own pool, of 32")
+def test_there_is_room_for_each_server(stage):
+    """More of them than connections are kept otherwise."""
+    origins = [stage.origin(name=f"o{number}") for number in range(40)]
+    servers = " ".join(f"server %{{o{number}}};" for number in range(40))
+    nginx = stage.nginx(http=f"upstream app {{ {servers} }}", location=PASS)
+    client = nginx.connect()
+    for _ in range(80):
+        assert client.get("/").status == 200
+    assert [origin.carried for origin in origins] == [[2]] * 40
+
+
 def test_round_robin_stays_even(stage):
     origins = [stage.origin(name=name) for name in ("one", "two")]
     ask(stage.nginx(
@@ -641,7 +653,6 @@ def test_memcached_on_the_same_upstream(stage, explicit):
     ("upstream app { zone app 64k; server %{origin}; }", "app"),
     ("upstream app { server %{origin}; keepalive 4; }", "app"),
     ("upstream app { keepalive_timeout 5s; server %{origin}; }", "app"),
-    ("upstream app { server %{origin}; reuse off; }", "app"),
     ("upstream app { reuse on; ip_hash; server %{origin}; }", "app"),
 ])
 def test_the_configuration_test_is_content(stage, http, target):

@@ -9,6 +9,7 @@
 
 
 #include "ngx_http_myproxy_module.h"
+#include "ngx_http_upstream_reuse_module.h"
 
 
 static ngx_int_t pipe_chunked(ngx_event_pipe_t *p, ngx_buf_t *buf);
@@ -510,6 +511,9 @@ end_of_body(ngx_http_request_t *r, ngx_uint_t excess)
                       "upstream sent data after the end of the response");
 
         u->headers_in.connection_close = 1;
+
+        ngx_http_upstream_reuse_explain(r,
+                                        NGX_HTTP_UPSTREAM_REUSE_FATE_EXCESS);
     }
 
     ngx_http_myproxy_keep(u);

@@ -16,6 +16,8 @@ typedef struct {
 } ngx_http_myproxy_compile_t;
 
 
+static void warn_of_field(ngx_conf_t *cf, ngx_command_t *cmd,
+    ngx_str_t *value);
 static ngx_uint_t is_name(ngx_str_t *name, const char *text);
 static ngx_http_myproxy_fields_t *compile(ngx_conf_t *cf,
     ngx_http_myproxy_loc_conf_t *conf, ngx_uint_t cache);
@@ -131,15 +133,7 @@ ngx_http_myproxy_set_header(ngx_conf_t *cf, ngx_command_t *cmd, void *conf)
         return NGX_CONF_ERROR;
     }
 
-    if ((is_name(&value[1], "content-length")
-         || is_name(&value[1], "transfer-encoding"))
-        && value[2].len)
-    {
-        ngx_conf_log_error(NGX_LOG_WARN, cf, 0,
-                           "\"%V %V\" is ignored: it is found from the body "
-                           "that is sent; remove the line",
-                           &cmd->name, &value[1]);
-    }
+    warn_of_field(cf, cmd, value);
 
     if (mlcf->set_headers == NGX_CONF_UNSET_PTR) {
         mlcf->set_headers = ngx_array_create(cf->pool, 4,
@@ -167,6 +161,33 @@ ngx_http_myproxy_set_header(ngx_conf_t *cf, ngx_command_t *cmd, void *conf)
     }
 
     return NGX_CONF_OK;
+}
+
+
+/* value: the directive's words */
+
+static void
+warn_of_field(ngx_conf_t *cf, ngx_command_t *cmd, ngx_str_t *value)
+{
+    if ((is_name(&value[1], "content-length")
+         || is_name(&value[1], "transfer-encoding"))
+        && value[2].len)
+    {
+        ngx_conf_log_error(NGX_LOG_WARN, cf, 0,
+                           "\"%V %V\" is ignored: it is found from the body "
+                           "that is sent; remove the line",
+                           &cmd->name, &value[1]);
+    }
+
+    if (is_name(&value[1], "connection") && value[2].len
+        && ngx_strlcasestrn(value[2].data, value[2].data + value[2].len,
+                            (u_char *) "close", sizeof("close") - 2)
+           != NULL)
+    {
+        ngx_conf_log_error(NGX_LOG_WARN, cf, 0,
+                           "no connection is reused with \"%V %V %V\": remove "
+                           "the line", &cmd->name, &value[1], &value[2]);
+    }
 }
 
 

@@ -5,6 +5,7 @@
 
 
 #include "ngx_http_myproxy_module.h"
+#include "ngx_http_upstream_reuse_module.h"
 
 
 /* of 1xx responses before the final one, for each attempt */
@@ -145,6 +146,9 @@ read_status_line(ngx_http_request_t *r)
         || mlcf->http_version < NGX_HTTP_VERSION_11)
     {
         u->headers_in.connection_close = 1;
+
+        ngx_http_upstream_reuse_explain(r,
+                                        NGX_HTTP_UPSTREAM_REUSE_FATE_HTTP10);
     }
 
     return NGX_OK;
@@ -560,6 +564,9 @@ process_header_done(ngx_http_request_t *r, ngx_http_myproxy_ctx_t *ctx)
         ngx_log_error(NGX_LOG_WARN, r->connection->log, 0,
                       "upstream sent data after a response without body");
         in->connection_close = 1;
+
+        ngx_http_upstream_reuse_explain(r,
+                                        NGX_HTTP_UPSTREAM_REUSE_FATE_EXCESS);
     }
 
     if (status == NGX_HTTP_NO_CONTENT
@@ -568,6 +575,9 @@ process_header_done(ngx_http_request_t *r, ngx_http_myproxy_ctx_t *ctx)
         ngx_log_error(NGX_LOG_WARN, r->connection->log, 0,
                       "upstream announced a body for 204, which has none");
         in->connection_close = 1;
+
+        ngx_http_upstream_reuse_explain(r,
+                                        NGX_HTTP_UPSTREAM_REUSE_FATE_EXCESS);
     }
 
     ngx_http_myproxy_keep(u);

@@ -5,6 +5,7 @@
  * What the files of the reuse layer have in common:
  *
  *     module    directives; which upstreams keep connections
+ *     keepalive what the operator has told the keepalive module
  *     peer      a request gets a connection and gives it back
  *     key       by which the keepalive module finds connections
  *     identity  whom a kept connection may serve
@@ -12,6 +13,7 @@
  *     http2     the same for requests in HTTP/2
  *     expiry    how long a connection may be idle
  *     limits    what was learned of peers, in shared memory
+ *     variables what a log may have of all this
  *     tcp       what the kernel knows of a connection
  */
 
@@ -43,6 +45,10 @@ typedef struct {
     ngx_flag_t                       retry;
     ngx_uint_t                       expiry;
     ngx_msec_t                       idle;   /* of "reuse_expiry TIME" */
+
+    /* of the keepalive module, as far as they are known */
+    ngx_uint_t                       max_requests;
+    ngx_msec_t                       max_time;
 
     ngx_shm_zone_t                  *limits;
 
@@ -95,6 +101,9 @@ typedef struct {
     ngx_uint_t                       moments;
     ngx_msec_t                       noted;  /* the last moment */
 
+    ngx_msec_t                       testing;  /* a test is going on until
+                                                  then */
+
     ngx_uint_t                       rtt;    /* the least of all connections,
                                                 microseconds; 0: not known */
 } ngx_http_upstream_reuse_limit_t;
@@ -135,6 +144,20 @@ typedef enum {
 } ngx_http_upstream_reuse_proof_e;
 
 
+/* why a request got a new connection; the variables have names for them */
+
+typedef enum {
+    NGX_HTTP_UPSTREAM_REUSE_NEW_NONE = 0,  /* it got none, or a kept one */
+    NGX_HTTP_UPSTREAM_REUSE_NEW_EMPTY,
+    NGX_HTTP_UPSTREAM_REUSE_NEW_EXPIRED,
+    NGX_HTTP_UPSTREAM_REUSE_NEW_STALE,
+    NGX_HTTP_UPSTREAM_REUSE_NEW_RETRY,
+    NGX_HTTP_UPSTREAM_REUSE_NEW_IDENTITY,
+    NGX_HTTP_UPSTREAM_REUSE_NEW_UNBUFFERED,
+    NGX_HTTP_UPSTREAM_REUSE_NEW_OFF
+} ngx_http_upstream_reuse_new_e;
+
+
 /* request: the peer functions that we stand before */
 
 struct ngx_http_upstream_reuse_peer_s {
@@ -173,6 +196,15 @@ struct ngx_http_upstream_reuse_peer_s {
     ngx_uint_t                       batch;
     ngx_http_upstream_reuse_proof_e  proof;
 
+    /* the same, for the variables */
+
+    ngx_msec_t                       start;  /* the connection was opened */
+    ngx_msec_t                       end;    /* the request was over */
+    ngx_uint_t                       requests;  /* 0: there is none yet */
+    ngx_http_upstream_reuse_new_e    why_new;
+    ngx_http_upstream_reuse_fate_e   explained;  /* what it will be */
+    ngx_http_upstream_reuse_fate_e   fate;
+
     /* the attempt after one that was not delivered */
 
     ngx_http_upstream_conf_t        *saved_conf;
@@ -187,7 +219,32 @@ struct ngx_http_upstream_reuse_peer_s {
     unsigned                         judged:1;
     unsigned                         stray:1;
     unsigned                         again:1;
+    unsigned                         around:1;   /* the pool is not used */
 };
+
+
+/* keepalive */
+
+/*
+ * Finds a directive of the keepalive module, and what the module has of an
+ * upstream; NULL, both, if nginx is built without it.
+ */
+ngx_command_t *ngx_http_upstream_reuse_find_directive(ngx_conf_t *cf,
+    ngx_http_upstream_srv_conf_t *uscf, const char *directive, void **conf);
+
+/* Reads its limits, once the upstream is initialised. */
+void ngx_http_upstream_reuse_read_keepalive(ngx_conf_t *cf,
+    ngx_http_upstream_srv_conf_t *uscf,
+    ngx_http_upstream_reuse_srv_conf_t *rcf);
+
+/* Warns of what defeats reuse, before the upstream is initialised. */
+void ngx_http_upstream_reuse_warn(ngx_conf_t *cf,
+    ngx_http_upstream_srv_conf_t *uscf,
+    ngx_http_upstream_reuse_srv_conf_t *rcf);
+
+/* How many addresses get requests while all is well. */
+ngx_uint_t ngx_http_upstream_reuse_count_servers(
+    ngx_http_upstream_srv_conf_t *uscf);
 
 
 /* peer */
@@ -199,6 +256,13 @@ ngx_int_t ngx_http_upstream_reuse_init_peer(ngx_http_request_t *r,
 /* The record of a connection; NULL if it was never kept. */
 ngx_http_upstream_reuse_kept_t *ngx_http_upstream_reuse_find_kept(
     ngx_connection_t *c);
+
+/* Closes a connection that is not in the pool. */
+void ngx_http_upstream_reuse_close(ngx_connection_t *c);
+
+/* What we have of a request's upstream; NULL if there is no layer. */
+ngx_http_upstream_reuse_peer_t *ngx_http_upstream_reuse_find_peer(
+    ngx_http_request_t *r);
 
 
 /* key */
@@ -326,6 +390,14 @@ void ngx_http_upstream_reuse_note_close(ngx_http_upstream_reuse_kept_t *kept);
 void ngx_http_upstream_reuse_note_end(ngx_http_upstream_reuse_kept_t *kept,
     ngx_msec_t age);
 
+/*
+ * A connection that was idle for so long is too near a limit.  If that was
+ * learned, it may be left open for a while, out of the pool, to see whether
+ * the origin closes it; returns 1 then.
+ */
+ngx_uint_t ngx_http_upstream_reuse_put_to_test(
+    ngx_http_upstream_reuse_kept_t *kept, ngx_msec_t age);
+
 
 /* limits */
 
@@ -354,6 +426,11 @@ void ngx_http_upstream_reuse_note_closed(ngx_http_upstream_reuse_kept_t *kept,
  */
 ngx_uint_t ngx_http_upstream_reuse_note_rtt(
     ngx_http_upstream_reuse_kept_t *kept, ngx_uint_t rtt);
+
+
+/* variables */
+
+ngx_int_t ngx_http_upstream_reuse_add_variables(ngx_conf_t *cf);
 
 
 #endif /* _NGX_HTTP_UPSTREAM_REUSE_H_INCLUDED_ */

@@ -22,6 +22,8 @@ static ngx_msec_t reuse_tested(ngx_http_upstream_reuse_limit_t *limit);
 
 static void reuse_parse_hint(ngx_str_t *value, ngx_int_t *timeout,
     ngx_int_t *max);
+static void reuse_test_handler(ngx_event_t *ev);
+static void reuse_test_dummy_handler(ngx_event_t *ev);
 static ngx_int_t reuse_look_whether_closed(
     ngx_http_upstream_reuse_kept_t *kept);
 
@@ -353,6 +355,105 @@ ngx_http_upstream_reuse_note_end(ngx_http_upstream_reuse_kept_t *kept,
     default: /* NGX_DECLINED */
         break;
     }
+}
+
+
+/*
+ * With steady traffic no connection would get as old as the limit, and a wrong
+ * one would never show.
+ */
+
+ngx_uint_t
+ngx_http_upstream_reuse_put_to_test(ngx_http_upstream_reuse_kept_t *kept,
+    ngx_msec_t age)
+{
+    ngx_msec_t                        end;
+    ngx_connection_t                 *c;
+    ngx_http_upstream_reuse_limit_t  *limit;
+
+    if (reuse_learned(kept) == 0 || ngx_exiting || ngx_terminate) {
+        return 0;
+    }
+
+    limit = kept->limit;
+    c = kept->connection;
+
+    end = reuse_tested(limit)
+          + ngx_http_upstream_reuse_margin(kept, limit->idle);
+
+    if (age >= end
+        || (ngx_msec_int_t) (limit->testing - ngx_current_msec) > 0
+        || reuse_look_whether_closed(kept) != NGX_AGAIN)
+    {
+        return 0;
+    }
+
+    c->read->ready = 0;
+
+    if (ngx_handle_read_event(c->read, 0) != NGX_OK) {
+        return 0;
+    }
+
+    ngx_log_debug1(NGX_LOG_DEBUG_HTTP, c->log, 0,
+                   "upstream reuse: connection %p is put to the test", c);
+
+    /* one at a time is enough, if not for each worker */
+
+    limit->testing = ngx_current_msec + (end - age);
+
+    kept->idle = 1;
+
+    c->data = kept;
+    c->idle = 1;
+    c->read->delayed = 0;
+    c->read->handler = reuse_test_handler;
+    c->write->handler = reuse_test_dummy_handler;
+
+    c->log = ngx_cycle->log;
+    c->read->log = ngx_cycle->log;
+    c->write->log = ngx_cycle->log;
+    c->pool->log = ngx_cycle->log;
+
+    if (c->write->timer_set) {
+        ngx_del_timer(c->write);
+    }
+
+    ngx_add_timer(c->read, end - age);
+
+    return 1;
+}
+
+
+static void
+reuse_test_handler(ngx_event_t *ev)
+{
+    ngx_connection_t                *c;
+    ngx_http_upstream_reuse_kept_t  *kept;
+
+    c = ev->data;
+    kept = c->data;
+
+    if (!c->close && !ev->timedout
+        && reuse_look_whether_closed(kept) == NGX_AGAIN)
+    {
+        ev->ready = 0;
+
+        if (ngx_handle_read_event(ev, 0) == NGX_OK) {
+            return;
+        }
+    }
+
+    /* what it has shown is noted as it goes */
+
+    ngx_http_upstream_reuse_close(c);
+}
+
+
+static void
+reuse_test_dummy_handler(ngx_event_t *ev)
+{
+    ngx_log_debug0(NGX_LOG_DEBUG_HTTP, ev->log, 0,
+                   "upstream reuse: nothing to write");
 }
 
 

@@ -13,7 +13,7 @@
  * requests would have busy connections opened anew all the time.
  */
 
-#define NGX_HTTP_UPSTREAM_REUSE_KEEPALIVE  "32"
+#define NGX_HTTP_UPSTREAM_REUSE_KEEPALIVE  32
 #define NGX_HTTP_UPSTREAM_REUSE_REQUESTS   "100000"
 
 
@@ -34,6 +34,7 @@ static char *ngx_http_upstream_reuse_set_expiry_slot(ngx_conf_t *cf,
     ngx_command_t *cmd, void *conf);
 static ngx_int_t ngx_http_upstream_reuse_postconfiguration(ngx_conf_t *cf);
 
+static char *reuse_warn_off(ngx_conf_t *cf, void *post, void *data);
 static void reuse_inherit(ngx_http_upstream_reuse_srv_conf_t *rcf,
     ngx_http_upstream_reuse_srv_conf_t *http);
 static ngx_int_t reuse_complete(ngx_conf_t *cf,
@@ -55,6 +56,9 @@ static ngx_int_t reuse_init_upstream(ngx_conf_t *cf,
     ngx_http_upstream_srv_conf_t *us);
 
 
+static ngx_conf_post_t  reuse_post = { reuse_warn_off };
+
+
 static ngx_command_t  ngx_http_upstream_reuse_commands[] = {
 
     { ngx_string("reuse"),
@@ -62,7 +66,7 @@ static ngx_command_t  ngx_http_upstream_reuse_commands[] = {
       ngx_conf_set_flag_slot,
       NGX_HTTP_SRV_CONF_OFFSET,
       offsetof(ngx_http_upstream_reuse_srv_conf_t, reuse),
-      NULL },
+      &reuse_post },
 
     { ngx_string("reuse_retry"),
       NGX_HTTP_MAIN_CONF|NGX_HTTP_UPS_CONF|NGX_CONF_FLAG,
@@ -83,7 +87,7 @@ static ngx_command_t  ngx_http_upstream_reuse_commands[] = {
 
 
 static ngx_http_module_t  ngx_http_upstream_reuse_module_ctx = {
-    NULL,                                  /* preconfiguration */
+    ngx_http_upstream_reuse_add_variables, /* preconfiguration */
     ngx_http_upstream_reuse_postconfiguration, /* postconfiguration */
 
     ngx_http_upstream_reuse_create_main_conf, /* create main configuration */
@@ -241,6 +245,10 @@ reuse_complete(ngx_conf_t *cf, ngx_http_upstream_srv_conf_t *uscf,
 
     reuse_inherit(rcf, http);
 
+    if (wanted || rcf->reuse == 1) {
+        ngx_http_upstream_reuse_warn(cf, uscf, rcf);
+    }
+
     if (rcf->reuse == 0 || (rcf->reuse == NGX_CONF_UNSET && !wanted)) {
         return NGX_OK;
     }
@@ -261,6 +269,21 @@ reuse_complete(ngx_conf_t *cf, ngx_http_upstream_srv_conf_t *uscf,
     }
 
     return reuse_add_keepalive(cf, uscf);
+}
+
+
+static char *
+reuse_warn_off(ngx_conf_t *cf, void *post, void *data)
+{
+    ngx_flag_t  *reuse = data;
+
+    if (*reuse == 0) {
+        ngx_conf_log_error(NGX_LOG_WARN, cf, 0,
+                           "no connection is reused with \"reuse off\": "
+                           "remove the directive");
+    }
+
+    return NGX_CONF_OK;
 }
 
 
@@ -355,6 +378,7 @@ static ngx_int_t
 reuse_add_keepalive(ngx_conf_t *cf, ngx_http_upstream_srv_conf_t *uscf)
 {
     char                                *rv;
+    u_char                               size[NGX_INT_T_LEN + 1];
     ngx_http_upstream_init_pt            init_upstream;
     ngx_http_upstream_reuse_srv_conf_t  *rcf;
 
@@ -370,8 +394,13 @@ reuse_add_keepalive(ngx_conf_t *cf, ngx_http_upstream_srv_conf_t *uscf)
 
     uscf->peer.init_upstream = reuse_init_upstream;
 
-    rv = reuse_carry_out(cf, uscf, "keepalive",
-                         NGX_HTTP_UPSTREAM_REUSE_KEEPALIVE);
+    /* one for each server at least */
+
+    (void) ngx_sprintf(size, "%ui%Z",
+                       ngx_max(ngx_http_upstream_reuse_count_servers(uscf),
+                               NGX_HTTP_UPSTREAM_REUSE_KEEPALIVE));
+
+    rv = reuse_carry_out(cf, uscf, "keepalive", (char *) size);
 
     if (rv != NGX_CONF_OK) {
 
@@ -402,7 +431,6 @@ reuse_raise_requests(ngx_conf_t *cf, ngx_http_upstream_srv_conf_t *uscf)
 
 /*
  * Has the keepalive module carry out a directive that is not in the file.
- * The module is looked for by name: nginx may be built without it.
  *
  * Returns what the directive returns: a text if it is there already.
  */
@@ -412,40 +440,24 @@ reuse_carry_out(ngx_conf_t *cf, ngx_http_upstream_srv_conf_t *uscf,
     const char *directive, const char *argument)
 {
     char                 *rv;
+    void                 *conf;
     ngx_str_t            *value;
-    ngx_uint_t            m;
     ngx_conf_t            save;
     ngx_array_t           args;
-    ngx_module_t        **modules;
     ngx_command_t        *cmd;
     ngx_http_conf_ctx_t   ctx;
 
-    modules = cf->cycle->modules;
+    cmd = ngx_http_upstream_reuse_find_directive(cf, uscf, directive, &conf);
 
-    for (m = 0; modules[m]; m++) {
-        if (ngx_strcmp(modules[m]->name, "ngx_http_upstream_keepalive_module")
-            == 0)
-        {
-            break;
-        }
-    }
-
-    if (modules[m] == NULL) {
+    if (conf == NULL) {
         ngx_conf_log_error(NGX_LOG_WARN, cf, 0,
                            "connections to upstream \"%V\" are not reused: "
                            "this nginx is built without "
                            "ngx_http_upstream_keepalive_module",
                            &uscf->host);
-        return "is unknown";
     }
 
-    for (cmd = modules[m]->commands; cmd->name.len; cmd++) {
-        if (ngx_strcmp(cmd->name.data, directive) == 0) {
-            break;
-        }
-    }
-
-    if (cmd->name.len == 0) {
+    if (cmd == NULL) {
         return "is unknown";
     }
 
@@ -470,7 +482,7 @@ reuse_carry_out(ngx_conf_t *cf, ngx_http_upstream_srv_conf_t *uscf,
     cf->args = &args;
     cf->cmd_type = NGX_HTTP_UPS_CONF;
 
-    rv = cmd->set(cf, cmd, uscf->srv_conf[modules[m]->ctx_index]);
+    rv = cmd->set(cf, cmd, conf);
 
     *cf = save;
 
@@ -581,6 +593,8 @@ ngx_http_upstream_reuse_postconfiguration(ngx_conf_t *cf)
                                               ngx_http_upstream_reuse_module);
 
         rcf->init_peer = uscfp[i]->peer.init;
+
+        ngx_http_upstream_reuse_read_keepalive(cf, uscfp[i], rcf);
 
         if (rcf->asked || rcf->reuse != NGX_CONF_UNSET) {
             uscfp[i]->peer.init = ngx_http_upstream_reuse_init_peer;

@@ -19,6 +19,38 @@
 
 
 /*
+ * What becomes of a connection when its request is over; docs/directives.md
+ * has the meanings at $reuse_fate.
+ */
+
+typedef enum {
+    NGX_HTTP_UPSTREAM_REUSE_FATE_PENDING = 0,
+    NGX_HTTP_UPSTREAM_REUSE_FATE_KEPT,
+
+    /* it is closed, and why */
+
+    NGX_HTTP_UPSTREAM_REUSE_FATE_OFF,
+    NGX_HTTP_UPSTREAM_REUSE_FATE_CLOSE,
+    NGX_HTTP_UPSTREAM_REUSE_FATE_ANNOUNCED,
+    NGX_HTTP_UPSTREAM_REUSE_FATE_HTTP10,
+    NGX_HTTP_UPSTREAM_REUSE_FATE_UNFRAMED,
+    NGX_HTTP_UPSTREAM_REUSE_FATE_EXCESS,
+    NGX_HTTP_UPSTREAM_REUSE_FATE_UNREAD,
+    NGX_HTTP_UPSTREAM_REUSE_FATE_UNSENT,
+    NGX_HTTP_UPSTREAM_REUSE_FATE_UPGRADED,
+    NGX_HTTP_UPSTREAM_REUSE_FATE_AUTHENTICATED,
+    NGX_HTTP_UPSTREAM_REUSE_FATE_REQUESTS,
+    NGX_HTTP_UPSTREAM_REUSE_FATE_TIME,
+    NGX_HTTP_UPSTREAM_REUSE_FATE_CLOSED,
+    NGX_HTTP_UPSTREAM_REUSE_FATE_UNDELIVERED,
+    NGX_HTTP_UPSTREAM_REUSE_FATE_UNCONNECTED,
+    NGX_HTTP_UPSTREAM_REUSE_FATE_TIMEOUT,
+    NGX_HTTP_UPSTREAM_REUSE_FATE_ERROR,
+    NGX_HTTP_UPSTREAM_REUSE_FATE_SHUTDOWN
+} ngx_http_upstream_reuse_fate_e;
+
+
+/*
  * Asks for idle connections to be kept in an upstream, unless the operator
  * has written "keepalive" or "reuse off" there.  Only requests that
  * ngx_http_upstream_reuse_accept() was called for will use them, so that
@@ -38,6 +70,13 @@ ngx_int_t ngx_http_upstream_reuse_ask(ngx_conf_t *cf,
  * connection.  To be called before ngx_http_upstream_init().
  */
 void ngx_http_upstream_reuse_accept(ngx_http_request_t *r);
+
+/*
+ * Tells why the connection of this request will not be kept, where core only
+ * knows that it will not.  The first word counts.
+ */
+void ngx_http_upstream_reuse_explain(ngx_http_request_t *r,
+    ngx_http_upstream_reuse_fate_e fate);
 
 
 extern ngx_module_t  ngx_http_upstream_reuse_module;

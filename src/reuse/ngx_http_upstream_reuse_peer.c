@@ -8,12 +8,15 @@
 
 
 static ngx_int_t reuse_get(ngx_peer_connection_t *pc, void *data);
-static const char *reuse_unfit(ngx_http_upstream_reuse_peer_t *rp,
-    ngx_connection_t *c, ngx_http_upstream_reuse_kept_t *kept);
+static ngx_http_upstream_reuse_new_e reuse_unfit(
+    ngx_http_upstream_reuse_peer_t *rp, ngx_connection_t *c,
+    ngx_http_upstream_reuse_kept_t *kept);
 static ngx_uint_t reuse_is_silent(ngx_connection_t *c);
-static void reuse_close(ngx_connection_t *c);
 
 static void reuse_free(ngx_peer_connection_t *pc, void *data,
+    ngx_uint_t state);
+static ngx_http_upstream_reuse_fate_e reuse_why_not_kept(
+    ngx_http_upstream_reuse_peer_t *rp, ngx_connection_t *c,
     ngx_uint_t state);
 static ngx_http_upstream_reuse_kept_t *reuse_keep(
     ngx_http_upstream_reuse_peer_t *rp, ngx_peer_connection_t *pc);
@@ -58,6 +61,8 @@ ngx_http_upstream_reuse_init_peer(ngx_http_request_t *r,
 
         ngx_log_debug0(NGX_LOG_DEBUG_HTTP, r->connection->log, 0,
                        "upstream reuse: not asked for");
+
+        rp->around = 1;
 
         rc = rcf->init_balancer(r, us);
 
@@ -109,21 +114,36 @@ reuse_get(ngx_peer_connection_t *pc, void *data)
     ngx_http_upstream_reuse_peer_t  *rp = data;
 
     ngx_int_t                        rc;
-    const char                      *unfit;
     ngx_connection_t                *c;
     ngx_http_upstream_reuse_kept_t  *kept;
 
     rp->kept = NULL;
     rp->sent = 0;
+    rp->age = 0;
     rp->peeked = 0;
+    rp->requests = 1;
+    rp->start = ngx_current_msec;
+    rp->explained = NGX_HTTP_UPSTREAM_REUSE_FATE_PENDING;
+    rp->fate = NGX_HTTP_UPSTREAM_REUSE_FATE_PENDING;
 
     if (rp->again) {
+        rp->why_new = NGX_HTTP_UPSTREAM_REUSE_NEW_RETRY;
+
         return ngx_http_upstream_reuse_get_again(pc, rp);
     }
 
     rc = ngx_http_upstream_reuse_get_from_pool(pc, rp);
 
     if (rc != NGX_DONE || pc->connection == NULL) {
+
+        rp->why_new = (rp->around || rp->conf->reuse == 0)
+                      ? NGX_HTTP_UPSTREAM_REUSE_NEW_OFF
+                      : NGX_HTTP_UPSTREAM_REUSE_NEW_EMPTY;
+
+        if (rc != NGX_OK && rc != NGX_AGAIN) {
+            rp->requests = 0;
+        }
+
         return rc;
     }
 
@@ -136,21 +156,31 @@ reuse_get(ngx_peer_connection_t *pc, void *data)
         rp->age = ngx_current_msec - kept->since;
     }
 
-    unfit = reuse_unfit(rp, c, kept);
+    rp->why_new = reuse_unfit(rp, c, kept);
 
-    if (unfit == NULL) {
+    if (rp->why_new == NGX_HTTP_UPSTREAM_REUSE_NEW_NONE) {
         rp->kept = kept;
+        rp->requests = c->requests + 1;
+        rp->start = c->start_time;
+
         ngx_http_upstream_reuse_watch(rp, c);
 
         return NGX_DONE;
     }
 
     ngx_log_debug2(NGX_LOG_DEBUG_HTTP, pc->log, 0,
-                   "upstream reuse: connection %p %s", c, unfit);
+                   "upstream reuse: connection %p is not used: %d", c,
+                   rp->why_new);
 
-    reuse_close(c);
+    if (rp->why_new != NGX_HTTP_UPSTREAM_REUSE_NEW_EXPIRED
+        || !ngx_http_upstream_reuse_put_to_test(kept, rp->age))
+    {
+        ngx_http_upstream_reuse_close(c);
+    }
 
     /* the peer stays, and is connected to afresh */
+
+    rp->age = 0;
 
     pc->connection = NULL;
     pc->cached = 0;
@@ -159,9 +189,9 @@ reuse_get(ngx_peer_connection_t *pc, void *data)
 }
 
 
-/* Returns why a connection must not carry this request, or NULL. */
+/* Returns why a connection must not carry this request. */
 
-static const char *
+static ngx_http_upstream_reuse_new_e
 reuse_unfit(ngx_http_upstream_reuse_peer_t *rp, ngx_connection_t *c,
     ngx_http_upstream_reuse_kept_t *kept)
 {
@@ -173,13 +203,13 @@ reuse_unfit(ngx_http_upstream_reuse_peer_t *rp, ngx_connection_t *c,
         || !ngx_http_upstream_reuse_same_identity(&kept->identity,
                                                   &rp->identity))
     {
-        return "is of another identity";
+        return NGX_HTTP_UPSTREAM_REUSE_NEW_IDENTITY;
     }
 
     if (!ngx_http_upstream_reuse_is_fresh(kept, rp->age)) {
         ngx_http_upstream_reuse_note_end(kept, rp->age);
 
-        return "is about to expire";
+        return NGX_HTTP_UPSTREAM_REUSE_NEW_EXPIRED;
     }
 
     /* a body that is gone could not be sent again */
@@ -187,7 +217,7 @@ reuse_unfit(ngx_http_upstream_reuse_peer_t *rp, ngx_connection_t *c,
     if (r->request_body_no_buffering
         && !ngx_http_upstream_reuse_is_limited(kept))
     {
-        return "is too risky for a body that is not buffered";
+        return NGX_HTTP_UPSTREAM_REUSE_NEW_UNBUFFERED;
     }
 
     /*
@@ -199,19 +229,19 @@ reuse_unfit(ngx_http_upstream_reuse_peer_t *rp, ngx_connection_t *c,
         && !r->request_body_no_buffering
         && !c->read->ready)
     {
-        return NULL;
+        return NGX_HTTP_UPSTREAM_REUSE_NEW_NONE;
     }
 
     if (!reuse_is_silent(c)) {
         ngx_http_upstream_reuse_note_end(kept, rp->age);
 
-        return "is closing or has data";
+        return NGX_HTTP_UPSTREAM_REUSE_NEW_STALE;
     }
 
     c->read->ready = 0;
     rp->peeked = 1;
 
-    return NULL;
+    return NGX_HTTP_UPSTREAM_REUSE_NEW_NONE;
 }
 
 
@@ -233,8 +263,8 @@ reuse_is_silent(ngx_connection_t *c)
 }
 
 
-static void
-reuse_close(ngx_connection_t *c)
+void
+ngx_http_upstream_reuse_close(ngx_connection_t *c)
 {
 #if (NGX_HTTP_SSL)
 
@@ -259,12 +289,16 @@ reuse_free(ngx_peer_connection_t *pc, void *data, ngx_uint_t state)
 
     ngx_connection_t                *c;
     ngx_http_upstream_reuse_kept_t  *kept;
+    ngx_http_upstream_reuse_fate_e   fate;
 
     c = pc->connection;
+
+    rp->end = ngx_current_msec;
 
     if (rp->waiting
         && ngx_http_upstream_reuse_send_again(pc, rp, &state))
     {
+        rp->fate = NGX_HTTP_UPSTREAM_REUSE_FATE_UNDELIVERED;
         return;
     }
 
@@ -286,21 +320,120 @@ reuse_free(ngx_peer_connection_t *pc, void *data, ngx_uint_t state)
         }
     }
 
+    fate = c ? reuse_why_not_kept(rp, c, state)
+             : NGX_HTTP_UPSTREAM_REUSE_FATE_UNCONNECTED;
+
     ngx_http_upstream_reuse_free_to_pool(pc, rp, state);
 
-    if (kept == NULL || c->fd == (ngx_socket_t) -1) {
+    if (pc->connection || c == NULL) {
+        rp->fate = fate;
+
+        if (kept) {
+
+            /* it was not wanted */
+
+            kept->idle = 0;
+        }
+
         return;
     }
 
-    if (pc->connection) {
-
-        /* it was not wanted */
-
-        kept->idle = 0;
+    if (c->fd == (ngx_socket_t) -1) {
+        rp->fate = NGX_HTTP_UPSTREAM_REUSE_FATE_CLOSED;
         return;
     }
 
-    ngx_http_upstream_reuse_set_expiry(kept);
+    rp->fate = NGX_HTTP_UPSTREAM_REUSE_FATE_KEPT;
+
+    if (kept) {
+        ngx_http_upstream_reuse_set_expiry(kept);
+    }
+}
+
+
+/* Finds out why a connection is not kept, if it will not be. */
+
+static ngx_http_upstream_reuse_fate_e
+reuse_why_not_kept(ngx_http_upstream_reuse_peer_t *rp, ngx_connection_t *c,
+    ngx_uint_t state)
+{
+    ngx_http_upstream_t             *u;
+    ngx_http_upstream_headers_in_t  *in;
+
+    u = rp->upstream;
+    in = &u->headers_in;
+
+    if (rp->around || rp->conf->reuse == 0) {
+        return NGX_HTTP_UPSTREAM_REUSE_FATE_OFF;
+    }
+
+    if (c->read->timedout || c->write->timedout) {
+        return NGX_HTTP_UPSTREAM_REUSE_FATE_TIMEOUT;
+    }
+
+    if (u->upgrade) {
+        return NGX_HTTP_UPSTREAM_REUSE_FATE_UPGRADED;
+    }
+
+    if ((state & NGX_PEER_FAILED) || c->read->error || c->write->error) {
+        return NGX_HTTP_UPSTREAM_REUSE_FATE_ERROR;
+    }
+
+    if (!u->request_body_sent) {
+        return NGX_HTTP_UPSTREAM_REUSE_FATE_UNSENT;
+    }
+
+    if (rp->explained != NGX_HTTP_UPSTREAM_REUSE_FATE_PENDING) {
+        return rp->explained;
+    }
+
+    if (in->connection_close) {
+        return NGX_HTTP_UPSTREAM_REUSE_FATE_CLOSE;
+    }
+
+    if (!u->keepalive) {
+        return (c->read->eof && !in->chunked && in->content_length_n == -1)
+               ? NGX_HTTP_UPSTREAM_REUSE_FATE_UNFRAMED
+               : NGX_HTTP_UPSTREAM_REUSE_FATE_UNREAD;
+    }
+
+    if (c->read->eof) {
+        return NGX_HTTP_UPSTREAM_REUSE_FATE_CLOSED;
+    }
+
+    if (c->requests >= rp->conf->max_requests) {
+        return NGX_HTTP_UPSTREAM_REUSE_FATE_REQUESTS;
+    }
+
+    if (ngx_current_msec - c->start_time > rp->conf->max_time) {
+        return NGX_HTTP_UPSTREAM_REUSE_FATE_TIME;
+    }
+
+    return (ngx_exiting || ngx_terminate)
+           ? NGX_HTTP_UPSTREAM_REUSE_FATE_SHUTDOWN
+           : NGX_HTTP_UPSTREAM_REUSE_FATE_ERROR;
+}
+
+
+void
+ngx_http_upstream_reuse_explain(ngx_http_request_t *r,
+    ngx_http_upstream_reuse_fate_e fate)
+{
+    ngx_http_upstream_reuse_peer_t  *rp;
+
+    rp = ngx_http_upstream_reuse_find_peer(r);
+
+    if (rp && rp->explained == NGX_HTTP_UPSTREAM_REUSE_FATE_PENDING) {
+        rp->explained = fate;
+    }
+}
+
+
+ngx_http_upstream_reuse_peer_t *
+ngx_http_upstream_reuse_find_peer(ngx_http_request_t *r)
+{
+    return (r->upstream && r->upstream->peer.get == reuse_get)
+           ? r->upstream->peer.data : NULL;
 }
 
 
@@ -317,11 +450,13 @@ reuse_keep(ngx_http_upstream_reuse_peer_t *rp, ngx_peer_connection_t *pc)
     if (ngx_http_upstream_reuse_is_authenticated(rp->request)) {
         ngx_log_debug0(NGX_LOG_DEBUG_HTTP, pc->log, 0,
                        "upstream reuse: connection belongs to one client");
+        rp->explained = NGX_HTTP_UPSTREAM_REUSE_FATE_AUTHENTICATED;
         return NULL;
     }
 
 #if (NGX_HTTP_SSL)
     if (c->ssl && !reuse_is_read(c)) {
+        rp->explained = NGX_HTTP_UPSTREAM_REUSE_FATE_EXCESS;
         return NULL;
     }
 #endif
@@ -331,6 +466,7 @@ reuse_keep(ngx_http_upstream_reuse_peer_t *rp, ngx_peer_connection_t *pc)
     if (kept == NULL) {
         kept = reuse_create_kept(rp, pc);
         if (kept == NULL) {
+            rp->explained = NGX_HTTP_UPSTREAM_REUSE_FATE_ERROR;
             return NULL;
         }
     }
@@ -340,6 +476,7 @@ reuse_keep(ngx_http_upstream_reuse_peer_t *rp, ngx_peer_connection_t *pc)
     if (!ngx_http_upstream_reuse_read_hint(rp->upstream, kept)) {
         ngx_log_debug0(NGX_LOG_DEBUG_HTTP, pc->log, 0,
                        "upstream reuse: the origin is about to close");
+        rp->explained = NGX_HTTP_UPSTREAM_REUSE_FATE_ANNOUNCED;
         return NULL;
     }
 

@@ -1,0 +1,157 @@
+
+/*
+ * Copyright (C) 2026 The ngx_http_myproxy_module authors
+ *
+ * What the operator has told the keepalive module, as far as it concerns us,
+ * and what of it defeats reuse.
+ */
+
+
+#include "ngx_http_upstream_reuse.h"
+
+
+static ngx_uint_t reuse_pool_size(void *conf);
+
+
+/* looked for by name, so as not to depend on the module */
+
+ngx_command_t *
+ngx_http_upstream_reuse_find_directive(ngx_conf_t *cf,
+    ngx_http_upstream_srv_conf_t *uscf, const char *directive, void **conf)
+{
+    ngx_uint_t      m;
+    ngx_module_t  **modules;
+    ngx_command_t  *cmd;
+
+    *conf = NULL;
+
+    modules = cf->cycle->modules;
+
+    for (m = 0; modules[m]; m++) {
+        if (ngx_strcmp(modules[m]->name, "ngx_http_upstream_keepalive_module")
+            == 0)
+        {
+            break;
+        }
+    }
+
+    if (modules[m] == NULL) {
+        return NULL;
+    }
+
+    *conf = uscf->srv_conf[modules[m]->ctx_index];
+
+    for (cmd = modules[m]->commands; cmd->name.len; cmd++) {
+        if (ngx_strcmp(cmd->name.data, directive) == 0) {
+            return cmd;
+        }
+    }
+
+    return NULL;
+}
+
+
+/* The limits of the keepalive module stand where its directives put them. */
+
+void
+ngx_http_upstream_reuse_read_keepalive(ngx_conf_t *cf,
+    ngx_http_upstream_srv_conf_t *uscf,
+    ngx_http_upstream_reuse_srv_conf_t *rcf)
+{
+    void           *conf;
+    ngx_command_t  *cmd;
+
+    cmd = ngx_http_upstream_reuse_find_directive(cf, uscf,
+                                                 "keepalive_requests", &conf);
+
+    rcf->max_requests = cmd ? *(ngx_uint_t *) ((char *) conf + cmd->offset)
+                            : NGX_CONF_UNSET_UINT;
+
+    cmd = ngx_http_upstream_reuse_find_directive(cf, uscf, "keepalive_time",
+                                                 &conf);
+
+    rcf->max_time = cmd ? *(ngx_msec_t *) ((char *) conf + cmd->offset)
+                        : NGX_CONF_UNSET_MSEC;
+}
+
+
+void
+ngx_http_upstream_reuse_warn(ngx_conf_t *cf,
+    ngx_http_upstream_srv_conf_t *uscf,
+    ngx_http_upstream_reuse_srv_conf_t *rcf)
+{
+    void           *conf;
+    ngx_uint_t      size, servers;
+    ngx_msec_t      timeout;
+    ngx_command_t  *cmd;
+
+    if (rcf->reuse == 0 || uscf->file_name == NULL) {
+        return;
+    }
+
+    cmd = ngx_http_upstream_reuse_find_directive(cf, uscf,
+                                                 "keepalive_timeout", &conf);
+    if (cmd == NULL) {
+        return;
+    }
+
+    timeout = *(ngx_msec_t *) ((char *) conf + cmd->offset);
+
+    if (rcf->expiry == NGX_HTTP_UPSTREAM_REUSE_EXPIRY_TIME
+        && timeout != NGX_CONF_UNSET_MSEC
+        && timeout > rcf->idle)
+    {
+        ngx_log_error(NGX_LOG_WARN, cf->log, 0,
+                      "\"keepalive_timeout\" of upstream \"%V\" is longer "
+                      "than its \"reuse_expiry\", which holds: remove one of "
+                      "them in %s:%ui",
+                      &uscf->host, uscf->file_name, uscf->line);
+    }
+
+    size = reuse_pool_size(conf);
+    servers = ngx_http_upstream_reuse_count_servers(uscf);
+
+    if (size && size < servers) {
+        ngx_log_error(NGX_LOG_WARN, cf->log, 0,
+                      "\"keepalive %ui\" of upstream \"%V\" keeps no "
+                      "connection for each of its %ui servers: write "
+                      "\"keepalive %ui\" or more in %s:%ui",
+                      size, &uscf->host, servers, servers, uscf->file_name,
+                      uscf->line);
+    }
+}
+
+
+/*
+ * The size of a pool is the first that the keepalive module has of an
+ * upstream; 0 if none is written, or where that may be different.
+ */
+
+static ngx_uint_t
+reuse_pool_size(void *conf)
+{
+    return NGX_HTTP_UPSTREAM_REUSE_NATIVE ? 0 : *(ngx_uint_t *) conf;
+}
+
+
+ngx_uint_t
+ngx_http_upstream_reuse_count_servers(ngx_http_upstream_srv_conf_t *uscf)
+{
+    ngx_uint_t                   i, n;
+    ngx_http_upstream_server_t  *server;
+
+    if (uscf->servers == NULL) {
+        return 0;
+    }
+
+    server = uscf->servers->elts;
+    n = 0;
+
+    for (i = 0; i < uscf->servers->nelts; i++) {
+        if (!server[i].down && !server[i].backup) {
+            n += server[i].naddrs;
+        }
+    }
+
+    return n;
+}
