@@ -504,6 +504,8 @@ def test_no_warning_of_an_upstream_that_is_left_alone(stage):
 @pytest.mark.parametrize("line", [
     "myproxy_http_version 1.1;",
     "myproxy_set_header Connection keep-alive;",
+    "myproxy_set_header Connection $arg_close;",
+    "myproxy_set_header Connection 'x-close, closed';",
     'myproxy_set_header Content-Length "";',
     'myproxy_set_header Transfer-Encoding "";',
     'myproxy_set_header Connection "";',

@@ -395,9 +395,27 @@ def test_fate_unconnected(stage):
     stage.origin(listening=False)
     nginx = start(stage)
     assert nginx.get().status == 502
-    line, = logged(stage, nginx, 1)
-    assert line.had[:2] == ("new", "empty")
-    assert line.fate in ("unconnected", "error")
+    assert logged(stage, nginx, 1)[0].had == (
+        "new", "empty", "1", "unconnected")
+
+
+def test_fate_unconnected_without_a_handshake(stage):
+    stage.origin(lambda conn: conn.close())
+    nginx = start(stage, location="myproxy_pass https://%{origin};"
+                  "myproxy_ssl_verify off;")
+    assert nginx.get().status == 502
+    assert logged(stage, nginx, 1)[0].fate == "unconnected"
+
+
+def test_fate_of_the_last_of_two(stage):
+    """The first server has refused, the second has answered."""
+    stage.origin(name="first", listening=False)
+    stage.origin(name="second")
+    nginx = start(
+        stage, location=APP,
+        http="upstream app { server %{first}; server %{second} backup; }")
+    assert nginx.get().status == 200
+    assert logged(stage, nginx, 1)[0].had == ("new", "empty", "1", "kept")
 
 
 def test_fate_shutdown(stage):

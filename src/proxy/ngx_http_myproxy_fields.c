@@ -18,6 +18,7 @@ typedef struct {
 
 static void warn_of_field(ngx_conf_t *cf, ngx_command_t *cmd,
     ngx_str_t *value);
+static ngx_uint_t has_token(ngx_str_t *list, const char *token);
 static ngx_uint_t is_name(ngx_str_t *name, const char *text);
 static ngx_http_myproxy_fields_t *compile(ngx_conf_t *cf,
     ngx_http_myproxy_loc_conf_t *conf, ngx_uint_t cache);
@@ -179,15 +180,39 @@ warn_of_field(ngx_conf_t *cf, ngx_command_t *cmd, ngx_str_t *value)
                            &cmd->name, &value[1]);
     }
 
-    if (is_name(&value[1], "connection") && value[2].len
-        && ngx_strlcasestrn(value[2].data, value[2].data + value[2].len,
-                            (u_char *) "close", sizeof("close") - 2)
-           != NULL)
-    {
+    if (is_name(&value[1], "connection") && has_token(&value[2], "close")) {
         ngx_conf_log_error(NGX_LOG_WARN, cf, 0,
                            "no connection is reused with \"%V %V %V\": remove "
                            "the line", &cmd->name, &value[1], &value[2]);
     }
+}
+
+
+/*
+ * Tells whether a list (RFC 9110, section 5.6.1) has that token.  Words of the
+ * configuration end with a zero.
+ */
+
+static ngx_uint_t
+has_token(ngx_str_t *list, const char *token)
+{
+    ngx_str_t  word;
+
+    word.data = list->data;
+
+    do {
+        word.data += strspn((char *) word.data, ", \t");
+        word.len = strcspn((char *) word.data, ", \t");
+
+        if (is_name(&word, token)) {
+            return 1;
+        }
+
+        word.data += word.len;
+
+    } while (*word.data);
+
+    return 0;
 }
 
 

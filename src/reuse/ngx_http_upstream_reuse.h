@@ -101,8 +101,8 @@ typedef struct {
     ngx_uint_t                       moments;
     ngx_msec_t                       noted;  /* the last moment */
 
-    ngx_msec_t                       testing;  /* a test is going on until
-                                                  then */
+    ngx_msec_t                       testing;  /* none begins until then;
+                                                  without the lock */
 
     ngx_uint_t                       rtt;    /* the least of all connections,
                                                 microseconds; 0: not known */

@@ -15,6 +15,9 @@
 #define NGX_HTTP_UPSTREAM_REUSE_MARGIN  10         /* milliseconds */
 #define NGX_HTTP_UPSTREAM_REUSE_LONGEST 86400      /* seconds */
 
+/* so many times as long as a test, none follows */
+#define NGX_HTTP_UPSTREAM_REUSE_PAUSE   8
+
 
 static ngx_msec_t reuse_limit(ngx_http_upstream_reuse_kept_t *kept);
 static ngx_msec_t reuse_learned(ngx_http_upstream_reuse_kept_t *kept);
@@ -397,9 +400,14 @@ ngx_http_upstream_reuse_put_to_test(ngx_http_upstream_reuse_kept_t *kept,
     ngx_log_debug1(NGX_LOG_DEBUG_HTTP, c->log, 0,
                    "upstream reuse: connection %p is put to the test", c);
 
-    /* one at a time is enough, if not for each worker */
+    /*
+     * One at a time, and not often: an origin that has a process for each
+     * connection has one less as long as that.  It is no harm if two workers
+     * begin one.
+     */
 
-    limit->testing = ngx_current_msec + (end - age);
+    limit->testing = ngx_current_msec + (end - age)
+                     + end * NGX_HTTP_UPSTREAM_REUSE_PAUSE;
 
     kept->idle = 1;
 

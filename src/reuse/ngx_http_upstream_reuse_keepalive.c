@@ -64,14 +64,16 @@ ngx_http_upstream_reuse_read_keepalive(ngx_conf_t *cf,
     cmd = ngx_http_upstream_reuse_find_directive(cf, uscf,
                                                  "keepalive_requests", &conf);
 
-    rcf->max_requests = cmd ? *(ngx_uint_t *) ((char *) conf + cmd->offset)
-                            : NGX_CONF_UNSET_UINT;
+    rcf->max_requests = (cmd && cmd->set == ngx_conf_set_num_slot)
+                        ? *(ngx_uint_t *) ((char *) conf + cmd->offset)
+                        : NGX_CONF_UNSET_UINT;
 
     cmd = ngx_http_upstream_reuse_find_directive(cf, uscf, "keepalive_time",
                                                  &conf);
 
-    rcf->max_time = cmd ? *(ngx_msec_t *) ((char *) conf + cmd->offset)
-                        : NGX_CONF_UNSET_MSEC;
+    rcf->max_time = (cmd && cmd->set == ngx_conf_set_msec_slot)
+                    ? *(ngx_msec_t *) ((char *) conf + cmd->offset)
+                    : NGX_CONF_UNSET_MSEC;
 }
 
 
@@ -91,7 +93,7 @@ ngx_http_upstream_reuse_warn(ngx_conf_t *cf,
 
     cmd = ngx_http_upstream_reuse_find_directive(cf, uscf,
                                                  "keepalive_timeout", &conf);
-    if (cmd == NULL) {
+    if (cmd == NULL || cmd->set != ngx_conf_set_msec_slot) {
         return;
     }
 

@@ -367,6 +367,10 @@ reuse_why_not_kept(ngx_http_upstream_reuse_peer_t *rp, ngx_connection_t *c,
         return NGX_HTTP_UPSTREAM_REUSE_FATE_OFF;
     }
 
+    if ((state & NGX_PEER_FAILED) && rp->kept == NULL && !u->request_sent) {
+        return NGX_HTTP_UPSTREAM_REUSE_FATE_UNCONNECTED;
+    }
+
     if (c->read->timedout || c->write->timedout) {
         return NGX_HTTP_UPSTREAM_REUSE_FATE_TIMEOUT;
     }
