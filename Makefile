@@ -33,6 +33,7 @@ MAKEOVERRIDES :=
 
 MODULE   := ngx_http_myproxy_module.so
 SOURCES  := config $(shell find src -name '*.[ch]' 2> /dev/null)
+PAGE     := src/status/page.html
 FETCHED  := build/source/installed/nginx
 DEV_TREE := $(or $(NGX_SRC),/usr/share/nginx/src)
 BIN_TREE := $(or $(NGX_SRC),$(FETCHED))
@@ -101,7 +102,7 @@ $(FETCHED)/configure:
 $(BUILD)/static/settings $(BUILD)/asan/settings \
     $(BUILD)/dynamic/settings: | $(BIN_TREE)/configure
 
-$(BUILD)/%/objs/Makefile: $(BUILD)/%/settings config Makefile \
+$(BUILD)/%/objs/Makefile: $(BUILD)/%/settings config Makefile $(PAGE) \
         tools/configure-nginx
 	@echo "configure $(TREE)"
 	@CC='$(CC)' CC_OPT='$(CFLAGS) $(CORE)' LD_OPT='$(LD_OPT)' \

@@ -58,7 +58,7 @@ def test_a_directive_is_documented_as_it_is(name):
     contexts, flags = offered()[name]
     syntax, default, context, appeared, text = documented()[name]
     assert context == ", ".join(sorted(contexts, key=ORDER.index))
-    assert all(form.startswith(f"{name} ")
+    assert all(form == name or form.startswith(f"{name} ")
                for form in syntax.rstrip(";").split("; "))
     assert default == "-" or re.fullmatch(rf"{name} [^;]+;", default)
     assert re.fullmatch(r"0\.1\.0(, with nginx \d\.\d+\.\d or later)?",

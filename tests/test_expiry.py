@@ -212,10 +212,20 @@ def test_the_limit_is_learned(stage):
         stage, location=PASS + "add_header X-Reason $reuse_reason;")
     limit = closing.teach()
     assert 0.9 * LIMIT < limit
+    server, = closing.nginx.status()["upstreams"][0]["servers"]
+    assert server["learned_idle_limit"] == pytest.approx(limit)
     assert not closing.opens(limit * 0.5)
     # about to be closed, for all that nginx knows
     assert closing.opens(limit * 1.05)
     assert closing.response.header("X-Reason") == "expired"
+
+    # and as such it is counted, be it closed at once or when it has shown
+    # whether the origin closes it
+    def counted():
+        total = closing.nginx.status()["total"]
+        return (total["connections"]["closed_by_reason"]["expired"] == 1
+                and total["requests"]["new_by_reason"]["expired"] == 1)
+    stage.wait_until(counted)
 
 
 def test_one_close_makes_no_limit(stage):

@@ -5,7 +5,7 @@ import socket
 
 import pytest
 
-from harness import http1
+from harness import http1, settings
 from harness.wire import Truncated
 
 PASS = "myproxy_pass http://%{origin};"
@@ -254,7 +254,9 @@ conditions = pytest.mark.parametrize("condition", CONDITIONS)
 
 def patience(condition):
     """Only a timeout is to be waited for."""
-    return "myproxy_read_timeout 200ms;" if condition == "timeout" else ""
+    if condition != "timeout":
+        return ""
+    return f"myproxy_read_timeout {int(200 * settings.SCALE)}ms;"
 
 
 def failing(condition):

@@ -1,5 +1,9 @@
-"""What a log can have of a connection: how it was had, what became of it."""
+"""What a log can have of a connection: how it was had, what became of it.
 
+What is counted of it is looked at as well.
+"""
+
+import collections
 import pathlib
 import re
 import time
@@ -20,6 +24,10 @@ FORMAT = """
 """
 LOG = "access_log %{prefix}/reuse.log reuse;"
 NONE = ("-", "-", "-", "-")
+
+#: What was found to be unfit for the request, and closed.
+UNFIT = {"stale": "closed", "identity": "identity",
+         "unbuffered": "unbuffered"}
 HEAD = b"HTTP/1.1 200 OK\r\n"
 
 
@@ -35,8 +43,12 @@ class Line:
         return self.connection, self.reason, self.requests, self.fate
 
 
-def logged(stage, nginx, count):
-    """The lines of the log, once there are so many."""
+def logged(stage, nginx, count, *, undelivered=0, unconnected=0):
+    """The lines of the log, once there are so many.
+
+    They are of the last attempt each; of others, which are not in the log,
+    that many were not delivered or got no connection.
+    """
     path = pathlib.Path(nginx.prefix) / "reuse.log"
 
     def lines():
@@ -44,7 +56,38 @@ def logged(stage, nginx, count):
         return found if len(found) >= count else None
     lines = stage.wait_until(lines)
     assert len(lines) == count
-    return [Line(line) for line in lines]
+    lines = [Line(line) for line in lines]
+    others = collections.Counter(undelivered=undelivered,
+                                 unconnected=unconnected)
+    check_counters(nginx, lines, others)
+    return lines
+
+
+def check_counters(nginx, lines, others):
+    """Exactly what the log has was counted."""
+    total = nginx.status()["total"]
+    requests, connections = total["requests"], total["connections"]
+    had = collections.Counter(line.connection for line in lines)
+    new = collections.Counter(line.reason for line in lines
+                              if line.connection == "new")
+    new["empty"] += others["unconnected"]
+    assert nonzero(requests["new_by_reason"]) == +new
+    assert requests["new"] == sum(new.values())
+    assert requests["reused"] == had["reused"] + others["undelivered"]
+    assert requests["total"] == requests["reused"] + requests["new"]
+    assert connections["opened"] == requests["new"]
+    closed = collections.Counter(line.fate for line in lines) + others
+    for fate in ("-", "kept"):
+        del closed[fate]
+    closed.update(UNFIT[line.reason] for line in lines
+                  if line.reason in UNFIT)
+    assert nonzero(connections["closed_by_reason"]) == closed
+    assert connections["closed"] == sum(closed.values())
+    assert connections["open"] == connections["opened"] - connections["closed"]
+
+
+def nonzero(counts):
+    return {name: count for name, count in counts.items() if count}
 
 
 def start(stage, *, http="", location=PASS, **more):
@@ -148,12 +191,12 @@ def test_reason_off(stage):
 def test_reason_off_for_a_handler_that_does_not_ask(stage):
     stage.origin()
     nginx = stage.nginx(http=FORMAT + UP.format(""), server=f"""
-        location /ours {{ {APP} }}
+        location /ours {{ {APP} {LOG} }}
         location /theirs {{ proxy_pass http://app; {LOG} }}
     """)
     for target in ("/ours", "/theirs", "/theirs"):
         assert nginx.get(target).status == 200
-    assert {line.had for line in logged(stage, nginx, 2)} == {
+    assert {line.had for line in logged(stage, nginx, 3)[1:]} == {
         ("new", "off", "1", "off")}
 
 
@@ -195,7 +238,7 @@ def test_reason_retry(stage):
     scene.cross()
     scene.meet()
     assert scene.response().status == 200
-    assert logged(stage, scene.nginx, 2)[1].had == (
+    assert logged(stage, scene.nginx, 2, undelivered=1)[1].had == (
         "new", "retry", "1", "kept")
 
 
@@ -415,7 +458,8 @@ def test_fate_of_the_last_of_two(stage):
         stage, location=APP,
         http="upstream app { server %{first}; server %{second} backup; }")
     assert nginx.get().status == 200
-    assert logged(stage, nginx, 1)[0].had == ("new", "empty", "1", "kept")
+    assert logged(stage, nginx, 1, unconnected=1)[0].had == (
+        "new", "empty", "1", "kept")
 
 
 def test_fate_shutdown(stage):

@@ -5,6 +5,7 @@
 
 
 #include "ngx_http_myproxy_module.h"
+#include "ngx_http_upstream_reuse_module.h"
 
 
 static void merge_connection(ngx_http_myproxy_loc_conf_t *prev,
@@ -585,9 +586,10 @@ ngx_http_myproxy_set_http_version(ngx_conf_t *cf, ngx_command_t *cmd,
     if (ngx_strcmp(value[1].data, "1.0") == 0) {
         mlcf->http_version = NGX_HTTP_VERSION_10;
 
-        ngx_conf_log_error(NGX_LOG_WARN, cf, 0,
-                           "no connection is reused with \"%V 1.0\": remove "
-                           "the directive to speak HTTP/1.1", &cmd->name);
+        ngx_http_upstream_reuse_warn(cf, NULL, 0,
+                                     "no connection is reused with "
+                                     "\"%V 1.0\": remove the directive to "
+                                     "speak HTTP/1.1", &cmd->name);
         return NGX_CONF_OK;
     }
 

@@ -5,6 +5,7 @@
 
 
 #include "ngx_http_myproxy_module.h"
+#include "ngx_http_upstream_reuse_module.h"
 
 
 /* cycle: while the fields of one location are compiled */
@@ -181,9 +182,9 @@ warn_of_field(ngx_conf_t *cf, ngx_command_t *cmd, ngx_str_t *value)
     }
 
     if (is_name(&value[1], "connection") && has_token(&value[2], "close")) {
-        ngx_conf_log_error(NGX_LOG_WARN, cf, 0,
-                           "no connection is reused with \"%V %V %V\": remove "
-                           "the line", &cmd->name, &value[1], &value[2]);
+        ngx_http_upstream_reuse_warn(cf, NULL, 0,
+            "no connection is reused with \"%V %V %V\": remove the line",
+            &cmd->name, &value[1], &value[2]);
     }
 }
 

@@ -7,12 +7,15 @@
  *     module    directives; which upstreams keep connections
  *     keepalive what the operator has told the keepalive module
  *     peer      a request gets a connection and gives it back
+ *     kept      what is known of a connection
  *     key       by which the keepalive module finds connections
  *     identity  whom a kept connection may serve
  *     retry     a request that was not delivered is sent again
  *     http2     the same for requests in HTTP/2
  *     expiry    how long a connection may be idle
- *     limits    what was learned of peers, in shared memory
+ *     limits    what was learned of that
+ *     zone      what workers know of servers together, in shared memory
+ *     counters  what became of each request and each connection
  *     variables what a log may have of all this
  *     tcp       what the kernel knows of a connection
  */
@@ -24,6 +27,7 @@
 
 #include "ngx_http_myproxy_compat.h"
 #include "ngx_http_upstream_reuse_module.h"
+#include "ngx_http_upstream_reuse_counters.h"
 
 
 /* the methods that nginx does not send again unless told to */
@@ -38,6 +42,19 @@ typedef enum {
 } ngx_http_upstream_reuse_expiry_e;
 
 
+/* cycle: what handlers have asked for, and what holds for all upstreams */
+
+typedef struct {
+    ngx_array_t                      asked;
+                                         /* ngx_http_upstream_srv_conf_t * */
+    ngx_array_t                      warnings;         /* ngx_str_t */
+    ngx_pool_t                      *pool;
+    ngx_shm_zone_t                  *zone;
+    size_t                           zone_size;
+    ngx_uint_t                       all;  /* unsigned  all:1; */
+} ngx_http_upstream_reuse_main_conf_t;
+
+
 /* cycle: one upstream, or what http{} says for all of them */
 
 typedef struct {
@@ -50,13 +67,19 @@ typedef struct {
     ngx_uint_t                       max_requests;
     ngx_msec_t                       max_time;
 
-    ngx_shm_zone_t                  *limits;
+    ngx_http_upstream_reuse_main_conf_t  *main;
+    ngx_str_t                        name;   /* with the port, if implicit */
 
     ngx_http_upstream_init_pt        init_upstream;
 
     /* without and with the keepalive module */
     ngx_http_upstream_init_peer_pt   init_balancer;
     ngx_http_upstream_init_peer_pt   init_peer;
+
+    /* worker: the servers that it has met */
+
+    ngx_rbtree_t                     servers;
+    ngx_rbtree_node_t                sentinel;
 
     unsigned                         asked:1;
     unsigned                         added:1;
@@ -84,13 +107,11 @@ typedef struct {
 
 
 /*
- * cycle, in shared memory: what was seen of a peer.  Fields are read by all
- * workers at any time, and written under the lock of the zone.
+ * cycle, in shared memory: what was learned of a server.  Fields are read by
+ * all workers at any time, and written under the lock of the zone.
  */
 
 typedef struct {
-    ngx_str_node_t                   node;   /* upstream's name, address */
-
     ngx_msec_t                       idle;   /* 0: not known */
     ngx_msec_t                       survived;  /* a connection of this age
                                                    was alive */
@@ -107,6 +128,62 @@ typedef struct {
     ngx_uint_t                       rtt;    /* the least of all connections,
                                                 microseconds; 0: not known */
 } ngx_http_upstream_reuse_limit_t;
+
+
+/*
+ * cycle, in shared memory: what one worker has counted.  Only that worker
+ * writes to it, and without a lock; the process that finds it gone adds what
+ * it left to the record.
+ */
+
+typedef struct ngx_http_upstream_reuse_share_s
+    ngx_http_upstream_reuse_share_t;
+
+struct ngx_http_upstream_reuse_share_s {
+    ngx_http_upstream_reuse_share_t     *next;
+    ngx_pid_t                            pid;   /* 0: nobody's */
+    ngx_http_upstream_reuse_counters_t   counters;
+};
+
+
+/* cycle, in shared memory: an address of an upstream */
+
+typedef struct {
+    ngx_str_node_t                       node;  /* upstream, zero, address */
+    ngx_http_upstream_reuse_limit_t      limit;
+    ngx_http_upstream_reuse_share_t     *shares;
+    ngx_http_upstream_reuse_counters_t   counters;  /* of workers that are
+                                                       gone */
+} ngx_http_upstream_reuse_record_t;
+
+
+/* cycle, in shared memory */
+
+typedef struct {
+    ngx_rbtree_t                         rbtree;
+    ngx_rbtree_node_t                    sentinel;
+
+    /* stands for all servers for which there was no room */
+    ngx_http_upstream_reuse_record_t     overflow;
+    ngx_atomic_t                         uncounted;
+    ngx_uint_t                           full;  /* unsigned  full:1; */
+
+    ngx_msec_t                           sampled;  /* last */
+    ngx_http_upstream_reuse_sample_t     sum;      /* at that time */
+    ngx_uint_t                           nsamples;  /* ever taken */
+    ngx_http_upstream_reuse_sample_t
+                              samples[NGX_HTTP_UPSTREAM_REUSE_SAMPLES];
+} ngx_http_upstream_reuse_zone_t;
+
+
+/* worker: the same address, by which it is found without a lock */
+
+typedef struct {
+    ngx_str_node_t                       node;  /* address */
+    ngx_http_upstream_reuse_record_t    *record;
+    ngx_http_upstream_reuse_share_t     *share;
+    ngx_http_upstream_reuse_limit_t     *limit;  /* NULL: none is kept */
+} ngx_http_upstream_reuse_server_t;
 
 
 typedef struct ngx_http_upstream_reuse_peer_s  ngx_http_upstream_reuse_peer_t;
@@ -128,34 +205,23 @@ typedef struct {
     ngx_msec_t                       rtt;    /* rounded up */
     ngx_msec_t                       announced;  /* idle limit; 0: none */
     ngx_uint_t                       max;    /* requests; 0: no limit */
+    ngx_http_upstream_reuse_server_t    *server;
     ngx_http_upstream_reuse_limit_t *limit;  /* NULL: nothing is known */
 
-    unsigned                         idle:1;
+    unsigned                         idle:1;     /* not with a request */
+    unsigned                         testing:1;  /* nor in the pool */
+    unsigned                         expiring:1;  /* the timer is ours */
 } ngx_http_upstream_reuse_kept_t;
 
 
 /* how it is known that a request was not delivered */
 
 typedef enum {
-    NGX_HTTP_UPSTREAM_REUSE_UNKNOWN = 0,
-    NGX_HTTP_UPSTREAM_REUSE_UNSENT,
-    NGX_HTTP_UPSTREAM_REUSE_CLOSED,
-    NGX_HTTP_UPSTREAM_REUSE_RESET
+    NGX_HTTP_UPSTREAM_REUSE_PROOF_UNKNOWN = 0,
+    NGX_HTTP_UPSTREAM_REUSE_PROOF_UNSENT,
+    NGX_HTTP_UPSTREAM_REUSE_PROOF_CLOSED,
+    NGX_HTTP_UPSTREAM_REUSE_PROOF_RESET
 } ngx_http_upstream_reuse_proof_e;
-
-
-/* why a request got a new connection; the variables have names for them */
-
-typedef enum {
-    NGX_HTTP_UPSTREAM_REUSE_NEW_NONE = 0,  /* it got none, or a kept one */
-    NGX_HTTP_UPSTREAM_REUSE_NEW_EMPTY,
-    NGX_HTTP_UPSTREAM_REUSE_NEW_EXPIRED,
-    NGX_HTTP_UPSTREAM_REUSE_NEW_STALE,
-    NGX_HTTP_UPSTREAM_REUSE_NEW_RETRY,
-    NGX_HTTP_UPSTREAM_REUSE_NEW_IDENTITY,
-    NGX_HTTP_UPSTREAM_REUSE_NEW_UNBUFFERED,
-    NGX_HTTP_UPSTREAM_REUSE_NEW_OFF
-} ngx_http_upstream_reuse_new_e;
 
 
 /* request: the peer functions that we stand before */
@@ -187,6 +253,7 @@ struct ngx_http_upstream_reuse_peer_s {
 
     /* attempt: on a kept connection, NULL on a new one */
 
+    ngx_http_upstream_reuse_server_t    *server;
     ngx_http_upstream_reuse_kept_t  *kept;
     ngx_recv_pt                      recv;      /* stands behind ours */
     ngx_msec_t                       age;       /* idle before it was taken */
@@ -196,9 +263,11 @@ struct ngx_http_upstream_reuse_peer_s {
     ngx_uint_t                       batch;
     ngx_http_upstream_reuse_proof_e  proof;
 
-    /* the same, for the variables */
+    /* the same, for the counters and the variables */
 
     ngx_msec_t                       start;  /* the connection was opened */
+    ngx_msec_t                       connected;  /* and TLS began */
+    ngx_uint_t                       rtt;    /* microseconds, if known */
     ngx_msec_t                       end;    /* the request was over */
     ngx_uint_t                       requests;  /* 0: there is none yet */
     ngx_http_upstream_reuse_new_e    why_new;
@@ -214,10 +283,13 @@ struct ngx_http_upstream_reuse_peer_s {
     ngx_uint_t                       tries;
 
     unsigned                         log_error:3;
+    unsigned                         holds:1;    /* a connection that was
+                                                    counted */
     unsigned                         peeked:1;   /* nothing had arrived */
     unsigned                         waiting:1;  /* for the first byte */
     unsigned                         judged:1;
     unsigned                         stray:1;
+    unsigned                         excess:1;   /* it was unfit for that */
     unsigned                         again:1;
     unsigned                         around:1;   /* the pool is not used */
 };
@@ -238,7 +310,7 @@ void ngx_http_upstream_reuse_read_keepalive(ngx_conf_t *cf,
     ngx_http_upstream_reuse_srv_conf_t *rcf);
 
 /* Warns of what defeats reuse, before the upstream is initialised. */
-void ngx_http_upstream_reuse_warn(ngx_conf_t *cf,
+void ngx_http_upstream_reuse_check_keepalive(ngx_conf_t *cf,
     ngx_http_upstream_srv_conf_t *uscf,
     ngx_http_upstream_reuse_srv_conf_t *rcf);
 
@@ -253,16 +325,23 @@ ngx_uint_t ngx_http_upstream_reuse_count_servers(
 ngx_int_t ngx_http_upstream_reuse_init_peer(ngx_http_request_t *r,
     ngx_http_upstream_srv_conf_t *us);
 
+/* What we have of a request's upstream; NULL if there is no layer. */
+ngx_http_upstream_reuse_peer_t *ngx_http_upstream_reuse_find_peer(
+    ngx_http_request_t *r);
+
+
+/* kept */
+
+/* Prepares a connection for being kept; NULL if it must not be. */
+ngx_http_upstream_reuse_kept_t *ngx_http_upstream_reuse_keep(
+    ngx_http_upstream_reuse_peer_t *rp, ngx_peer_connection_t *pc);
+
 /* The record of a connection; NULL if it was never kept. */
 ngx_http_upstream_reuse_kept_t *ngx_http_upstream_reuse_find_kept(
     ngx_connection_t *c);
 
 /* Closes a connection that is not in the pool. */
 void ngx_http_upstream_reuse_close(ngx_connection_t *c);
-
-/* What we have of a request's upstream; NULL if there is no layer. */
-ngx_http_upstream_reuse_peer_t *ngx_http_upstream_reuse_find_peer(
-    ngx_http_request_t *r);
 
 
 /* key */
@@ -277,6 +356,9 @@ ngx_int_t ngx_http_upstream_reuse_get_from_pool(ngx_peer_connection_t *pc,
     ngx_http_upstream_reuse_peer_t *rp);
 void ngx_http_upstream_reuse_free_to_pool(ngx_peer_connection_t *pc,
     ngx_http_upstream_reuse_peer_t *rp, ngx_uint_t state);
+
+/* Tells whether the pool is being given another connection than this one. */
+ngx_uint_t ngx_http_upstream_reuse_is_pooling(ngx_connection_t *c);
 
 /* Stands between the keepalive module and the balancer, as its peer.init. */
 ngx_int_t ngx_http_upstream_reuse_init_balancer(ngx_http_request_t *r,
@@ -331,13 +413,13 @@ void ngx_http_upstream_reuse_watch(ngx_http_upstream_reuse_peer_t *rp,
  * The attempt is over before a byte of a response was there; to be called
  * first in peer.free.  Returns 1 if the request was provably not delivered
  * and is to be sent again: the peer is still held then, and the next
- * peer.get has to be ngx_http_upstream_reuse_get_again().  Otherwise 0;
+ * peer.get begins with ngx_http_upstream_reuse_get_again().  Otherwise 0;
  * NGX_PEER_FAILED is taken from *state if the peer is not to blame.
  */
 ngx_uint_t ngx_http_upstream_reuse_send_again(ngx_peer_connection_t *pc,
     ngx_http_upstream_reuse_peer_t *rp, ngx_uint_t *state);
 
-ngx_int_t ngx_http_upstream_reuse_get_again(ngx_peer_connection_t *pc,
+void ngx_http_upstream_reuse_get_again(ngx_peer_connection_t *pc,
     ngx_http_upstream_reuse_peer_t *rp);
 
 
@@ -352,8 +434,12 @@ void ngx_http_upstream_reuse_renumber_http2(ngx_http_upstream_t *u);
 
 /* expiry */
 
-/* Measures a connection that is to be kept for the first time. */
-void ngx_http_upstream_reuse_measure(ngx_http_upstream_reuse_kept_t *kept);
+/*
+ * Measures a connection that is to be kept for the first time.  Returns its
+ * round trip in microseconds; 0 if it is not known.
+ */
+ngx_uint_t ngx_http_upstream_reuse_measure(
+    ngx_http_upstream_reuse_kept_t *kept);
 
 /*
  * Tells whether a connection that has been idle for so many milliseconds is
@@ -380,15 +466,13 @@ ngx_uint_t ngx_http_upstream_reuse_read_hint(ngx_http_upstream_t *u,
 /* Has the keepalive module close an idle connection in time. */
 void ngx_http_upstream_reuse_set_expiry(ngx_http_upstream_reuse_kept_t *kept);
 
-/* An idle connection is being closed, for whatever reason. */
-void ngx_http_upstream_reuse_note_close(ngx_http_upstream_reuse_kept_t *kept);
-
 /*
  * A connection that was idle for so long is given up: learns from whether the
- * origin has closed it by now.
+ * origin has closed it by now.  Returns NGX_OK if so, NGX_AGAIN if not, and
+ * NGX_DECLINED if it has sent something that tells neither.
  */
-void ngx_http_upstream_reuse_note_end(ngx_http_upstream_reuse_kept_t *kept,
-    ngx_msec_t age);
+ngx_int_t ngx_http_upstream_reuse_note_end(
+    ngx_http_upstream_reuse_kept_t *kept, ngx_msec_t age);
 
 /*
  * A connection that was idle for so long is too near a limit.  If that was
@@ -400,16 +484,6 @@ ngx_uint_t ngx_http_upstream_reuse_put_to_test(
 
 
 /* limits */
-
-/* Adds the zone in which limits are kept; NULL if there is no memory. */
-ngx_shm_zone_t *ngx_http_upstream_reuse_add_limits(ngx_conf_t *cf);
-
-/*
- * Finds or makes the limit of one peer; NULL, after a line in the log, if the
- * zone is full.
- */
-ngx_http_upstream_reuse_limit_t *ngx_http_upstream_reuse_find_limit(
-    ngx_shm_zone_t *zone, ngx_str_t *upstream, ngx_peer_connection_t *pc);
 
 /*
  * A connection was alive, or was closed by the origin, after being idle for
@@ -426,6 +500,72 @@ void ngx_http_upstream_reuse_note_closed(ngx_http_upstream_reuse_kept_t *kept,
  */
 ngx_uint_t ngx_http_upstream_reuse_note_rtt(
     ngx_http_upstream_reuse_kept_t *kept, ngx_uint_t rtt);
+
+
+/* zone */
+
+/* Adds the zone; NULL if there is no memory. */
+ngx_shm_zone_t *ngx_http_upstream_reuse_add_zone(ngx_conf_t *cf, size_t size);
+
+/*
+ * Finds or makes what is known of a server, which is that of the address in
+ * pc.  Never NULL: if the zone is full, which the log says once, all further
+ * servers are one.
+ */
+ngx_http_upstream_reuse_server_t *ngx_http_upstream_reuse_find_server(
+    ngx_http_upstream_reuse_srv_conf_t *rcf, ngx_peer_connection_t *pc);
+
+/*
+ * With the lock: all records, beginning with NULL; the shares of workers that
+ * are gone go to their records, and returns how many workers are there.
+ */
+ngx_http_upstream_reuse_record_t *ngx_http_upstream_reuse_next_record(
+    ngx_http_upstream_reuse_zone_t *zone,
+    ngx_http_upstream_reuse_record_t *record);
+ngx_uint_t ngx_http_upstream_reuse_sweep(ngx_http_upstream_reuse_zone_t *zone);
+
+/* Takes the lock in which limits change. */
+void ngx_http_upstream_reuse_lock(ngx_http_upstream_reuse_kept_t *kept);
+void ngx_http_upstream_reuse_unlock(ngx_http_upstream_reuse_kept_t *kept);
+
+/* Parts a record's key: the upstream's name, and the address as text. */
+void ngx_http_upstream_reuse_name_record(
+    ngx_http_upstream_reuse_record_t *record, ngx_str_t *upstream,
+    u_char *text, size_t *len);
+
+/* of the module: a worker begins, and ends */
+ngx_int_t ngx_http_upstream_reuse_init_process(ngx_cycle_t *cycle);
+void ngx_http_upstream_reuse_exit_process(ngx_cycle_t *cycle);
+
+
+/* counters */
+
+#define ngx_http_upstream_reuse_count(server, counter)                        \
+    (server)->share->counters[NGX_HTTP_UPSTREAM_REUSE_##counter]++
+
+#define ngx_http_upstream_reuse_uncount(server, counter)                      \
+    (server)->share->counters[NGX_HTTP_UPSTREAM_REUSE_##counter]--
+
+/* A connection is closed, or is about to be; each has one fate. */
+#define ngx_http_upstream_reuse_count_closed(server, fate)                    \
+    (server)->share->counters[NGX_HTTP_UPSTREAM_REUSE_CLOSED + (fate)]++
+
+/* A request has been given a connection, a kept one or a new one. */
+void ngx_http_upstream_reuse_count_request(ngx_http_upstream_reuse_peer_t *rp);
+
+/* A new connection has served its request: how long it took to open it. */
+void ngx_http_upstream_reuse_count_opening(
+    ngx_http_upstream_reuse_peer_t *rp, ngx_connection_t *c);
+
+/* With the zone's lock: the ratio, if it is time. */
+void ngx_http_upstream_reuse_take_sample(ngx_http_upstream_reuse_zone_t *zone);
+
+/*
+ * A kept connection is being closed while no request has it; and ended is what
+ * ngx_http_upstream_reuse_note_end() says of it.
+ */
+void ngx_http_upstream_reuse_count_idle_closed(
+    ngx_http_upstream_reuse_kept_t *kept, ngx_int_t ended);
 
 
 /* variables */

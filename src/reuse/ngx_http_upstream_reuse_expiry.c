@@ -31,7 +31,7 @@ static ngx_int_t reuse_look_whether_closed(
     ngx_http_upstream_reuse_kept_t *kept);
 
 
-void
+ngx_uint_t
 ngx_http_upstream_reuse_measure(ngx_http_upstream_reuse_kept_t *kept)
 {
     ngx_http_upstream_reuse_tcp_t  tcp;
@@ -39,14 +39,18 @@ ngx_http_upstream_reuse_measure(ngx_http_upstream_reuse_kept_t *kept)
     if (kept->conf->expiry == NGX_HTTP_UPSTREAM_REUSE_EXPIRY_OFF
         && !kept->conf->retry)
     {
-        return;
+        return 0;
     }
 
-    if (ngx_http_upstream_reuse_read_tcp(kept->connection->fd, &tcp) == 0) {
-        kept->rtt = (tcp.rtt + 999) / 1000;
-
-        (void) ngx_http_upstream_reuse_note_rtt(kept, tcp.min_rtt);
+    if (ngx_http_upstream_reuse_read_tcp(kept->connection->fd, &tcp) == -1) {
+        return 0;
     }
+
+    kept->rtt = (tcp.rtt + 999) / 1000;
+
+    (void) ngx_http_upstream_reuse_note_rtt(kept, tcp.min_rtt);
+
+    return tcp.rtt;
 }
 
 
@@ -292,6 +296,8 @@ ngx_http_upstream_reuse_set_expiry(ngx_http_upstream_reuse_kept_t *kept)
         }
     }
 
+    kept->expiring = 0;
+
     if (expiry == 0) {
         return;
     }
@@ -311,53 +317,36 @@ ngx_http_upstream_reuse_set_expiry(ngx_http_upstream_reuse_kept_t *kept)
     }
 
     ngx_add_timer(rev, expiry);
+
+    kept->expiring = 1;
 }
 
 
-void
-ngx_http_upstream_reuse_note_close(ngx_http_upstream_reuse_kept_t *kept)
-{
-    ngx_connection_t  *c;
-
-    c = kept->connection;
-
-    if (c->close || ngx_exiting || ngx_terminate) {
-        return;
-    }
-
-    ngx_http_upstream_reuse_note_end(kept, ngx_current_msec - kept->since);
-}
-
-
-void
+ngx_int_t
 ngx_http_upstream_reuse_note_end(ngx_http_upstream_reuse_kept_t *kept,
     ngx_msec_t age)
 {
+    ngx_int_t  ended;
+
+    ended = reuse_look_whether_closed(kept);
+
     if (kept->limit == NULL
         || kept->conf->expiry != NGX_HTTP_UPSTREAM_REUSE_EXPIRY_AUTO)
     {
-        return;
+        return ended;
     }
 
-    switch (reuse_look_whether_closed(kept)) {
-
-    case NGX_OK:
+    if (ended == NGX_OK) {
         ngx_http_upstream_reuse_note_closed(kept, age);
-        break;
 
-    case NGX_AGAIN:
+    } else if (ended == NGX_AGAIN && age >= reuse_tested(kept->limit)) {
 
         /* an end may be on its way, and no limit is exact */
 
-        if (age >= reuse_tested(kept->limit)) {
-            ngx_http_upstream_reuse_note_alive(kept, age);
-        }
-
-        break;
-
-    default: /* NGX_DECLINED */
-        break;
+        ngx_http_upstream_reuse_note_alive(kept, age);
     }
+
+    return ended;
 }
 
 
@@ -410,6 +399,7 @@ ngx_http_upstream_reuse_put_to_test(ngx_http_upstream_reuse_kept_t *kept,
                      + end * NGX_HTTP_UPSTREAM_REUSE_PAUSE;
 
     kept->idle = 1;
+    kept->testing = 1;
 
     c->data = kept;
     c->idle = 1;

@@ -277,6 +277,8 @@ ngx_http_upstream_reuse_set_session(ngx_peer_connection_t *pc, void *data)
     unsigned int          len;
     const unsigned char  *context;
 
+    rp->connected = ngx_current_msec;
+
     ssl = pc->connection->ssl->connection;
 
     ngx_md5_init(&md5);

@@ -78,7 +78,7 @@ ngx_http_upstream_reuse_read_keepalive(ngx_conf_t *cf,
 
 
 void
-ngx_http_upstream_reuse_warn(ngx_conf_t *cf,
+ngx_http_upstream_reuse_check_keepalive(ngx_conf_t *cf,
     ngx_http_upstream_srv_conf_t *uscf,
     ngx_http_upstream_reuse_srv_conf_t *rcf)
 {
@@ -103,23 +103,21 @@ ngx_http_upstream_reuse_warn(ngx_conf_t *cf,
         && timeout != NGX_CONF_UNSET_MSEC
         && timeout > rcf->idle)
     {
-        ngx_log_error(NGX_LOG_WARN, cf->log, 0,
-                      "\"keepalive_timeout\" of upstream \"%V\" is longer "
-                      "than its \"reuse_expiry\", which holds: remove one of "
-                      "them in %s:%ui",
-                      &uscf->host, uscf->file_name, uscf->line);
+        ngx_http_upstream_reuse_warn(cf, uscf->file_name, uscf->line,
+                            "\"keepalive_timeout\" of upstream \"%V\" is "
+                            "longer than its \"reuse_expiry\", which holds: "
+                            "remove one of them", &uscf->host);
     }
 
     size = reuse_pool_size(conf);
     servers = ngx_http_upstream_reuse_count_servers(uscf);
 
     if (size && size < servers) {
-        ngx_log_error(NGX_LOG_WARN, cf->log, 0,
-                      "\"keepalive %ui\" of upstream \"%V\" keeps no "
-                      "connection for each of its %ui servers: write "
-                      "\"keepalive %ui\" or more in %s:%ui",
-                      size, &uscf->host, servers, servers, uscf->file_name,
-                      uscf->line);
+        ngx_http_upstream_reuse_warn(cf, uscf->file_name, uscf->line,
+                            "\"keepalive %ui\" of upstream \"%V\" keeps no "
+                            "connection for each of its %ui servers: write "
+                            "\"keepalive %ui\" or more",
+                            size, &uscf->host, servers, servers);
     }
 }
 

@@ -28,6 +28,10 @@ static void reuse_restore_address(ngx_peer_connection_t *pc,
 
 static ngx_http_upstream_reuse_peer_t  *reuse_current;
 
+/* worker: the connection that the pool is being given */
+
+static ngx_connection_t  *reuse_pooled;
+
 
 ngx_int_t
 ngx_http_upstream_reuse_init_pool(ngx_http_request_t *r,
@@ -108,9 +112,20 @@ ngx_http_upstream_reuse_free_to_pool(ngx_peer_connection_t *pc,
         reuse_set_key(pc, rp);
     }
 
+    reuse_pooled = pc->connection;
+
     rp->free(pc, rp->data, state);
 
+    reuse_pooled = NULL;
+
     reuse_restore_address(pc, rp);
+}
+
+
+ngx_uint_t
+ngx_http_upstream_reuse_is_pooling(ngx_connection_t *c)
+{
+    return reuse_pooled && reuse_pooled != c;
 }
 
 

@@ -12,8 +12,6 @@
 #include "ngx_http_upstream_reuse.h"
 
 
-#define NGX_HTTP_UPSTREAM_REUSE_ZONE_SIZE  (1024 * 1024)
-
 /* milliseconds by which two ages may differ and still be the same */
 #define NGX_HTTP_UPSTREAM_REUSE_OFF        5
 
@@ -24,156 +22,10 @@
 #define NGX_HTTP_UPSTREAM_REUSE_ENOUGH     3
 
 
-/* cycle, in shared memory */
-
-typedef struct {
-    ngx_rbtree_t                     rbtree;
-    ngx_rbtree_node_t                sentinel;
-} ngx_http_upstream_reuse_limits_t;
-
-
-static ngx_int_t reuse_init_limits(ngx_shm_zone_t *shm_zone, void *data);
-static ngx_http_upstream_reuse_limit_t *reuse_create_limit(
-    ngx_slab_pool_t *shpool, ngx_http_upstream_reuse_limits_t *limits,
-    ngx_str_t *key, uint32_t hash);
 static ngx_uint_t reuse_weigh_close(ngx_http_upstream_reuse_limit_t *limit,
     ngx_msec_t age);
 static void reuse_log_limit(ngx_http_upstream_reuse_kept_t *kept,
     const char *what, ngx_msec_t age);
-
-
-/* worker: whether the log has it */
-
-static ngx_uint_t  reuse_zone_full;
-
-
-static ngx_str_t  reuse_zone_name = ngx_string("ngx_http_upstream_reuse");
-
-
-ngx_shm_zone_t *
-ngx_http_upstream_reuse_add_limits(ngx_conf_t *cf)
-{
-    ngx_shm_zone_t  *shm_zone;
-
-    shm_zone = ngx_shared_memory_add(cf, &reuse_zone_name,
-                                     NGX_HTTP_UPSTREAM_REUSE_ZONE_SIZE,
-                                     &ngx_http_upstream_reuse_module);
-    if (shm_zone == NULL) {
-        return NULL;
-    }
-
-    shm_zone->init = reuse_init_limits;
-
-    return shm_zone;
-}
-
-
-static ngx_int_t
-reuse_init_limits(ngx_shm_zone_t *shm_zone, void *data)
-{
-    ngx_slab_pool_t                   *shpool;
-    ngx_http_upstream_reuse_limits_t  *limits;
-
-    if (data) {
-        shm_zone->data = data;
-        return NGX_OK;
-    }
-
-    shpool = (ngx_slab_pool_t *) shm_zone->shm.addr;
-
-    if (shm_zone->shm.exists) {
-        shm_zone->data = shpool->data;
-        return NGX_OK;
-    }
-
-    limits = ngx_slab_alloc(shpool, sizeof(ngx_http_upstream_reuse_limits_t));
-    if (limits == NULL) {
-        return NGX_ERROR;
-    }
-
-    ngx_rbtree_init(&limits->rbtree, &limits->sentinel,
-                    ngx_str_rbtree_insert_value);
-
-    shpool->data = limits;
-    shpool->log_nomem = 0;
-
-    shm_zone->data = limits;
-
-    return NGX_OK;
-}
-
-
-ngx_http_upstream_reuse_limit_t *
-ngx_http_upstream_reuse_find_limit(ngx_shm_zone_t *zone, ngx_str_t *upstream,
-    ngx_peer_connection_t *pc)
-{
-    u_char                            *p;
-    uint32_t                           hash;
-    ngx_str_t                          key;
-    ngx_slab_pool_t                   *shpool;
-    ngx_http_upstream_reuse_limit_t   *limit;
-    ngx_http_upstream_reuse_limits_t  *limits;
-
-    limits = zone->data;
-    shpool = (ngx_slab_pool_t *) zone->shm.addr;
-
-    key.len = upstream->len + 1 + pc->socklen;
-    key.data = ngx_pnalloc(pc->connection->pool, key.len);
-    if (key.data == NULL) {
-        return NULL;
-    }
-
-    p = ngx_cpymem(key.data, upstream->data, upstream->len);
-    *p++ = '\0';
-    ngx_memcpy(p, pc->sockaddr, pc->socklen);
-
-    hash = ngx_crc32_long(key.data, key.len);
-
-    ngx_shmtx_lock(&shpool->mutex);
-
-    limit = (ngx_http_upstream_reuse_limit_t *)
-                ngx_str_rbtree_lookup(&limits->rbtree, &key, hash);
-
-    if (limit == NULL) {
-        limit = reuse_create_limit(shpool, limits, &key, hash);
-    }
-
-    ngx_shmtx_unlock(&shpool->mutex);
-
-    if (limit == NULL && !reuse_zone_full) {
-        reuse_zone_full = 1;
-
-        ngx_log_error(NGX_LOG_WARN, pc->log, 0,
-                      "zone \"%V\" is full: nothing is learned of further "
-                      "upstream servers", &reuse_zone_name);
-    }
-
-    return limit;
-}
-
-
-static ngx_http_upstream_reuse_limit_t *
-reuse_create_limit(ngx_slab_pool_t *shpool,
-    ngx_http_upstream_reuse_limits_t *limits, ngx_str_t *key, uint32_t hash)
-{
-    ngx_http_upstream_reuse_limit_t  *limit;
-
-    limit = ngx_slab_calloc_locked(shpool,
-                        sizeof(ngx_http_upstream_reuse_limit_t) + key->len);
-    if (limit == NULL) {
-        return NULL;
-    }
-
-    limit->node.node.key = hash;
-    limit->node.str.len = key->len;
-    limit->node.str.data = (u_char *) (limit + 1);
-
-    ngx_memcpy(limit->node.str.data, key->data, key->len);
-
-    ngx_rbtree_insert(&limits->rbtree, &limit->node.node);
-
-    return limit;
-}
 
 
 void
@@ -181,7 +33,6 @@ ngx_http_upstream_reuse_note_alive(ngx_http_upstream_reuse_kept_t *kept,
     ngx_msec_t age)
 {
     ngx_uint_t                        wrong;
-    ngx_slab_pool_t                  *shpool;
     ngx_http_upstream_reuse_limit_t  *limit;
 
     limit = kept->limit;
@@ -194,9 +45,7 @@ ngx_http_upstream_reuse_note_alive(ngx_http_upstream_reuse_kept_t *kept,
         return;
     }
 
-    shpool = (ngx_slab_pool_t *) kept->conf->limits->shm.addr;
-
-    ngx_shmtx_lock(&shpool->mutex);
+    ngx_http_upstream_reuse_lock(kept);
 
     limit->survived = ngx_max(limit->survived, age);
 
@@ -210,7 +59,7 @@ ngx_http_upstream_reuse_note_alive(ngx_http_upstream_reuse_kept_t *kept,
         limit->closes = 0;
     }
 
-    ngx_shmtx_unlock(&shpool->mutex);
+    ngx_http_upstream_reuse_unlock(kept);
 
     if (wrong) {
         reuse_log_limit(kept, "no longer closes", age);
@@ -223,7 +72,6 @@ ngx_http_upstream_reuse_note_closed(ngx_http_upstream_reuse_kept_t *kept,
     ngx_msec_t age)
 {
     ngx_uint_t                        learned;
-    ngx_slab_pool_t                  *shpool;
     ngx_http_upstream_reuse_limit_t  *limit;
 
     limit = kept->limit;
@@ -240,9 +88,7 @@ ngx_http_upstream_reuse_note_closed(ngx_http_upstream_reuse_kept_t *kept,
         return;
     }
 
-    shpool = (ngx_slab_pool_t *) kept->conf->limits->shm.addr;
-
-    ngx_shmtx_lock(&shpool->mutex);
+    ngx_http_upstream_reuse_lock(kept);
 
     learned = (limit->idle == 0 || age < limit->idle)
               && reuse_weigh_close(limit, age);
@@ -251,7 +97,7 @@ ngx_http_upstream_reuse_note_closed(ngx_http_upstream_reuse_kept_t *kept,
         age = limit->idle;
     }
 
-    ngx_shmtx_unlock(&shpool->mutex);
+    ngx_http_upstream_reuse_unlock(kept);
 
     if (learned) {
         reuse_log_limit(kept, "closes", age);
@@ -263,7 +109,6 @@ ngx_uint_t
 ngx_http_upstream_reuse_note_rtt(ngx_http_upstream_reuse_kept_t *kept,
     ngx_uint_t rtt)
 {
-    ngx_slab_pool_t                  *shpool;
     ngx_http_upstream_reuse_limit_t  *limit;
 
     limit = kept->limit;
@@ -274,15 +119,13 @@ ngx_http_upstream_reuse_note_rtt(ngx_http_upstream_reuse_kept_t *kept,
 
     if (rtt && (limit->rtt == 0 || rtt < limit->rtt)) {
 
-        shpool = (ngx_slab_pool_t *) kept->conf->limits->shm.addr;
-
-        ngx_shmtx_lock(&shpool->mutex);
+            ngx_http_upstream_reuse_lock(kept);
 
         if (limit->rtt == 0 || rtt < limit->rtt) {
             limit->rtt = rtt;
         }
 
-        ngx_shmtx_unlock(&shpool->mutex);
+        ngx_http_upstream_reuse_unlock(kept);
     }
 
     return rtt ? limit->rtt : 0;
@@ -353,29 +196,14 @@ static void
 reuse_log_limit(ngx_http_upstream_reuse_kept_t *kept, const char *what,
     ngx_msec_t age)
 {
-    size_t      len;
-    u_char      text[NGX_SOCKADDR_STRLEN], *p;
-    ngx_str_t  *key;
+    size_t     len;
+    u_char     text[NGX_SOCKADDR_STRLEN];
+    ngx_str_t  upstream;
 
-    /* name, zero, address: what follows the name need not be aligned */
-
-    union {
-        struct sockaddr  sockaddr;
-        u_char           data[sizeof(ngx_sockaddr_t)];
-    } addr;
-
-    key = &kept->limit->node.str;
-
-    p = ngx_strlchr(key->data, key->data + key->len, '\0');
-    len = key->data + key->len - (p + 1);
-
-    ngx_memzero(&addr, sizeof(addr));
-    ngx_memcpy(addr.data, p + 1, ngx_min(len, sizeof(addr)));
-
-    len = ngx_sock_ntop(&addr.sockaddr, len, text, NGX_SOCKADDR_STRLEN, 1);
+    ngx_http_upstream_reuse_name_record(kept->server->record, &upstream, text,
+                                        &len);
 
     ngx_log_error(NGX_LOG_INFO, kept->connection->log, 0,
-                  "server %*s of upstream \"%*s\" %s connections that have "
-                  "been idle for %M ms",
-                  len, text, (size_t) (p - key->data), key->data, what, age);
+                  "server %*s of upstream \"%V\" %s connections that have "
+                  "been idle for %M ms", len, text, &upstream, what, age);
 }

@@ -16,14 +16,10 @@
 #define NGX_HTTP_UPSTREAM_REUSE_KEEPALIVE  32
 #define NGX_HTTP_UPSTREAM_REUSE_REQUESTS   "100000"
 
+/* bytes; a page is not taken from the system before it is needed */
 
-/* cycle: what handlers have asked for while the configuration was read */
-
-typedef struct {
-    ngx_array_t                      asked;
-                                         /* ngx_http_upstream_srv_conf_t * */
-    ngx_uint_t                       all;  /* unsigned  all:1; */
-} ngx_http_upstream_reuse_main_conf_t;
+#define NGX_HTTP_UPSTREAM_REUSE_ZONE       (8 * 1024 * 1024)
+#define NGX_HTTP_UPSTREAM_REUSE_ZONE_LEAST (64 * 1024)
 
 
 static void *ngx_http_upstream_reuse_create_main_conf(ngx_conf_t *cf);
@@ -31,6 +27,8 @@ static char *ngx_http_upstream_reuse_init_main_conf(ngx_conf_t *cf,
     void *conf);
 static void *ngx_http_upstream_reuse_create_srv_conf(ngx_conf_t *cf);
 static char *ngx_http_upstream_reuse_set_expiry_slot(ngx_conf_t *cf,
+    ngx_command_t *cmd, void *conf);
+static char *ngx_http_upstream_reuse_set_zone_slot(ngx_conf_t *cf,
     ngx_command_t *cmd, void *conf);
 static ngx_int_t ngx_http_upstream_reuse_postconfiguration(ngx_conf_t *cf);
 
@@ -44,6 +42,8 @@ static ngx_uint_t reuse_wanted(ngx_http_upstream_reuse_main_conf_t *rmcf,
     ngx_http_upstream_srv_conf_t *uscf);
 static ngx_int_t reuse_create_srv_conf(ngx_conf_t *cf,
     ngx_http_upstream_srv_conf_t *uscf);
+static ngx_int_t reuse_add_port(ngx_conf_t *cf,
+    ngx_http_upstream_srv_conf_t *uscf, ngx_str_t *name);
 static ngx_int_t reuse_add_keepalive(ngx_conf_t *cf,
     ngx_http_upstream_srv_conf_t *uscf);
 static ngx_int_t reuse_raise_requests(ngx_conf_t *cf,
@@ -82,6 +82,13 @@ static ngx_command_t  ngx_http_upstream_reuse_commands[] = {
       0,
       NULL },
 
+    { ngx_string("reuse_zone"),
+      NGX_HTTP_MAIN_CONF|NGX_CONF_TAKE1,
+      ngx_http_upstream_reuse_set_zone_slot,
+      NGX_HTTP_MAIN_CONF_OFFSET,
+      0,
+      NULL },
+
       ngx_null_command
 };
 
@@ -108,10 +115,10 @@ ngx_module_t  ngx_http_upstream_reuse_module = {
     NGX_HTTP_MODULE,                       /* module type */
     NULL,                                  /* init master */
     NULL,                                  /* init module */
-    NULL,                                  /* init process */
+    ngx_http_upstream_reuse_init_process,  /* init process */
     NULL,                                  /* init thread */
     NULL,                                  /* exit thread */
-    NULL,                                  /* exit process */
+    ngx_http_upstream_reuse_exit_process,  /* exit process */
     NULL,                                  /* exit master */
     NGX_MODULE_V1_PADDING
 };
@@ -164,10 +171,14 @@ ngx_http_upstream_reuse_create_main_conf(ngx_conf_t *cf)
 
     if (ngx_array_init(&rmcf->asked, cf->pool, 4,
                        sizeof(ngx_http_upstream_srv_conf_t *))
-        != NGX_OK)
+        != NGX_OK
+        || ngx_array_init(&rmcf->warnings, cf->pool, 4, sizeof(ngx_str_t))
+           != NGX_OK)
     {
         return NULL;
     }
+
+    rmcf->pool = cf->pool;
 
     return rmcf;
 }
@@ -198,6 +209,15 @@ ngx_http_upstream_reuse_init_main_conf(ngx_conf_t *cf, void *conf)
     ngx_conf_init_uint_value(http->expiry,
                              NGX_HTTP_UPSTREAM_REUSE_EXPIRY_AUTO);
 
+    if (rmcf->zone_size == 0) {
+        rmcf->zone_size = NGX_HTTP_UPSTREAM_REUSE_ZONE;
+    }
+
+    rmcf->zone = ngx_http_upstream_reuse_add_zone(cf, rmcf->zone_size);
+    if (rmcf->zone == NULL) {
+        return NGX_CONF_ERROR;
+    }
+
     uscfp = umcf->upstreams.elts;
 
     for (i = 0; i < umcf->upstreams.nelts; i++) {
@@ -218,9 +238,11 @@ static ngx_int_t
 reuse_complete(ngx_conf_t *cf, ngx_http_upstream_srv_conf_t *uscf,
     ngx_http_upstream_reuse_srv_conf_t *http, ngx_uint_t wanted)
 {
+    ngx_str_t                            name;
     ngx_uint_t                           native;
     ngx_http_upstream_reuse_srv_conf_t  *rcf;
 
+    name = uscf->host;
     native = NGX_HTTP_UPSTREAM_REUSE_NATIVE;
 
     if (uscf->srv_conf == NULL) {
@@ -231,7 +253,9 @@ reuse_complete(ngx_conf_t *cf, ngx_http_upstream_srv_conf_t *uscf,
             return NGX_OK;
         }
 
-        if (reuse_create_srv_conf(cf, uscf) != NGX_OK) {
+        if (reuse_create_srv_conf(cf, uscf) != NGX_OK
+            || reuse_add_port(cf, uscf, &name) != NGX_OK)
+        {
             return NGX_ERROR;
         }
 
@@ -241,24 +265,19 @@ reuse_complete(ngx_conf_t *cf, ngx_http_upstream_srv_conf_t *uscf,
     rcf = ngx_http_conf_upstream_srv_conf(uscf,
                                           ngx_http_upstream_reuse_module);
 
+    rcf->main = ngx_http_conf_get_module_main_conf(cf,
+                                              ngx_http_upstream_reuse_module);
+    rcf->name = name;
     rcf->asked = wanted;
 
     reuse_inherit(rcf, http);
 
     if (wanted || rcf->reuse == 1) {
-        ngx_http_upstream_reuse_warn(cf, uscf, rcf);
+        ngx_http_upstream_reuse_check_keepalive(cf, uscf, rcf);
     }
 
     if (rcf->reuse == 0 || (rcf->reuse == NGX_CONF_UNSET && !wanted)) {
         return NGX_OK;
-    }
-
-    if (rcf->retry || rcf->expiry == NGX_HTTP_UPSTREAM_REUSE_EXPIRY_AUTO) {
-
-        rcf->limits = ngx_http_upstream_reuse_add_limits(cf);
-        if (rcf->limits == NULL) {
-            return NGX_ERROR;
-        }
     }
 
     if (rcf->reuse == NGX_CONF_UNSET && native) {
@@ -278,12 +297,59 @@ reuse_warn_off(ngx_conf_t *cf, void *post, void *data)
     ngx_flag_t  *reuse = data;
 
     if (*reuse == 0) {
-        ngx_conf_log_error(NGX_LOG_WARN, cf, 0,
-                           "no connection is reused with \"reuse off\": "
-                           "remove the directive");
+        ngx_http_upstream_reuse_warn(cf, NULL, 0,
+                                     "no connection is reused with "
+                                     "\"reuse off\": remove the directive");
     }
 
     return NGX_CONF_OK;
+}
+
+
+void ngx_cdecl
+ngx_http_upstream_reuse_warn(ngx_conf_t *cf, u_char *file, ngx_uint_t line,
+    const char *fmt, ...)
+{
+    u_char                               *p, *last, text[NGX_MAX_CONF_ERRSTR];
+    va_list                               args;
+    ngx_str_t                            *warning;
+    ngx_http_upstream_reuse_main_conf_t  *rmcf;
+
+    last = text + NGX_MAX_CONF_ERRSTR;
+
+    va_start(args, fmt);
+    p = ngx_vslprintf(text, last, fmt, args);
+    va_end(args);
+
+    if (file == NULL && cf->conf_file
+        && cf->conf_file->file.fd != NGX_INVALID_FILE)
+    {
+        file = cf->conf_file->file.name.data;
+        line = cf->conf_file->line;
+    }
+
+    if (file) {
+        p = ngx_slprintf(p, last, " in %s:%ui", file, line);
+    }
+
+    ngx_log_error(NGX_LOG_WARN, cf->log, 0, "%*s", (size_t) (p - text), text);
+
+    rmcf = ngx_http_conf_get_module_main_conf(cf,
+                                              ngx_http_upstream_reuse_module);
+
+    warning = ngx_array_push(&rmcf->warnings);
+    if (warning == NULL) {
+        return;
+    }
+
+    warning->data = ngx_pnalloc(cf->pool, p - text);
+    if (warning->data == NULL) {
+        rmcf->warnings.nelts--;
+        return;
+    }
+
+    warning->len = p - text;
+    ngx_memcpy(warning->data, text, warning->len);
 }
 
 
@@ -369,6 +435,30 @@ reuse_create_srv_conf(ngx_conf_t *cf, ngx_http_upstream_srv_conf_t *uscf)
 
     srv_conf[ngx_http_upstream_module.ctx_index] = uscf;
     uscf->srv_conf = srv_conf;
+
+    return NGX_OK;
+}
+
+
+/* Two of one host may differ in it. */
+
+static ngx_int_t
+reuse_add_port(ngx_conf_t *cf, ngx_http_upstream_srv_conf_t *uscf,
+    ngx_str_t *name)
+{
+    if (uscf->port == 0) {
+        return NGX_OK;
+    }
+
+    name->data = ngx_pnalloc(cf->pool,
+                             uscf->host.len + sizeof(":65535") - 1);
+    if (name->data == NULL) {
+        return NGX_ERROR;
+    }
+
+    name->len = ngx_sprintf(name->data, "%V:%ui", &uscf->host,
+                            (ngx_uint_t) uscf->port)
+                - name->data;
 
     return NGX_OK;
 }
@@ -504,6 +594,9 @@ ngx_http_upstream_reuse_create_srv_conf(ngx_conf_t *cf)
     rcf->retry = NGX_CONF_UNSET;
     rcf->expiry = NGX_CONF_UNSET_UINT;
 
+    ngx_rbtree_init(&rcf->servers, &rcf->sentinel,
+                    ngx_str_rbtree_insert_value);
+
     return rcf;
 }
 
@@ -546,6 +639,39 @@ ngx_http_upstream_reuse_set_expiry_slot(ngx_conf_t *cf, ngx_command_t *cmd,
     }
 
     rcf->expiry = NGX_HTTP_UPSTREAM_REUSE_EXPIRY_TIME;
+
+    return NGX_CONF_OK;
+}
+
+
+/* reuse_zone SIZE; */
+
+static char *
+ngx_http_upstream_reuse_set_zone_slot(ngx_conf_t *cf, ngx_command_t *cmd,
+    void *conf)
+{
+    ngx_http_upstream_reuse_main_conf_t  *rmcf = conf;
+
+    ssize_t     size;
+    ngx_str_t  *value;
+
+    if (rmcf->zone_size) {
+        return "is duplicate";
+    }
+
+    value = cf->args->elts;
+
+    size = ngx_parse_size(&value[1]);
+
+    if (size < NGX_HTTP_UPSTREAM_REUSE_ZONE_LEAST) {
+        ngx_conf_log_error(NGX_LOG_EMERG, cf, 0,
+                           "invalid value \"%V\" of \"reuse_zone\": it is "
+                           "the size of the shared memory, such as \"8m\", "
+                           "at least \"64k\"", &value[1]);
+        return NGX_CONF_ERROR;
+    }
+
+    rmcf->zone_size = size;
 
     return NGX_CONF_OK;
 }

@@ -19,8 +19,8 @@
 
 
 /*
- * What becomes of a connection when its request is over; docs/directives.md
- * has the meanings at $reuse_fate.
+ * What becomes of a connection, when its request is over or later;
+ * docs/status.md has the meanings.
  */
 
 typedef enum {
@@ -46,7 +46,17 @@ typedef enum {
     NGX_HTTP_UPSTREAM_REUSE_FATE_UNCONNECTED,
     NGX_HTTP_UPSTREAM_REUSE_FATE_TIMEOUT,
     NGX_HTTP_UPSTREAM_REUSE_FATE_ERROR,
-    NGX_HTTP_UPSTREAM_REUSE_FATE_SHUTDOWN
+    NGX_HTTP_UPSTREAM_REUSE_FATE_SHUTDOWN,
+
+    /* it was kept, and is closed with no request on it */
+
+    NGX_HTTP_UPSTREAM_REUSE_FATE_IDLE,
+    NGX_HTTP_UPSTREAM_REUSE_FATE_FULL,
+    NGX_HTTP_UPSTREAM_REUSE_FATE_EXPIRED,
+    NGX_HTTP_UPSTREAM_REUSE_FATE_IDENTITY,
+    NGX_HTTP_UPSTREAM_REUSE_FATE_UNBUFFERED,
+    NGX_HTTP_UPSTREAM_REUSE_FATE_CRASH,
+    NGX_HTTP_UPSTREAM_REUSE_FATE_LAST
 } ngx_http_upstream_reuse_fate_e;
 
 
@@ -77,6 +87,14 @@ void ngx_http_upstream_reuse_accept(ngx_http_request_t *r);
  */
 void ngx_http_upstream_reuse_explain(ngx_http_request_t *r,
     ngx_http_upstream_reuse_fate_e fate);
+
+/*
+ * Notes a warning that something in the configuration defeats reuse: for the
+ * log, and to be shown for as long as it is in force.  The text, which is to
+ * be followed by the place in the file, says what and how to mend it.
+ */
+void ngx_cdecl ngx_http_upstream_reuse_warn(ngx_conf_t *cf, u_char *file,
+    ngx_uint_t line, const char *fmt, ...);
 
 
 extern ngx_module_t  ngx_http_upstream_reuse_module;

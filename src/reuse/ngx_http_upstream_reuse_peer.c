@@ -8,6 +8,12 @@
 
 
 static ngx_int_t reuse_get(ngx_peer_connection_t *pc, void *data);
+static ngx_int_t reuse_take(ngx_http_upstream_reuse_peer_t *rp,
+    ngx_peer_connection_t *pc);
+static ngx_http_upstream_reuse_new_e reuse_why_new(
+    ngx_http_upstream_reuse_peer_t *rp);
+static ngx_http_upstream_reuse_fate_e reuse_unfit_fate(
+    ngx_http_upstream_reuse_peer_t *rp);
 static ngx_http_upstream_reuse_new_e reuse_unfit(
     ngx_http_upstream_reuse_peer_t *rp, ngx_connection_t *c,
     ngx_http_upstream_reuse_kept_t *kept);
@@ -15,19 +21,13 @@ static ngx_uint_t reuse_is_silent(ngx_connection_t *c);
 
 static void reuse_free(ngx_peer_connection_t *pc, void *data,
     ngx_uint_t state);
+static void reuse_end(ngx_http_upstream_reuse_peer_t *rp,
+    ngx_http_upstream_reuse_fate_e fate);
 static ngx_http_upstream_reuse_fate_e reuse_why_not_kept(
     ngx_http_upstream_reuse_peer_t *rp, ngx_connection_t *c,
     ngx_uint_t state);
-static ngx_http_upstream_reuse_kept_t *reuse_keep(
-    ngx_http_upstream_reuse_peer_t *rp, ngx_peer_connection_t *pc);
-static ngx_http_upstream_reuse_kept_t *reuse_create_kept(
-    ngx_http_upstream_reuse_peer_t *rp, ngx_peer_connection_t *pc);
-static void reuse_cleanup_kept(void *data);
 static void reuse_notify(ngx_peer_connection_t *pc, void *data,
     ngx_uint_t type);
-#if (NGX_HTTP_SSL)
-static ngx_uint_t reuse_is_read(ngx_connection_t *c);
-#endif
 
 
 ngx_int_t
@@ -113,13 +113,13 @@ reuse_get(ngx_peer_connection_t *pc, void *data)
 {
     ngx_http_upstream_reuse_peer_t  *rp = data;
 
-    ngx_int_t                        rc;
-    ngx_connection_t                *c;
-    ngx_http_upstream_reuse_kept_t  *kept;
+    ngx_int_t  rc;
 
     rp->kept = NULL;
     rp->sent = 0;
     rp->age = 0;
+    rp->rtt = 0;
+    rp->connected = 0;
     rp->peeked = 0;
     rp->requests = 1;
     rp->start = ngx_current_msec;
@@ -129,23 +129,41 @@ reuse_get(ngx_peer_connection_t *pc, void *data)
     if (rp->again) {
         rp->why_new = NGX_HTTP_UPSTREAM_REUSE_NEW_RETRY;
 
-        return ngx_http_upstream_reuse_get_again(pc, rp);
+        ngx_http_upstream_reuse_get_again(pc, rp);
+        ngx_http_upstream_reuse_count_request(rp);
+
+        return NGX_OK;
     }
 
     rc = ngx_http_upstream_reuse_get_from_pool(pc, rp);
 
-    if (rc != NGX_DONE || pc->connection == NULL) {
+    if (rc == NGX_DONE && pc->connection) {
+        rc = reuse_take(rp, pc);
 
-        rp->why_new = (rp->around || rp->conf->reuse == 0)
-                      ? NGX_HTTP_UPSTREAM_REUSE_NEW_OFF
-                      : NGX_HTTP_UPSTREAM_REUSE_NEW_EMPTY;
+    } else if (rc == NGX_OK) {
+        rp->server = ngx_http_upstream_reuse_find_server(rp->conf, pc);
+        rp->why_new = reuse_why_new(rp);
 
-        if (rc != NGX_OK && rc != NGX_AGAIN) {
-            rp->requests = 0;
-        }
+    } else {
+        rp->why_new = NGX_HTTP_UPSTREAM_REUSE_NEW_NONE;
+        rp->requests = 0;
 
         return rc;
     }
+
+    ngx_http_upstream_reuse_count_request(rp);
+
+    return rc;
+}
+
+
+/* What the pool has is looked at, and taken or closed. */
+
+static ngx_int_t
+reuse_take(ngx_http_upstream_reuse_peer_t *rp, ngx_peer_connection_t *pc)
+{
+    ngx_connection_t                *c;
+    ngx_http_upstream_reuse_kept_t  *kept;
 
     c = pc->connection;
 
@@ -154,6 +172,10 @@ reuse_get(ngx_peer_connection_t *pc, void *data)
     if (kept) {
         kept->idle = 0;
         rp->age = ngx_current_msec - kept->since;
+        rp->server = kept->server;
+
+    } else {
+        rp->server = ngx_http_upstream_reuse_find_server(rp->conf, pc);
     }
 
     rp->why_new = reuse_unfit(rp, c, kept);
@@ -172,9 +194,18 @@ reuse_get(ngx_peer_connection_t *pc, void *data)
                    "upstream reuse: connection %p is not used: %d", c,
                    rp->why_new);
 
+    if (kept) {
+        ngx_http_upstream_reuse_uncount(kept->server, IDLE);
+    }
+
     if (rp->why_new != NGX_HTTP_UPSTREAM_REUSE_NEW_EXPIRED
         || !ngx_http_upstream_reuse_put_to_test(kept, rp->age))
     {
+        if (kept) {
+            ngx_http_upstream_reuse_count_closed(kept->server,
+                                                 reuse_unfit_fate(rp));
+        }
+
         ngx_http_upstream_reuse_close(c);
     }
 
@@ -186,6 +217,49 @@ reuse_get(ngx_peer_connection_t *pc, void *data)
     pc->cached = 0;
 
     return NGX_OK;
+}
+
+
+/* Finds out why the pool had none. */
+
+static ngx_http_upstream_reuse_new_e
+reuse_why_new(ngx_http_upstream_reuse_peer_t *rp)
+{
+    ngx_http_upstream_reuse_server_t  *server;
+
+    if (rp->around || rp->conf->reuse == 0) {
+        return NGX_HTTP_UPSTREAM_REUSE_NEW_OFF;
+    }
+
+    /* those that there are, it does not give to this request */
+
+    server = rp->server;
+
+    return (server->limit
+            && server->share->counters[NGX_HTTP_UPSTREAM_REUSE_IDLE])
+           ? NGX_HTTP_UPSTREAM_REUSE_NEW_IDENTITY
+           : NGX_HTTP_UPSTREAM_REUSE_NEW_EMPTY;
+}
+
+
+static ngx_http_upstream_reuse_fate_e
+reuse_unfit_fate(ngx_http_upstream_reuse_peer_t *rp)
+{
+    switch (rp->why_new) {
+
+    case NGX_HTTP_UPSTREAM_REUSE_NEW_EXPIRED:
+        return NGX_HTTP_UPSTREAM_REUSE_FATE_EXPIRED;
+
+    case NGX_HTTP_UPSTREAM_REUSE_NEW_STALE:
+        return rp->excess ? NGX_HTTP_UPSTREAM_REUSE_FATE_EXCESS
+                          : NGX_HTTP_UPSTREAM_REUSE_FATE_CLOSED;
+
+    case NGX_HTTP_UPSTREAM_REUSE_NEW_UNBUFFERED:
+        return NGX_HTTP_UPSTREAM_REUSE_FATE_UNBUFFERED;
+
+    default: /* NGX_HTTP_UPSTREAM_REUSE_NEW_IDENTITY */
+        return NGX_HTTP_UPSTREAM_REUSE_FATE_IDENTITY;
+    }
 }
 
 
@@ -207,7 +281,7 @@ reuse_unfit(ngx_http_upstream_reuse_peer_t *rp, ngx_connection_t *c,
     }
 
     if (!ngx_http_upstream_reuse_is_fresh(kept, rp->age)) {
-        ngx_http_upstream_reuse_note_end(kept, rp->age);
+        (void) ngx_http_upstream_reuse_note_end(kept, rp->age);
 
         return NGX_HTTP_UPSTREAM_REUSE_NEW_EXPIRED;
     }
@@ -233,7 +307,8 @@ reuse_unfit(ngx_http_upstream_reuse_peer_t *rp, ngx_connection_t *c,
     }
 
     if (!reuse_is_silent(c)) {
-        ngx_http_upstream_reuse_note_end(kept, rp->age);
+        rp->excess = (ngx_http_upstream_reuse_note_end(kept, rp->age)
+                      == NGX_DECLINED);
 
         return NGX_HTTP_UPSTREAM_REUSE_NEW_STALE;
     }
@@ -263,25 +338,6 @@ reuse_is_silent(ngx_connection_t *c)
 }
 
 
-void
-ngx_http_upstream_reuse_close(ngx_connection_t *c)
-{
-#if (NGX_HTTP_SSL)
-
-    if (c->ssl) {
-        c->ssl->no_wait_shutdown = 1;
-        c->ssl->no_send_shutdown = 1;
-
-        (void) ngx_ssl_shutdown(c);
-    }
-
-#endif
-
-    ngx_destroy_pool(c->pool);
-    ngx_close_connection(c);
-}
-
-
 static void
 reuse_free(ngx_peer_connection_t *pc, void *data, ngx_uint_t state)
 {
@@ -298,7 +354,7 @@ reuse_free(ngx_peer_connection_t *pc, void *data, ngx_uint_t state)
     if (rp->waiting
         && ngx_http_upstream_reuse_send_again(pc, rp, &state))
     {
-        rp->fate = NGX_HTTP_UPSTREAM_REUSE_FATE_UNDELIVERED;
+        reuse_end(rp, NGX_HTTP_UPSTREAM_REUSE_FATE_UNDELIVERED);
         return;
     }
 
@@ -313,7 +369,7 @@ reuse_free(ngx_peer_connection_t *pc, void *data, ngx_uint_t state)
 
     if (rp->upstream->keepalive && c && !(state & NGX_PEER_FAILED)) {
 
-        kept = reuse_keep(rp, pc);
+        kept = ngx_http_upstream_reuse_keep(rp, pc);
 
         if (kept == NULL) {
             rp->upstream->keepalive = 0;
@@ -323,20 +379,36 @@ reuse_free(ngx_peer_connection_t *pc, void *data, ngx_uint_t state)
     fate = c ? reuse_why_not_kept(rp, c, state)
              : NGX_HTTP_UPSTREAM_REUSE_FATE_UNCONNECTED;
 
+    if (rp->holds && rp->why_new
+        && fate != NGX_HTTP_UPSTREAM_REUSE_FATE_UNCONNECTED)
+    {
+        ngx_http_upstream_reuse_count_opening(rp, c);
+    }
+
+    if (kept) {
+
+        /* it may be closed at once, as an idle one */
+
+        ngx_http_upstream_reuse_count(rp->server, IDLE);
+    }
+
     ngx_http_upstream_reuse_free_to_pool(pc, rp, state);
 
     if (pc->connection || c == NULL) {
-        rp->fate = fate;
 
         if (kept) {
 
             /* it was not wanted */
 
+            ngx_http_upstream_reuse_uncount(rp->server, IDLE);
             kept->idle = 0;
         }
 
+        reuse_end(rp, fate);
         return;
     }
+
+    rp->holds = 0;
 
     if (c->fd == (ngx_socket_t) -1) {
         rp->fate = NGX_HTTP_UPSTREAM_REUSE_FATE_CLOSED;
@@ -347,6 +419,21 @@ reuse_free(ngx_peer_connection_t *pc, void *data, ngx_uint_t state)
 
     if (kept) {
         ngx_http_upstream_reuse_set_expiry(kept);
+    }
+}
+
+
+/* The connection is about to be closed. */
+
+static void
+reuse_end(ngx_http_upstream_reuse_peer_t *rp,
+    ngx_http_upstream_reuse_fate_e fate)
+{
+    rp->fate = fate;
+
+    if (rp->holds) {
+        rp->holds = 0;
+        ngx_http_upstream_reuse_count_closed(rp->server, fate);
     }
 }
 
@@ -441,124 +528,6 @@ ngx_http_upstream_reuse_find_peer(ngx_http_request_t *r)
 }
 
 
-/* Prepares a connection for being kept; NULL if it must not be. */
-
-static ngx_http_upstream_reuse_kept_t *
-reuse_keep(ngx_http_upstream_reuse_peer_t *rp, ngx_peer_connection_t *pc)
-{
-    ngx_connection_t                *c;
-    ngx_http_upstream_reuse_kept_t  *kept;
-
-    c = pc->connection;
-
-    if (ngx_http_upstream_reuse_is_authenticated(rp->request)) {
-        ngx_log_debug0(NGX_LOG_DEBUG_HTTP, pc->log, 0,
-                       "upstream reuse: connection belongs to one client");
-        rp->explained = NGX_HTTP_UPSTREAM_REUSE_FATE_AUTHENTICATED;
-        return NULL;
-    }
-
-#if (NGX_HTTP_SSL)
-    if (c->ssl && !reuse_is_read(c)) {
-        rp->explained = NGX_HTTP_UPSTREAM_REUSE_FATE_EXCESS;
-        return NULL;
-    }
-#endif
-
-    kept = rp->kept;
-
-    if (kept == NULL) {
-        kept = reuse_create_kept(rp, pc);
-        if (kept == NULL) {
-            rp->explained = NGX_HTTP_UPSTREAM_REUSE_FATE_ERROR;
-            return NULL;
-        }
-    }
-
-    kept->sent += c->sent - rp->sent;
-
-    if (!ngx_http_upstream_reuse_read_hint(rp->upstream, kept)) {
-        ngx_log_debug0(NGX_LOG_DEBUG_HTTP, pc->log, 0,
-                       "upstream reuse: the origin is about to close");
-        rp->explained = NGX_HTTP_UPSTREAM_REUSE_FATE_ANNOUNCED;
-        return NULL;
-    }
-
-    kept->peer = NULL;
-    kept->since = ngx_current_msec;
-    kept->idle = 1;
-
-    return kept;
-}
-
-
-static ngx_http_upstream_reuse_kept_t *
-reuse_create_kept(ngx_http_upstream_reuse_peer_t *rp,
-    ngx_peer_connection_t *pc)
-{
-    size_t                           len;
-    ngx_connection_t                *c;
-    ngx_pool_cleanup_t              *cln;
-    ngx_http_upstream_reuse_kept_t  *kept;
-
-    c = pc->connection;
-
-    len = ngx_http_upstream_reuse_identity_size(&rp->identity);
-
-    cln = ngx_pool_cleanup_add(c->pool,
-                               sizeof(ngx_http_upstream_reuse_kept_t) + len);
-    if (cln == NULL) {
-        return NULL;
-    }
-
-    kept = cln->data;
-    ngx_memzero(kept, sizeof(ngx_http_upstream_reuse_kept_t));
-
-    cln->handler = reuse_cleanup_kept;
-
-    kept->connection = c;
-    kept->conf = rp->conf;
-
-    ngx_http_upstream_reuse_copy_identity(&kept->identity, &rp->identity,
-                                          (u_char *) (kept + 1));
-
-    if (rp->conf->limits) {
-        kept->limit = ngx_http_upstream_reuse_find_limit(rp->conf->limits,
-                                                         &rp->uscf->host, pc);
-    }
-
-    ngx_http_upstream_reuse_measure(kept);
-
-    return kept;
-}
-
-
-ngx_http_upstream_reuse_kept_t *
-ngx_http_upstream_reuse_find_kept(ngx_connection_t *c)
-{
-    ngx_pool_cleanup_t  *cln;
-
-    for (cln = c->pool->cleanup; cln; cln = cln->next) {
-        if (cln->handler == reuse_cleanup_kept) {
-            return cln->data;
-        }
-    }
-
-    return NULL;
-}
-
-
-static void
-reuse_cleanup_kept(void *data)
-{
-    ngx_http_upstream_reuse_kept_t  *kept = data;
-
-    if (kept->idle) {
-        ngx_http_upstream_reuse_note_close(kept);
-    }
-}
-
-
 static void
 reuse_notify(ngx_peer_connection_t *pc, void *data, ngx_uint_t type)
 {
@@ -566,46 +535,3 @@ reuse_notify(ngx_peer_connection_t *pc, void *data, ngx_uint_t type)
 
     rp->notify(pc, rp->data, type);
 }
-
-
-#if (NGX_HTTP_SSL)
-
-/*
- * The keepalive module looks at the socket, not at what OpenSSL has read from
- * it.  That may be session tickets, which are no harm, or more of a response.
- */
-
-static ngx_uint_t
-reuse_is_read(ngx_connection_t *c)
-{
-    int    n;
-    char   buf[1];
-    SSL   *ssl;
-
-    ssl = c->ssl->connection;
-
-    if (!ngx_http_myproxy_ssl_pending(ssl)) {
-        return 1;
-    }
-
-    ERR_clear_error();
-
-    n = SSL_peek(ssl, buf, 1);
-
-    if (n <= 0 && SSL_get_error(ssl, n) == SSL_ERROR_WANT_READ
-        && !ngx_http_myproxy_ssl_pending(ssl))
-    {
-        return 1;
-    }
-
-    ERR_clear_error();
-
-    if (n > 0) {
-        ngx_log_error(NGX_LOG_WARN, c->log, 0,
-                      "upstream sent data after the end of the response");
-    }
-
-    return 0;
-}
-
-#endif

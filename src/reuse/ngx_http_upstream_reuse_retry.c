@@ -187,7 +187,7 @@ reuse_recv(ngx_connection_t *c, u_char *buf, size_t size)
         rp->judged = 1;
         rp->proof = reuse_judge(rp, c, &err);
 
-        if (rp->proof != NGX_HTTP_UPSTREAM_REUSE_UNKNOWN) {
+        if (rp->proof != NGX_HTTP_UPSTREAM_REUSE_PROOF_UNKNOWN) {
             goto failed;
         }
     }
@@ -216,7 +216,7 @@ reuse_look_at_end(ngx_http_upstream_reuse_peer_t *rp, ngx_connection_t *c)
     rp->judged = 1;
     rp->proof = reuse_judge(rp, c, &err);
 
-    if (rp->proof != NGX_HTTP_UPSTREAM_REUSE_UNKNOWN) {
+    if (rp->proof != NGX_HTTP_UPSTREAM_REUSE_PROOF_UNKNOWN) {
         return NGX_ERROR;
     }
 
@@ -282,7 +282,7 @@ reuse_judge(ngx_http_upstream_reuse_peer_t *rp, ngx_connection_t *c,
     *err = 0;
 
     if (c->sent == rp->sent && reuse_written(c, rp->kept) == rp->written) {
-        return NGX_HTTP_UPSTREAM_REUSE_UNSENT;
+        return NGX_HTTP_UPSTREAM_REUSE_PROOF_UNSENT;
     }
 
     n = recv(c->fd, buf, 1, MSG_PEEK);
@@ -293,12 +293,12 @@ reuse_judge(ngx_http_upstream_reuse_peer_t *rp, ngx_connection_t *c,
         *err = 0;
 
         if (!reuse_has_said_end(c)) {
-            return NGX_HTTP_UPSTREAM_REUSE_UNKNOWN;
+            return NGX_HTTP_UPSTREAM_REUSE_PROOF_UNKNOWN;
         }
     }
 
     if (ngx_http_upstream_reuse_read_tcp(c->fd, &tcp) == -1) {
-        return NGX_HTTP_UPSTREAM_REUSE_UNKNOWN;
+        return NGX_HTTP_UPSTREAM_REUSE_PROOF_UNKNOWN;
     }
 
     ngx_log_debug4(NGX_LOG_DEBUG_HTTP, c->log, 0,
@@ -313,11 +313,11 @@ reuse_judge(ngx_http_upstream_reuse_peer_t *rp, ngx_connection_t *c,
      */
 
     if (tcp.acked != rp->written + 1) {
-        return NGX_HTTP_UPSTREAM_REUSE_UNKNOWN;
+        return NGX_HTTP_UPSTREAM_REUSE_PROOF_UNKNOWN;
     }
 
     if (reuse_has_said_end(c) || (n >= 0 && reuse_has_ended(c, &tcp))) {
-        return NGX_HTTP_UPSTREAM_REUSE_CLOSED;
+        return NGX_HTTP_UPSTREAM_REUSE_PROOF_CLOSED;
     }
 
     /*
@@ -333,7 +333,7 @@ reuse_judge(ngx_http_upstream_reuse_peer_t *rp, ngx_connection_t *c,
         && rtt >= NGX_HTTP_UPSTREAM_REUSE_REMOTE
         && reuse_clock() - rp->taken < rtt / 2)
     {
-        return NGX_HTTP_UPSTREAM_REUSE_RESET;
+        return NGX_HTTP_UPSTREAM_REUSE_PROOF_RESET;
     }
 
     if (n > 0) {
@@ -343,7 +343,7 @@ reuse_judge(ngx_http_upstream_reuse_peer_t *rp, ngx_connection_t *c,
         rp->stray = 1;
     }
 
-    return NGX_HTTP_UPSTREAM_REUSE_UNKNOWN;
+    return NGX_HTTP_UPSTREAM_REUSE_PROOF_UNKNOWN;
 }
 
 
@@ -436,7 +436,7 @@ ngx_http_upstream_reuse_send_again(ngx_peer_connection_t *pc,
 
         rp->proof = reuse_judge(rp, c, &err);
 
-        if (rp->proof == NGX_HTTP_UPSTREAM_REUSE_UNKNOWN) {
+        if (rp->proof == NGX_HTTP_UPSTREAM_REUSE_PROOF_UNKNOWN) {
 
             /* what core had to say of it was no error yet */
 
@@ -446,18 +446,27 @@ ngx_http_upstream_reuse_send_again(ngx_peer_connection_t *pc,
         }
     }
 
+    if (rp->conf->retry
+        && !rp->stray
+        && rp->proof == NGX_HTTP_UPSTREAM_REUSE_PROOF_UNKNOWN)
+    {
+        ngx_http_upstream_reuse_count(rp->server, REFUSED);
+    }
+
     if (rp->stray) {
         *state = NGX_PEER_NEXT;
         return 0;
     }
 
-    if (!rp->conf->retry || rp->proof == NGX_HTTP_UPSTREAM_REUSE_UNKNOWN) {
+    if (!rp->conf->retry
+        || rp->proof == NGX_HTTP_UPSTREAM_REUSE_PROOF_UNKNOWN)
+    {
         return 0;
     }
 
     *state = NGX_PEER_NEXT;
 
-    if (rp->proof == NGX_HTTP_UPSTREAM_REUSE_CLOSED) {
+    if (rp->proof == NGX_HTTP_UPSTREAM_REUSE_PROOF_CLOSED) {
         ngx_http_upstream_reuse_note_closed(rp->kept, rp->age);
     }
 
@@ -466,6 +475,8 @@ ngx_http_upstream_reuse_send_again(ngx_peer_connection_t *pc,
                       "the request was not received by upstream (%V), but "
                       "its body was not buffered and is gone",
                       &reuse_proofs[rp->proof]);
+
+        ngx_http_upstream_reuse_count(rp->server, LOST);
         return 0;
     }
 
@@ -474,12 +485,17 @@ ngx_http_upstream_reuse_send_again(ngx_peer_connection_t *pc,
                       "the request was not received by upstream (%V), but "
                       "a part of it is still waiting to be sent",
                       &reuse_proofs[rp->proof]);
+
+        ngx_http_upstream_reuse_count(rp->server, LOST);
         return 0;
     }
 
     if (reuse_gives_up(pc, rp) || reuse_hold_peer(pc, rp) != NGX_OK) {
+        ngx_http_upstream_reuse_count(rp->server, LOST);
         return 0;
     }
+
+    ngx_http_upstream_reuse_count(rp->server, PROVEN);
 
     ngx_log_error(NGX_LOG_INFO, pc->log, 0,
                   "the request was not received by upstream and is sent "
@@ -600,7 +616,7 @@ reuse_abort(ngx_connection_t *c)
 }
 
 
-ngx_int_t
+void
 ngx_http_upstream_reuse_get_again(ngx_peer_connection_t *pc,
     ngx_http_upstream_reuse_peer_t *rp)
 {
@@ -617,6 +633,4 @@ ngx_http_upstream_reuse_get_again(ngx_peer_connection_t *pc,
     pc->cached = 0;
 
     ngx_http_upstream_reuse_renumber_http2(rp->upstream);
-
-    return NGX_OK;
 }

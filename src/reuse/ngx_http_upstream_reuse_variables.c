@@ -28,46 +28,6 @@ static ngx_int_t reuse_set_number(ngx_http_request_t *r,
     ngx_uint_t fraction);
 
 
-/* in the order of ngx_http_upstream_reuse_new_e */
-
-static ngx_str_t  reuse_reasons[] = {
-    ngx_null_string,
-    ngx_string("empty"),
-    ngx_string("expired"),
-    ngx_string("stale"),
-    ngx_string("retry"),
-    ngx_string("identity"),
-    ngx_string("unbuffered"),
-    ngx_string("off")
-};
-
-
-/* in the order of ngx_http_upstream_reuse_fate_e */
-
-static ngx_str_t  reuse_fates[] = {
-    ngx_null_string,
-    ngx_string("kept"),
-    ngx_string("off"),
-    ngx_string("close"),
-    ngx_string("announced"),
-    ngx_string("http10"),
-    ngx_string("unframed"),
-    ngx_string("excess"),
-    ngx_string("unread"),
-    ngx_string("unsent"),
-    ngx_string("upgraded"),
-    ngx_string("authenticated"),
-    ngx_string("requests"),
-    ngx_string("time"),
-    ngx_string("closed"),
-    ngx_string("undelivered"),
-    ngx_string("unconnected"),
-    ngx_string("timeout"),
-    ngx_string("error"),
-    ngx_string("shutdown")
-};
-
-
 static ngx_str_t  reuse_new = ngx_string("new");
 static ngx_str_t  reuse_reused = ngx_string("reused");
 
@@ -137,11 +97,11 @@ reuse_get_variable(ngx_http_request_t *r, ngx_http_variable_value_t *v,
         return NGX_OK;
 
     case REUSE_VARIABLE_REASON:
-        reuse_set_text(v, &reuse_reasons[rp->why_new]);
+        reuse_set_text(v, &ngx_http_upstream_reuse_new_names[rp->why_new]);
         return NGX_OK;
 
     case REUSE_VARIABLE_FATE:
-        reuse_set_text(v, &reuse_fates[rp->fate]);
+        reuse_set_text(v, &ngx_http_upstream_reuse_fate_names[rp->fate]);
         return NGX_OK;
 
     case REUSE_VARIABLE_REQUESTS:

@@ -1,6 +1,7 @@
 """Starting nginx with a configuration of which a test writes the point."""
 
 import functools
+import json
 import os
 import re
 import select
@@ -351,6 +352,12 @@ class Nginx:
         client.close()
         return response
 
+    def status(self):
+        """What `reuse_status` has counted, as JSON."""
+        response = self.get("/reuse-status?format=json", port="probe")
+        assert response.status == 200
+        return json.loads(response.body)
+
     def get(self, target="/", *lines, **more):
         return self.request("GET", target, *lines, **more)
 
@@ -371,6 +378,8 @@ def compose(prefix, main="", events="", http="", server="", location=None,
         # Too small for anything over 32 bytes, which then is allocated
         # by itself and has bounds that AddressSanitizer knows.
         pools = "request_pool_size 112; connection_pool_size 112;"
+    status = "" if settings.STOCK else (
+        "location = /reuse-status { reuse_status; }")
     temp_paths = "\n".join(
         f"    {name}_temp_path {prefix}/{name}_temp;" for name in TEMP_PATHS
         if f"--without-http_{name}_module" not in _build_info())
@@ -405,7 +414,8 @@ http {{
     {main_server}
     server {{
         listen 127.0.0.1:%{{port.probe}};
-        return 200 $pid;
+        location / {{ return 200 $pid; }}
+        {status}
     }}
 }}
 """

@@ -9,7 +9,7 @@ import re
 #: What nginx is configured with when its proxy is complete.
 BUILT_WITH = {"NGX_HTTP_SSL": 1, "NGX_HTTP_CACHE": 1, "NGX_PCRE": 1}
 
-COMMENT = re.compile(r"/\*.*?\*/", re.DOTALL)
+COMMENT = re.compile(r'("(?:\\.|[^"\\\n])*")|/\*.*?\*/', re.DOTALL)
 ENTRY = re.compile(r'\{\s*ngx_string\("(\w+)"\),\s*([A-Z0-9_|\s]+),')
 VARIABLE = re.compile(r'\{\s*ngx_string\("(\w+)"\),')
 
@@ -39,7 +39,7 @@ def macros(header, nginx_version):
 def preprocess(text, defined):
     """The lines that #if, #ifdef, #else leave; adds to `defined`."""
     kept, levels, past = [], [], []
-    for line in COMMENT.sub("", text).splitlines():
+    for line in COMMENT.sub(r"\1", text).splitlines():
         word, _, rest = line.strip().partition(" ")
         if word in ("#if", "#ifdef", "#ifndef"):
             if word != "#if":

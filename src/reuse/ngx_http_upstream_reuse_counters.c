@@ -1,0 +1,520 @@
+
+/*
+ * Copyright (C) 2026 The ngx_http_myproxy_module authors
+ *
+ * Every request and every connection is counted once at its beginning and
+ * once at its end.  A worker counts in memory of its own, so that nothing is
+ * waited for; here it is added up as well.
+ */
+
+
+#include "ngx_http_upstream_reuse.h"
+
+
+/* milliseconds: from then on nginx's own clock is exact enough */
+#define NGX_HTTP_UPSTREAM_REUSE_COARSE  2
+
+
+static void reuse_count_time(ngx_atomic_uint_t *bucket, uint64_t us);
+
+static ngx_int_t reuse_view_record(ngx_http_upstream_reuse_snapshot_t *shot,
+    ngx_http_upstream_reuse_record_t *record, ngx_pool_t *pool);
+static void reuse_add_share(ngx_atomic_uint_t *sum, ngx_atomic_uint_t *share);
+static void reuse_complete_view(ngx_http_upstream_reuse_view_t *view);
+static void reuse_add_up(ngx_http_upstream_reuse_view_t *view);
+static ngx_int_t reuse_copy_samples(ngx_http_upstream_reuse_snapshot_t *shot,
+    ngx_http_upstream_reuse_zone_t *zone, ngx_pool_t *pool);
+static int ngx_libc_cdecl reuse_compare_views(const void *one,
+    const void *two);
+
+
+ngx_str_t  ngx_http_upstream_reuse_new_names[] = {
+    ngx_null_string,
+    ngx_string("empty"),
+    ngx_string("expired"),
+    ngx_string("stale"),
+    ngx_string("retry"),
+    ngx_string("identity"),
+    ngx_string("unbuffered"),
+    ngx_string("off")
+};
+
+
+ngx_str_t  ngx_http_upstream_reuse_fate_names[] = {
+    ngx_null_string,
+    ngx_string("kept"),
+    ngx_string("off"),
+    ngx_string("close"),
+    ngx_string("announced"),
+    ngx_string("http10"),
+    ngx_string("unframed"),
+    ngx_string("excess"),
+    ngx_string("unread"),
+    ngx_string("unsent"),
+    ngx_string("upgraded"),
+    ngx_string("authenticated"),
+    ngx_string("requests"),
+    ngx_string("time"),
+    ngx_string("closed"),
+    ngx_string("undelivered"),
+    ngx_string("unconnected"),
+    ngx_string("timeout"),
+    ngx_string("error"),
+    ngx_string("shutdown"),
+    ngx_string("idle"),
+    ngx_string("full"),
+    ngx_string("expired"),
+    ngx_string("identity"),
+    ngx_string("unbuffered"),
+    ngx_string("crash")
+};
+
+
+ngx_uint_t  ngx_http_upstream_reuse_bounds[] = {
+    500, 1000, 2000, 5000, 10000, 20000, 50000, 100000, 200000, 500000,
+    1000000
+};
+
+
+void
+ngx_http_upstream_reuse_count_request(ngx_http_upstream_reuse_peer_t *rp)
+{
+    ngx_atomic_uint_t  *n;
+
+    n = rp->server->share->counters;
+
+    if (rp->why_new == NGX_HTTP_UPSTREAM_REUSE_NEW_NONE) {
+        n[NGX_HTTP_UPSTREAM_REUSE_REUSED]++;
+        n[NGX_HTTP_UPSTREAM_REUSE_IDLE]--;
+
+    } else {
+        n[NGX_HTTP_UPSTREAM_REUSE_NEW + rp->why_new]++;
+        n[NGX_HTTP_UPSTREAM_REUSE_OPENED]++;
+    }
+
+    rp->holds = 1;
+}
+
+
+/*
+ * Core measures in milliseconds, from the beginning to the end of TLS, if
+ * there is any.  When TCP was there is known from when the TLS session was
+ * asked for; without that, and where the time is too short for the clock, the
+ * kernel's round trip stands for it.
+ */
+
+void
+ngx_http_upstream_reuse_count_opening(ngx_http_upstream_reuse_peer_t *rp,
+    ngx_connection_t *c)
+{
+    uint64_t             us;
+    ngx_msec_t           ms;
+    ngx_atomic_uint_t   *n;
+#if (NGX_HTTP_SSL)
+    uint64_t             all;
+#endif
+
+    ms = rp->upstream->state->connect_time;
+
+    if (ms == (ngx_msec_t) -1) {
+        return;
+    }
+
+    n = rp->server->share->counters;
+
+#if (NGX_HTTP_SSL)
+
+    all = (uint64_t) ms * 1000;
+
+    if (c->ssl) {
+        ms = rp->connected ? rp->connected - rp->start : 0;
+    }
+
+#endif
+
+    us = (uint64_t) ms * 1000;
+
+    if (ms < NGX_HTTP_UPSTREAM_REUSE_COARSE && rp->rtt) {
+        us = rp->rtt;
+    }
+
+    reuse_count_time(&n[NGX_HTTP_UPSTREAM_REUSE_CONNECT], us);
+
+#if (NGX_HTTP_SSL)
+
+    if (c->ssl) {
+        reuse_count_time(&n[NGX_HTTP_UPSTREAM_REUSE_TLS],
+                         all > us ? all - us : 0);
+
+        if (SSL_session_reused(c->ssl->connection)) {
+            n[NGX_HTTP_UPSTREAM_REUSE_RESUMED]++;
+
+        } else {
+            n[NGX_HTTP_UPSTREAM_REUSE_FULL]++;
+        }
+    }
+
+#endif
+}
+
+
+static void
+reuse_count_time(ngx_atomic_uint_t *bucket, uint64_t us)
+{
+    ngx_uint_t  i;
+
+    for (i = 0; i < NGX_HTTP_UPSTREAM_REUSE_BUCKETS - 1; i++) {
+        if (us <= ngx_http_upstream_reuse_bounds[i]) {
+            break;
+        }
+    }
+
+    bucket[i]++;
+    bucket[NGX_HTTP_UPSTREAM_REUSE_BUCKETS] += us;
+}
+
+
+void
+ngx_http_upstream_reuse_count_idle_closed(ngx_http_upstream_reuse_kept_t *kept,
+    ngx_int_t ended)
+{
+    ngx_connection_t                *c;
+    ngx_http_upstream_reuse_fate_e   fate;
+
+    c = kept->connection;
+
+    if (c->close || ngx_exiting || ngx_terminate) {
+        fate = NGX_HTTP_UPSTREAM_REUSE_FATE_SHUTDOWN;
+
+    } else if (kept->testing) {
+        fate = NGX_HTTP_UPSTREAM_REUSE_FATE_EXPIRED;
+
+    } else if (c->read->timedout) {
+        fate = kept->expiring ? NGX_HTTP_UPSTREAM_REUSE_FATE_EXPIRED
+                              : NGX_HTTP_UPSTREAM_REUSE_FATE_IDLE;
+
+    } else if (ngx_http_upstream_reuse_is_pooling(c)) {
+        fate = NGX_HTTP_UPSTREAM_REUSE_FATE_FULL;
+
+    } else if (ended == NGX_OK) {
+        fate = NGX_HTTP_UPSTREAM_REUSE_FATE_CLOSED;
+
+    } else {
+        fate = (ended == NGX_DECLINED) ? NGX_HTTP_UPSTREAM_REUSE_FATE_EXCESS
+                                       : NGX_HTTP_UPSTREAM_REUSE_FATE_ERROR;
+    }
+
+    if (!kept->testing) {
+        ngx_http_upstream_reuse_uncount(kept->server, IDLE);
+    }
+
+    ngx_http_upstream_reuse_count_closed(kept->server, fate);
+}
+
+
+void
+ngx_http_upstream_reuse_take_sample(ngx_http_upstream_reuse_zone_t *zone)
+{
+    ngx_uint_t                         i;
+    ngx_atomic_uint_t                 *n;
+    ngx_http_upstream_reuse_share_t   *share;
+    ngx_http_upstream_reuse_record_t  *record;
+    ngx_http_upstream_reuse_sample_t   sum, *sample;
+
+    /* the workers' timers are not in step */
+
+    if (ngx_current_msec - zone->sampled
+        < NGX_HTTP_UPSTREAM_REUSE_INTERVAL * 1000 - 100)
+    {
+        return;
+    }
+
+    zone->sampled = ngx_current_msec;
+
+    ngx_memzero(&sum, sizeof(ngx_http_upstream_reuse_sample_t));
+
+    for (record = ngx_http_upstream_reuse_next_record(zone, NULL);
+         record;
+         record = ngx_http_upstream_reuse_next_record(zone, record))
+    {
+        n = record->counters;
+        share = record->shares;
+
+        for ( ;; ) {
+            sum.reused += n[NGX_HTTP_UPSTREAM_REUSE_REUSED];
+
+            for (i = NGX_HTTP_UPSTREAM_REUSE_REUSED;
+                 i < NGX_HTTP_UPSTREAM_REUSE_OPENED;
+                 i++)
+            {
+                sum.requests += n[i];
+            }
+
+            if (share == NULL) {
+                break;
+            }
+
+            n = share->counters;
+            share = share->next;
+        }
+    }
+
+    sample = &zone->samples[zone->nsamples++
+                            % NGX_HTTP_UPSTREAM_REUSE_SAMPLES];
+
+    sample->requests = sum.requests - zone->sum.requests;
+    sample->reused = sum.reused - zone->sum.reused;
+
+    zone->sum = sum;
+}
+
+
+ngx_http_upstream_reuse_snapshot_t *
+ngx_http_upstream_reuse_take_snapshot(ngx_pool_t *pool)
+{
+    ngx_int_t                             rc;
+    ngx_uint_t                            i;
+    ngx_slab_pool_t                      *shpool;
+    ngx_http_upstream_reuse_view_t       *view;
+    ngx_http_upstream_reuse_zone_t       *zone;
+    ngx_http_upstream_reuse_record_t     *record;
+    ngx_http_upstream_reuse_snapshot_t   *shot;
+    ngx_http_upstream_reuse_main_conf_t  *rmcf;
+
+    rmcf = ngx_http_cycle_get_module_main_conf(ngx_cycle,
+                                              ngx_http_upstream_reuse_module);
+
+    shot = ngx_pcalloc(pool, sizeof(ngx_http_upstream_reuse_snapshot_t));
+    if (shot == NULL) {
+        return NULL;
+    }
+
+    if (ngx_array_init(&shot->servers, pool, 8,
+                       sizeof(ngx_http_upstream_reuse_view_t))
+        != NGX_OK)
+    {
+        return NULL;
+    }
+
+    shpool = (ngx_slab_pool_t *) rmcf->zone->shm.addr;
+    zone = rmcf->zone->data;
+
+    ngx_shmtx_lock(&shpool->mutex);
+
+    shot->workers = ngx_http_upstream_reuse_sweep(zone);
+
+    rc = reuse_copy_samples(shot, zone, pool);
+
+    for (record = ngx_http_upstream_reuse_next_record(zone, NULL);
+         record && rc == NGX_OK;
+         record = ngx_http_upstream_reuse_next_record(zone, record))
+    {
+        if (record->node.str.len || zone->full) {
+            rc = reuse_view_record(shot, record, pool);
+        }
+    }
+
+    shot->size = rmcf->zone->shm.size;
+    shot->free = shpool->pfree * ngx_pagesize;
+    shot->full = zone->full;
+    shot->uncounted = zone->uncounted;
+    shot->warnings = &rmcf->warnings;
+
+    ngx_shmtx_unlock(&shpool->mutex);
+
+    if (rc != NGX_OK) {
+        return NULL;
+    }
+
+    ngx_qsort(shot->servers.elts, shot->servers.nelts,
+              sizeof(ngx_http_upstream_reuse_view_t), reuse_compare_views);
+
+    view = shot->servers.elts;
+
+    for (i = 0; i < shot->servers.nelts; i++) {
+        ngx_http_upstream_reuse_add_view(&shot->total, &view[i]);
+    }
+
+    return shot;
+}
+
+
+static ngx_int_t
+reuse_view_record(ngx_http_upstream_reuse_snapshot_t *shot,
+    ngx_http_upstream_reuse_record_t *record, ngx_pool_t *pool)
+{
+    size_t                            len;
+    u_char                            text[NGX_SOCKADDR_STRLEN];
+    ngx_http_upstream_reuse_view_t   *view;
+    ngx_http_upstream_reuse_share_t  *share;
+
+    view = ngx_array_push(&shot->servers);
+    if (view == NULL) {
+        return NGX_ERROR;
+    }
+
+    ngx_memzero(view, sizeof(ngx_http_upstream_reuse_view_t));
+
+    /* records are never removed, so that the upstream's name stays */
+
+    ngx_http_upstream_reuse_name_record(record, &view->upstream, text, &len);
+
+    view->address.data = ngx_pnalloc(pool, NGX_SOCKADDR_STRLEN);
+    if (view->address.data == NULL) {
+        return NGX_ERROR;
+    }
+
+    view->address.len = len;
+    ngx_memcpy(view->address.data, text, len);
+
+    view->limit = record->limit.idle;
+    view->rtt = record->limit.rtt;
+
+    reuse_add_share(view->counters, record->counters);
+
+    for (share = record->shares; share; share = share->next) {
+        reuse_add_share(view->counters, share->counters);
+    }
+
+    reuse_complete_view(view);
+
+    return NGX_OK;
+}
+
+
+/*
+ * The worker goes on counting meanwhile.  Whatever is counted at an end is
+ * read before what is counted at the beginning, so that no end is without one.
+ */
+
+static void
+reuse_add_share(ngx_atomic_uint_t *sum, ngx_atomic_uint_t *share)
+{
+    ngx_uint_t  i;
+
+    for (i = NGX_HTTP_UPSTREAM_REUSE_COUNTERS; i > 0; i--) {
+        sum[i - 1] += ((volatile ngx_atomic_uint_t *) share)[i - 1];
+    }
+}
+
+
+static void
+reuse_complete_view(ngx_http_upstream_reuse_view_t *view)
+{
+    ngx_atomic_uint_t  *n;
+
+    reuse_add_up(view);
+
+    n = view->counters;
+
+    /* on processors that reorder what another one writes */
+
+    if ((ngx_atomic_int_t) (n[NGX_HTTP_UPSTREAM_REUSE_OPENED] - view->closed)
+        < 0)
+    {
+        n[NGX_HTTP_UPSTREAM_REUSE_OPENED] = view->closed;
+        view->open = 0;
+    }
+
+    if (n[NGX_HTTP_UPSTREAM_REUSE_IDLE] > view->open) {
+        n[NGX_HTTP_UPSTREAM_REUSE_IDLE] = view->open;
+    }
+
+    if (view->connects) {
+        view->saved = ((uint64_t) n[NGX_HTTP_UPSTREAM_REUSE_CONNECT_TIME]
+                       + n[NGX_HTTP_UPSTREAM_REUSE_TLS_TIME])
+                      / view->connects * n[NGX_HTTP_UPSTREAM_REUSE_REUSED];
+    }
+}
+
+
+static void
+reuse_add_up(ngx_http_upstream_reuse_view_t *view)
+{
+    ngx_uint_t          i;
+    ngx_atomic_uint_t  *n;
+
+    n = view->counters;
+
+    view->fresh = 0;
+    view->closed = 0;
+    view->connects = 0;
+    view->handshakes = 0;
+
+    for (i = 0; i < NGX_HTTP_UPSTREAM_REUSE_NEW_LAST; i++) {
+        view->fresh += n[NGX_HTTP_UPSTREAM_REUSE_NEW + i];
+    }
+
+    for (i = 0; i < NGX_HTTP_UPSTREAM_REUSE_FATE_LAST; i++) {
+        view->closed += n[NGX_HTTP_UPSTREAM_REUSE_CLOSED + i];
+    }
+
+    for (i = 0; i < NGX_HTTP_UPSTREAM_REUSE_BUCKETS; i++) {
+        view->connects += n[NGX_HTTP_UPSTREAM_REUSE_CONNECT + i];
+        view->handshakes += n[NGX_HTTP_UPSTREAM_REUSE_TLS + i];
+    }
+
+    view->requests = n[NGX_HTTP_UPSTREAM_REUSE_REUSED]
+                     + n[NGX_HTTP_UPSTREAM_REUSE_WARM] + view->fresh;
+    view->open = n[NGX_HTTP_UPSTREAM_REUSE_OPENED] - view->closed;
+}
+
+
+void
+ngx_http_upstream_reuse_add_view(ngx_http_upstream_reuse_view_t *view,
+    ngx_http_upstream_reuse_view_t *server)
+{
+    reuse_add_share(view->counters, server->counters);
+    reuse_add_up(view);
+
+    view->saved += server->saved;
+}
+
+
+static ngx_int_t
+reuse_copy_samples(ngx_http_upstream_reuse_snapshot_t *shot,
+    ngx_http_upstream_reuse_zone_t *zone, ngx_pool_t *pool)
+{
+    ngx_uint_t                         i, n;
+    ngx_http_upstream_reuse_sample_t  *sample;
+
+    n = ngx_min(zone->nsamples, NGX_HTTP_UPSTREAM_REUSE_SAMPLES);
+
+    if (ngx_array_init(&shot->samples, pool, NGX_HTTP_UPSTREAM_REUSE_SAMPLES,
+                       sizeof(ngx_http_upstream_reuse_sample_t))
+        != NGX_OK)
+    {
+        return NGX_ERROR;
+    }
+
+    for (i = zone->nsamples - n; i != zone->nsamples; i++) {
+
+        sample = ngx_array_push(&shot->samples);
+        if (sample == NULL) {
+            return NGX_ERROR;
+        }
+
+        *sample = zone->samples[i % NGX_HTTP_UPSTREAM_REUSE_SAMPLES];
+    }
+
+    return NGX_OK;
+}
+
+
+static int ngx_libc_cdecl
+reuse_compare_views(const void *one, const void *two)
+{
+    ngx_int_t                              rc;
+    const ngx_http_upstream_reuse_view_t  *a = one;
+    const ngx_http_upstream_reuse_view_t  *b = two;
+
+    rc = ngx_memn2cmp(a->upstream.data, b->upstream.data, a->upstream.len,
+                      b->upstream.len);
+
+    if (rc == 0) {
+        rc = ngx_memn2cmp(a->address.data, b->address.data, a->address.len,
+                          b->address.len);
+    }
+
+    return (int) rc;
+}

@@ -1,0 +1,155 @@
+
+/*
+ * Copyright (C) 2026 The ngx_http_myproxy_module authors
+ *
+ * What the reuse layer has counted, for whoever shows it.
+ */
+
+
+#ifndef _NGX_HTTP_UPSTREAM_REUSE_COUNTERS_H_INCLUDED_
+#define _NGX_HTTP_UPSTREAM_REUSE_COUNTERS_H_INCLUDED_
+
+
+#include "ngx_http_upstream_reuse_module.h"
+
+
+/* why a request got a new connection; docs/directives.md: $reuse_reason */
+
+typedef enum {
+    NGX_HTTP_UPSTREAM_REUSE_NEW_NONE = 0,  /* it got none, or a kept one */
+    NGX_HTTP_UPSTREAM_REUSE_NEW_EMPTY,
+    NGX_HTTP_UPSTREAM_REUSE_NEW_EXPIRED,
+    NGX_HTTP_UPSTREAM_REUSE_NEW_STALE,
+    NGX_HTTP_UPSTREAM_REUSE_NEW_RETRY,
+    NGX_HTTP_UPSTREAM_REUSE_NEW_IDENTITY,
+    NGX_HTTP_UPSTREAM_REUSE_NEW_UNBUFFERED,
+    NGX_HTTP_UPSTREAM_REUSE_NEW_OFF,
+    NGX_HTTP_UPSTREAM_REUSE_NEW_LAST
+} ngx_http_upstream_reuse_new_e;
+
+
+/* bounds of the histograms; the last has none */
+
+#define NGX_HTTP_UPSTREAM_REUSE_BUCKETS  12
+
+
+/*
+ * The counters of a server.  Each is one word, which wraps around; IDLE goes
+ * down as well.  Of the enumerations above, the entries that are no reason are
+ * never counted.
+ */
+
+enum {
+    NGX_HTTP_UPSTREAM_REUSE_REUSED = 0,  /* requests: on a kept connection */
+    NGX_HTTP_UPSTREAM_REUSE_WARM,        /* on one that was opened ahead */
+    NGX_HTTP_UPSTREAM_REUSE_NEW,         /* on a new one, by reason */
+
+    NGX_HTTP_UPSTREAM_REUSE_OPENED = NGX_HTTP_UPSTREAM_REUSE_NEW
+                                     + NGX_HTTP_UPSTREAM_REUSE_NEW_LAST,
+    NGX_HTTP_UPSTREAM_REUSE_IDLE,        /* in the pool now */
+    NGX_HTTP_UPSTREAM_REUSE_CLOSED,      /* by fate */
+
+    NGX_HTTP_UPSTREAM_REUSE_PROVEN = NGX_HTTP_UPSTREAM_REUSE_CLOSED
+                                     + NGX_HTTP_UPSTREAM_REUSE_FATE_LAST,
+                                         /* sent again */
+    NGX_HTTP_UPSTREAM_REUSE_REFUSED,     /* may have been received */
+    NGX_HTTP_UPSTREAM_REUSE_LOST,        /* cannot be sent again */
+
+    NGX_HTTP_UPSTREAM_REUSE_FULL,        /* TLS handshakes */
+    NGX_HTTP_UPSTREAM_REUSE_RESUMED,
+
+    NGX_HTTP_UPSTREAM_REUSE_CONNECT,     /* TCP; connections by time */
+    NGX_HTTP_UPSTREAM_REUSE_CONNECT_TIME = NGX_HTTP_UPSTREAM_REUSE_CONNECT
+                                           + NGX_HTTP_UPSTREAM_REUSE_BUCKETS,
+                                         /* microseconds in all */
+
+    NGX_HTTP_UPSTREAM_REUSE_TLS,         /* the same of TLS handshakes */
+    NGX_HTTP_UPSTREAM_REUSE_TLS_TIME = NGX_HTTP_UPSTREAM_REUSE_TLS
+                                       + NGX_HTTP_UPSTREAM_REUSE_BUCKETS,
+
+    NGX_HTTP_UPSTREAM_REUSE_COUNTERS
+};
+
+
+typedef ngx_atomic_uint_t
+    ngx_http_upstream_reuse_counters_t[NGX_HTTP_UPSTREAM_REUSE_COUNTERS];
+
+
+/* how often, and how many samples, the ratio is kept */
+
+#define NGX_HTTP_UPSTREAM_REUSE_INTERVAL  10    /* seconds */
+#define NGX_HTTP_UPSTREAM_REUSE_SAMPLES   180
+
+
+/* what happened in one interval */
+
+typedef struct {
+    ngx_atomic_uint_t                    requests;
+    ngx_atomic_uint_t                    reused;
+} ngx_http_upstream_reuse_sample_t;
+
+
+/* one server, or what is the sum of some */
+
+typedef struct {
+    ngx_str_t                            upstream;
+    ngx_str_t                            address;   /* as text */
+    ngx_msec_t                           limit;     /* learned; 0: none */
+    ngx_uint_t                           rtt;       /* microseconds; 0 */
+
+    /* sums, so that all who show them agree */
+
+    ngx_atomic_uint_t                    requests;
+    ngx_atomic_uint_t                    fresh;     /* on new connections */
+    ngx_atomic_uint_t                    open;
+    ngx_atomic_uint_t                    closed;
+    ngx_atomic_uint_t                    connects;
+    ngx_atomic_uint_t                    handshakes;
+    uint64_t                             saved;     /* microseconds */
+
+    ngx_http_upstream_reuse_counters_t   counters;
+} ngx_http_upstream_reuse_view_t;
+
+
+/* all that there is at one time */
+
+typedef struct {
+    ngx_http_upstream_reuse_view_t       total;
+    ngx_array_t                          servers;  /* ..._view_t, by name */
+    ngx_array_t                         *warnings;  /* ngx_str_t */
+
+    ngx_array_t                          samples;  /* the oldest first */
+
+    size_t                               size;     /* of the zone, bytes */
+    size_t                               free;
+    ngx_uint_t                           workers;
+    ngx_atomic_uint_t                    uncounted;  /* requests, for want
+                                                        of memory */
+    ngx_uint_t                           full;  /* unsigned  full:1; */
+} ngx_http_upstream_reuse_snapshot_t;
+
+
+/* by the enumerations; the names that variables, JSON and Prometheus use */
+
+extern ngx_str_t  ngx_http_upstream_reuse_new_names[];
+extern ngx_str_t  ngx_http_upstream_reuse_fate_names[];
+
+/* microseconds; for all but the last bucket */
+
+extern ngx_uint_t  ngx_http_upstream_reuse_bounds[];
+
+
+/*
+ * Takes a snapshot, with its memory from pool; NULL if there is none.  Takes
+ * the zone's lock for a time that grows with servers times workers.  In it
+ * requests = REUSED + WARM + fresh and OPENED = open + closed hold exactly.
+ */
+ngx_http_upstream_reuse_snapshot_t *ngx_http_upstream_reuse_take_snapshot(
+    ngx_pool_t *pool);
+
+/* Adds up servers; view has to be zero at first. */
+void ngx_http_upstream_reuse_add_view(ngx_http_upstream_reuse_view_t *view,
+    ngx_http_upstream_reuse_view_t *server);
+
+
+#endif /* _NGX_HTTP_UPSTREAM_REUSE_COUNTERS_H_INCLUDED_ */

@@ -1,0 +1,606 @@
+
+/*
+ * Copyright (C) 2026 The ngx_http_myproxy_module authors
+ *
+ * What workers know of servers together: for each address of each upstream a
+ * record, with what was learned of it and with a share for each worker, in
+ * which that worker counts.  It outlives reloads.  A lock is taken when a
+ * worker meets a server for the first time, not for a request.
+ */
+
+
+#include "ngx_http_upstream_reuse.h"
+
+
+static ngx_int_t reuse_init_zone(ngx_shm_zone_t *shm_zone, void *data);
+static ngx_http_upstream_reuse_server_t *reuse_claim(
+    ngx_http_upstream_reuse_srv_conf_t *rcf, ngx_peer_connection_t *pc);
+static ngx_http_upstream_reuse_record_t *reuse_find_record(
+    ngx_slab_pool_t *shpool, ngx_str_t *key);
+static ngx_http_upstream_reuse_share_t *reuse_claim_share(
+    ngx_slab_pool_t *shpool, ngx_http_upstream_reuse_record_t *record);
+static ngx_http_upstream_reuse_server_t *reuse_find_overflow(
+    ngx_http_upstream_reuse_main_conf_t *rmcf, ngx_log_t *log);
+
+static ngx_uint_t reuse_is_gone(ngx_pid_t pid);
+static void reuse_inherit(ngx_http_upstream_reuse_record_t *record,
+    ngx_http_upstream_reuse_share_t *share,
+    ngx_http_upstream_reuse_fate_e fate);
+static void reuse_sample_handler(ngx_event_t *ev);
+
+
+/* worker: what stands for all servers for which there was no room */
+
+static ngx_http_upstream_reuse_server_t  reuse_overflow;
+static ngx_uint_t                        reuse_full;
+
+/* worker: if there was no room even for that, its counts come to nothing */
+
+static ngx_http_upstream_reuse_share_t   reuse_nowhere;
+
+static ngx_event_t                       reuse_sample_event;
+static ngx_connection_t                  reuse_sample_dummy;
+
+
+static ngx_str_t  reuse_zone_name = ngx_string("ngx_http_upstream_reuse");
+
+
+ngx_shm_zone_t *
+ngx_http_upstream_reuse_add_zone(ngx_conf_t *cf, size_t size)
+{
+    ngx_shm_zone_t  *shm_zone;
+
+    shm_zone = ngx_shared_memory_add(cf, &reuse_zone_name, size,
+                                     &ngx_http_upstream_reuse_module);
+    if (shm_zone == NULL) {
+        return NULL;
+    }
+
+    shm_zone->init = reuse_init_zone;
+
+    return shm_zone;
+}
+
+
+static ngx_int_t
+reuse_init_zone(ngx_shm_zone_t *shm_zone, void *data)
+{
+    ngx_slab_pool_t                 *shpool;
+    ngx_http_upstream_reuse_zone_t  *zone;
+
+    if (data) {
+        shm_zone->data = data;
+        return NGX_OK;
+    }
+
+    shpool = (ngx_slab_pool_t *) shm_zone->shm.addr;
+
+    if (shm_zone->shm.exists) {
+        shm_zone->data = shpool->data;
+        return NGX_OK;
+    }
+
+    zone = ngx_slab_calloc(shpool, sizeof(ngx_http_upstream_reuse_zone_t));
+    if (zone == NULL) {
+        return NGX_ERROR;
+    }
+
+    ngx_rbtree_init(&zone->rbtree, &zone->sentinel,
+                    ngx_str_rbtree_insert_value);
+
+    shpool->data = zone;
+    shpool->log_nomem = 0;
+
+    shm_zone->data = zone;
+
+    return NGX_OK;
+}
+
+
+ngx_http_upstream_reuse_server_t *
+ngx_http_upstream_reuse_find_server(ngx_http_upstream_reuse_srv_conf_t *rcf,
+    ngx_peer_connection_t *pc)
+{
+    uint32_t                           hash;
+    ngx_str_t                          key;
+    ngx_http_upstream_reuse_server_t  *server;
+
+    key.len = pc->socklen;
+    key.data = (u_char *) pc->sockaddr;
+
+    hash = ngx_crc32_short(key.data, key.len);
+
+    server = (ngx_http_upstream_reuse_server_t *)
+                 ngx_str_rbtree_lookup(&rcf->servers, &key, hash);
+
+    if (server) {
+        return server;
+    }
+
+    server = reuse_claim(rcf, pc);
+
+    if (server == NULL) {
+        return reuse_find_overflow(rcf->main, pc->log);
+    }
+
+    server->node.node.key = hash;
+
+    ngx_rbtree_insert(&rcf->servers, &server->node.node);
+
+    return server;
+}
+
+
+/* NULL: there is no room in the zone. */
+
+static ngx_http_upstream_reuse_server_t *
+reuse_claim(ngx_http_upstream_reuse_srv_conf_t *rcf,
+    ngx_peer_connection_t *pc)
+{
+    u_char                            *p;
+    ngx_str_t                          key;
+    ngx_slab_pool_t                   *shpool;
+    ngx_http_upstream_reuse_share_t   *share;
+    ngx_http_upstream_reuse_record_t  *record;
+    ngx_http_upstream_reuse_server_t  *server;
+
+    shpool = (ngx_slab_pool_t *) rcf->main->zone->shm.addr;
+
+    key.len = rcf->name.len + 1 + pc->socklen;
+    key.data = ngx_alloc(key.len, pc->log);
+    if (key.data == NULL) {
+        return NULL;
+    }
+
+    p = ngx_cpymem(key.data, rcf->name.data, rcf->name.len);
+    *p++ = '\0';
+    ngx_memcpy(p, pc->sockaddr, pc->socklen);
+
+    ngx_shmtx_lock(&shpool->mutex);
+
+    record = reuse_find_record(shpool, &key);
+    share = record ? reuse_claim_share(shpool, record) : NULL;
+
+    ngx_shmtx_unlock(&shpool->mutex);
+
+    ngx_free(key.data);
+
+    if (share == NULL) {
+        return NULL;
+    }
+
+    /* it lives as long as the upstream */
+
+    server = ngx_palloc(rcf->main->pool,
+                        sizeof(ngx_http_upstream_reuse_server_t)
+                        + pc->socklen);
+    if (server == NULL) {
+        return NULL;
+    }
+
+    server->record = record;
+    server->share = share;
+    server->limit = &record->limit;
+    server->node.str.len = pc->socklen;
+    server->node.str.data = (u_char *) (server + 1);
+
+    ngx_memcpy(server->node.str.data, pc->sockaddr, pc->socklen);
+
+    return server;
+}
+
+
+static ngx_http_upstream_reuse_record_t *
+reuse_find_record(ngx_slab_pool_t *shpool, ngx_str_t *key)
+{
+    uint32_t                           hash;
+    ngx_http_upstream_reuse_zone_t    *zone;
+    ngx_http_upstream_reuse_record_t  *record;
+
+    zone = shpool->data;
+    hash = ngx_crc32_long(key->data, key->len);
+
+    record = (ngx_http_upstream_reuse_record_t *)
+                 ngx_str_rbtree_lookup(&zone->rbtree, key, hash);
+
+    if (record) {
+        return record;
+    }
+
+    record = ngx_slab_calloc_locked(shpool,
+                        sizeof(ngx_http_upstream_reuse_record_t) + key->len);
+    if (record == NULL) {
+        return NULL;
+    }
+
+    record->node.node.key = hash;
+    record->node.str.len = key->len;
+    record->node.str.data = (u_char *) (record + 1);
+
+    ngx_memcpy(record->node.str.data, key->data, key->len);
+
+    ngx_rbtree_insert(&zone->rbtree, &record->node.node);
+
+    return record;
+}
+
+
+static ngx_http_upstream_reuse_share_t *
+reuse_claim_share(ngx_slab_pool_t *shpool,
+    ngx_http_upstream_reuse_record_t *record)
+{
+    ngx_http_upstream_reuse_share_t  *share, *unused;
+
+    unused = NULL;
+
+    for (share = record->shares; share; share = share->next) {
+
+        if (share->pid == ngx_pid) {
+
+            /* from an earlier cycle, without a master process */
+
+            return share;
+        }
+
+        if (share->pid == 0) {
+            unused = share;
+        }
+    }
+
+    if (unused == NULL) {
+        unused = ngx_slab_calloc_locked(shpool,
+                                     sizeof(ngx_http_upstream_reuse_share_t));
+        if (unused == NULL) {
+            return NULL;
+        }
+
+        unused->next = record->shares;
+        record->shares = unused;
+    }
+
+    unused->pid = ngx_pid;
+
+    return unused;
+}
+
+
+static ngx_http_upstream_reuse_server_t *
+reuse_find_overflow(ngx_http_upstream_reuse_main_conf_t *rmcf, ngx_log_t *log)
+{
+    ngx_uint_t                       counted;
+    ngx_http_upstream_reuse_zone_t  *zone;
+
+    zone = rmcf->zone->data;
+    counted = (reuse_overflow.share != &reuse_nowhere);
+
+    if (!reuse_full) {
+        reuse_full = 1;
+        zone->full = 1;
+
+        ngx_log_error(NGX_LOG_WARN, log, 0,
+                      "zone \"%V\" is full: nothing is learned of further "
+                      "upstream servers, and %s; make \"reuse_zone\" larger",
+                      &reuse_zone_name, counted ? "they are counted as one"
+                                                : "they are not counted");
+    }
+
+    if (!counted) {
+        (void) ngx_atomic_fetch_add(&zone->uncounted, 1);
+    }
+
+    return &reuse_overflow;
+}
+
+
+void
+ngx_http_upstream_reuse_lock(ngx_http_upstream_reuse_kept_t *kept)
+{
+    ngx_slab_pool_t  *shpool;
+
+    shpool = (ngx_slab_pool_t *) kept->conf->main->zone->shm.addr;
+
+    ngx_shmtx_lock(&shpool->mutex);
+}
+
+
+void
+ngx_http_upstream_reuse_unlock(ngx_http_upstream_reuse_kept_t *kept)
+{
+    ngx_slab_pool_t  *shpool;
+
+    shpool = (ngx_slab_pool_t *) kept->conf->main->zone->shm.addr;
+
+    ngx_shmtx_unlock(&shpool->mutex);
+}
+
+
+void
+ngx_http_upstream_reuse_name_record(ngx_http_upstream_reuse_record_t *record,
+    ngx_str_t *upstream, u_char *text, size_t *len)
+{
+    u_char     *p;
+    size_t      size;
+    ngx_str_t  *key;
+
+    /* what follows the name need not be aligned */
+
+    union {
+        struct sockaddr  sockaddr;
+        u_char           data[sizeof(ngx_sockaddr_t)];
+    } addr;
+
+    key = &record->node.str;
+
+    if (key->len == 0) {
+
+        /* the one that stands for all */
+
+        ngx_str_null(upstream);
+        *len = 0;
+        return;
+    }
+
+    p = ngx_strlchr(key->data, key->data + key->len, '\0');
+    size = key->data + key->len - (p + 1);
+
+    ngx_memzero(&addr, sizeof(addr));
+    ngx_memcpy(addr.data, p + 1, ngx_min(size, sizeof(addr)));
+
+    upstream->data = key->data;
+    upstream->len = p - key->data;
+
+    *len = ngx_sock_ntop(&addr.sockaddr, size, text, NGX_SOCKADDR_STRLEN, 1);
+}
+
+
+ngx_int_t
+ngx_http_upstream_reuse_init_process(ngx_cycle_t *cycle)
+{
+    ngx_uint_t                            worker;
+    ngx_slab_pool_t                      *shpool;
+    ngx_http_upstream_reuse_zone_t       *zone;
+    ngx_http_upstream_reuse_main_conf_t  *rmcf;
+
+    rmcf = ngx_http_cycle_get_module_main_conf(cycle,
+                                              ngx_http_upstream_reuse_module);
+
+    if (rmcf == NULL || rmcf->zone == NULL) {
+        return NGX_OK;
+    }
+
+    shpool = (ngx_slab_pool_t *) rmcf->zone->shm.addr;
+
+    zone = rmcf->zone->data;
+
+    worker = (ngx_process == NGX_PROCESS_WORKER
+              || ngx_process == NGX_PROCESS_SINGLE);
+
+    ngx_shmtx_lock(&shpool->mutex);
+
+    (void) ngx_http_upstream_reuse_sweep(zone);
+
+    if (worker) {
+
+        /* while there is room */
+
+        reuse_overflow.record = &zone->overflow;
+        reuse_overflow.share = reuse_claim_share(shpool, &zone->overflow);
+
+        if (reuse_overflow.share == NULL) {
+            reuse_overflow.share = &reuse_nowhere;
+        }
+    }
+
+    ngx_shmtx_unlock(&shpool->mutex);
+
+    if (worker) {
+
+        /* core looks at the connection of a timer when it shuts down */
+
+        reuse_sample_dummy.fd = (ngx_socket_t) -1;
+
+        reuse_sample_event.handler = reuse_sample_handler;
+        reuse_sample_event.data = &reuse_sample_dummy;
+        reuse_sample_event.log = ngx_cycle->log;
+        reuse_sample_event.cancelable = 1;
+
+        ngx_add_timer(&reuse_sample_event,
+                      NGX_HTTP_UPSTREAM_REUSE_INTERVAL * 1000);
+    }
+
+    return NGX_OK;
+}
+
+
+/* Whatever is open now is closed by the system. */
+
+void
+ngx_http_upstream_reuse_exit_process(ngx_cycle_t *cycle)
+{
+    ngx_slab_pool_t                      *shpool;
+    ngx_http_upstream_reuse_zone_t       *zone;
+    ngx_http_upstream_reuse_share_t      *share;
+    ngx_http_upstream_reuse_record_t     *record;
+    ngx_http_upstream_reuse_main_conf_t  *rmcf;
+
+    rmcf = ngx_http_cycle_get_module_main_conf(cycle,
+                                              ngx_http_upstream_reuse_module);
+
+    if (rmcf == NULL || rmcf->zone == NULL) {
+        return;
+    }
+
+    shpool = (ngx_slab_pool_t *) rmcf->zone->shm.addr;
+    zone = rmcf->zone->data;
+
+    ngx_shmtx_lock(&shpool->mutex);
+
+    for (record = ngx_http_upstream_reuse_next_record(zone, NULL);
+         record;
+         record = ngx_http_upstream_reuse_next_record(zone, record))
+    {
+        for (share = record->shares; share; share = share->next) {
+            if (share->pid == ngx_pid) {
+                reuse_inherit(record, share,
+                              NGX_HTTP_UPSTREAM_REUSE_FATE_SHUTDOWN);
+            }
+        }
+    }
+
+    ngx_shmtx_unlock(&shpool->mutex);
+}
+
+
+ngx_uint_t
+ngx_http_upstream_reuse_sweep(ngx_http_upstream_reuse_zone_t *zone)
+{
+    ngx_pid_t                          pids[64];
+    ngx_uint_t                         i, n, alive, gone[64];
+    ngx_http_upstream_reuse_share_t   *share;
+    ngx_http_upstream_reuse_record_t  *record;
+
+    n = 0;
+    alive = 0;
+
+    for (record = ngx_http_upstream_reuse_next_record(zone, NULL);
+         record;
+         record = ngx_http_upstream_reuse_next_record(zone, record))
+    {
+        for (share = record->shares; share; share = share->next) {
+
+            if (share->pid == 0) {
+                continue;
+            }
+
+            /* the system is asked once for each, as a rule */
+
+            for (i = 0; i < n && pids[i] != share->pid; i++) { /* void */ }
+
+            if (i == n) {
+
+                if (n < sizeof(pids) / sizeof(pids[0])) {
+                    n++;
+
+                } else {
+                    i = 0;
+                }
+
+                pids[i] = share->pid;
+                gone[i] = reuse_is_gone(share->pid);
+                alive += !gone[i];
+            }
+
+            if (gone[i]) {
+                reuse_inherit(record, share,
+                              NGX_HTTP_UPSTREAM_REUSE_FATE_CRASH);
+            }
+        }
+    }
+
+    return alive;
+}
+
+
+/*
+ * Workers are in the master's process group.  A process of the same number
+ * that is not in it is another one.
+ */
+
+static ngx_uint_t
+reuse_is_gone(ngx_pid_t pid)
+{
+    pid_t  group;
+
+    if (pid == ngx_pid) {
+        return 0;
+    }
+
+    group = getpgid(pid);
+
+    return (group == -1) ? ngx_errno == NGX_ESRCH : group != getpgrp();
+}
+
+
+/* What a worker has left goes to the record. */
+
+static void
+reuse_inherit(ngx_http_upstream_reuse_record_t *record,
+    ngx_http_upstream_reuse_share_t *share,
+    ngx_http_upstream_reuse_fate_e fate)
+{
+    ngx_uint_t          i;
+    ngx_atomic_uint_t   open, *n;
+
+    n = share->counters;
+    open = n[NGX_HTTP_UPSTREAM_REUSE_OPENED];
+
+    for (i = 0; i < NGX_HTTP_UPSTREAM_REUSE_FATE_LAST; i++) {
+        open -= n[NGX_HTTP_UPSTREAM_REUSE_CLOSED + i];
+    }
+
+    n[NGX_HTTP_UPSTREAM_REUSE_CLOSED + fate] += open;
+    n[NGX_HTTP_UPSTREAM_REUSE_IDLE] = 0;
+
+    for (i = 0; i < NGX_HTTP_UPSTREAM_REUSE_COUNTERS; i++) {
+        record->counters[i] += n[i];
+        n[i] = 0;
+    }
+
+    share->pid = 0;
+}
+
+
+ngx_http_upstream_reuse_record_t *
+ngx_http_upstream_reuse_next_record(ngx_http_upstream_reuse_zone_t *zone,
+    ngx_http_upstream_reuse_record_t *record)
+{
+    ngx_rbtree_node_t  *node;
+
+    if (record == NULL) {
+        return &zone->overflow;
+    }
+
+    if (record != &zone->overflow) {
+        node = ngx_rbtree_next(&zone->rbtree, &record->node.node);
+
+    } else if (zone->rbtree.root != &zone->sentinel) {
+        node = ngx_rbtree_min(zone->rbtree.root, &zone->sentinel);
+
+    } else {
+        node = NULL;
+    }
+
+    return (ngx_http_upstream_reuse_record_t *) node;
+}
+
+
+/* Of all workers, the first that gets here takes the sample. */
+
+static void
+reuse_sample_handler(ngx_event_t *ev)
+{
+    ngx_slab_pool_t                      *shpool;
+    ngx_http_upstream_reuse_zone_t       *zone;
+    ngx_http_upstream_reuse_main_conf_t  *rmcf;
+
+    if (ngx_exiting || ngx_terminate) {
+        return;
+    }
+
+    ngx_add_timer(ev, NGX_HTTP_UPSTREAM_REUSE_INTERVAL * 1000);
+
+    rmcf = ngx_http_cycle_get_module_main_conf(ngx_cycle,
+                                              ngx_http_upstream_reuse_module);
+    if (rmcf == NULL || rmcf->zone == NULL) {
+        return;
+    }
+
+    shpool = (ngx_slab_pool_t *) rmcf->zone->shm.addr;
+    zone = rmcf->zone->data;
+
+    ngx_shmtx_lock(&shpool->mutex);
+
+    ngx_http_upstream_reuse_take_sample(zone);
+
+    ngx_shmtx_unlock(&shpool->mutex);
+}

@@ -1,0 +1,78 @@
+
+/*
+ * Copyright (C) 2026 The ngx_http_myproxy_module authors
+ *
+ * What the files of the status page have in common:
+ *
+ *     module      the directive, which format is wanted, the response
+ *     text        a text that grows, and what has to be escaped in it
+ *     json        docs/status.schema.json
+ *     prometheus  text format 0.0.4
+ *     html        the sections of page.html
+ *     reasons     what each reason means, and what to do
+ *
+ * Each of the formats is a function that writes a snapshot.
+ */
+
+
+#ifndef _NGX_HTTP_REUSE_STATUS_H_INCLUDED_
+#define _NGX_HTTP_REUSE_STATUS_H_INCLUDED_
+
+
+#include "ngx_http_myproxy_compat.h"
+#include "ngx_http_upstream_reuse_counters.h"
+
+
+/* request: what has been written; failed: there was no memory */
+
+typedef struct {
+    ngx_pool_t                          *pool;
+    u_char                              *start;
+    u_char                              *last;
+    u_char                              *end;
+    ngx_uint_t                           failed;  /* unsigned  failed:1; */
+} ngx_http_reuse_status_text_t;
+
+
+typedef void (*ngx_http_reuse_status_format_pt)(
+    ngx_http_reuse_status_text_t *text,
+    ngx_http_upstream_reuse_snapshot_t *shot);
+
+
+/* what a reason for a new connection, or a fate of one, means */
+
+typedef struct {
+    const char                          *meaning;
+    const char                          *remedy;  /* NULL: all is well */
+} ngx_http_reuse_status_reason_t;
+
+
+extern ngx_http_reuse_status_reason_t  ngx_http_reuse_status_new[];
+extern ngx_http_reuse_status_reason_t  ngx_http_reuse_status_fates[];
+
+
+/* text; fmt as in ngx_sprintf() */
+
+void ngx_cdecl ngx_http_reuse_status_write(ngx_http_reuse_status_text_t *text,
+    const char *fmt, ...);
+
+/* A string, with what the format gives a meaning escaped. */
+void ngx_http_reuse_status_write_json(ngx_http_reuse_status_text_t *text,
+    ngx_str_t *value);
+void ngx_http_reuse_status_write_html(ngx_http_reuse_status_text_t *text,
+    ngx_str_t *value);
+void ngx_http_reuse_status_write_label(ngx_http_reuse_status_text_t *text,
+    ngx_str_t *value);
+
+
+/* formats */
+
+void ngx_http_reuse_status_json(ngx_http_reuse_status_text_t *text,
+    ngx_http_upstream_reuse_snapshot_t *shot);
+void ngx_http_reuse_status_prometheus(ngx_http_reuse_status_text_t *text,
+    ngx_http_upstream_reuse_snapshot_t *shot);
+void ngx_http_reuse_status_html(ngx_http_reuse_status_text_t *text,
+    ngx_http_upstream_reuse_snapshot_t *shot);
+
+
+#endif /* _NGX_HTTP_REUSE_STATUS_H_INCLUDED_ */

@@ -1,0 +1,687 @@
+
+/*
+ * Copyright (C) 2026 The ngx_http_myproxy_module authors
+ *
+ * The page, which is page.html with its sections filled in.  The script there
+ * gets the page anew, so that everything is written here only.
+ */
+
+
+#include "ngx_http_reuse_status.h"
+
+
+/* of the requests of an upstream: from that on a reason gets advice */
+#define NGX_HTTP_REUSE_STATUS_SHARE     5          /* percent */
+#define NGX_HTTP_REUSE_STATUS_ENOUGH    100        /* requests */
+
+
+typedef struct {
+    ngx_str_t                            name;
+    ngx_http_reuse_status_format_pt      write;
+} html_section_t;
+
+
+static void html_summary(ngx_http_reuse_status_text_t *text,
+    ngx_http_upstream_reuse_snapshot_t *shot);
+static void html_history(ngx_http_reuse_status_text_t *text,
+    ngx_http_upstream_reuse_snapshot_t *shot);
+static void html_history_line(ngx_http_reuse_status_text_t *text,
+    ngx_http_upstream_reuse_snapshot_t *shot);
+static void html_warnings(ngx_http_reuse_status_text_t *text,
+    ngx_http_upstream_reuse_snapshot_t *shot);
+static void html_advice(ngx_http_reuse_status_text_t *text,
+    ngx_http_upstream_reuse_view_t *upstream);
+static void html_servers(ngx_http_reuse_status_text_t *text,
+    ngx_http_upstream_reuse_snapshot_t *shot);
+static void html_server(ngx_http_reuse_status_text_t *text,
+    ngx_http_upstream_reuse_view_t *view);
+static void html_new(ngx_http_reuse_status_text_t *text,
+    ngx_http_upstream_reuse_snapshot_t *shot);
+static void html_closed(ngx_http_reuse_status_text_t *text,
+    ngx_http_upstream_reuse_snapshot_t *shot);
+static void html_reasons(ngx_http_reuse_status_text_t *text, ngx_str_t *names,
+    ngx_http_reuse_status_reason_t *reasons, ngx_atomic_uint_t *counters,
+    ngx_uint_t n);
+static void html_retries(ngx_http_reuse_status_text_t *text,
+    ngx_http_upstream_reuse_snapshot_t *shot);
+static void html_footer(ngx_http_reuse_status_text_t *text,
+    ngx_http_upstream_reuse_snapshot_t *shot);
+
+static void html_upstream(ngx_http_reuse_status_text_t *text,
+    ngx_str_t *name);
+static void html_number(ngx_http_reuse_status_text_t *text, const char *name,
+    ngx_atomic_uint_t number);
+static void html_percent(ngx_http_reuse_status_text_t *text,
+    ngx_atomic_uint_t part, ngx_atomic_uint_t whole);
+static void html_time(ngx_http_reuse_status_text_t *text, uint64_t us);
+static ngx_uint_t html_same_upstream(ngx_http_upstream_reuse_view_t *a,
+    ngx_http_upstream_reuse_view_t *b);
+
+
+static u_char  html_page[] =
+#include <ngx_http_reuse_status_page.h>
+;
+
+
+static html_section_t  html_sections[] = {
+    { ngx_string("summary"), html_summary },
+    { ngx_string("history"), html_history },
+    { ngx_string("warnings"), html_warnings },
+    { ngx_string("servers"), html_servers },
+    { ngx_string("new"), html_new },
+    { ngx_string("closed"), html_closed },
+    { ngx_string("retries"), html_retries },
+    { ngx_string("footer"), html_footer },
+    { ngx_null_string, NULL }
+};
+
+
+void
+ngx_http_reuse_status_html(ngx_http_reuse_status_text_t *text,
+    ngx_http_upstream_reuse_snapshot_t *shot)
+{
+    u_char          *p, *mark;
+    html_section_t  *section;
+
+    for (p = html_page; *p; /* void */ ) {
+
+        mark = (u_char *) ngx_strstr(p, "<!--[");
+
+        if (mark == NULL) {
+            ngx_http_reuse_status_write(text, "%s", p);
+            return;
+        }
+
+        ngx_http_reuse_status_write(text, "%*s", (size_t) (mark - p), p);
+
+        p = mark + sizeof("<!--[") - 1;
+
+        for (section = html_sections; section->write; section++) {
+            if (ngx_strncmp(p, section->name.data, section->name.len) == 0) {
+                section->write(text, shot);
+                p += section->name.len;
+                break;
+            }
+        }
+
+        p += sizeof("]-->") - 1;
+    }
+}
+
+
+static void
+html_summary(ngx_http_reuse_status_text_t *text,
+    ngx_http_upstream_reuse_snapshot_t *shot)
+{
+    ngx_atomic_uint_t                 *n;
+    ngx_http_upstream_reuse_view_t    *total;
+    ngx_http_upstream_reuse_sample_t  *last;
+
+    total = &shot->total;
+    n = total->counters;
+
+    ngx_http_reuse_status_write(text,
+                                "<div>reused<b class=\"good\" id=\"ratio\">");
+    html_percent(text, n[NGX_HTTP_UPSTREAM_REUSE_REUSED]
+                       + n[NGX_HTTP_UPSTREAM_REUSE_WARM], total->requests);
+    ngx_http_reuse_status_write(text, "</b><span class=\"soft\">");
+
+    if (shot->samples.nelts) {
+        last = shot->samples.elts;
+        last += shot->samples.nelts - 1;
+
+        html_percent(text, last->reused, last->requests);
+        ngx_http_reuse_status_write(text, " in the last %d&nbsp;s",
+                                    NGX_HTTP_UPSTREAM_REUSE_INTERVAL);
+
+    } else {
+        ngx_http_reuse_status_write(text, "of all requests");
+    }
+
+    ngx_http_reuse_status_write(text, "</span></div><div>requests<b>");
+    html_number(text, "requests", total->requests);
+    ngx_http_reuse_status_write(text, "</b><span class=\"soft\">");
+    html_number(text, "fresh", total->fresh);
+    ngx_http_reuse_status_write(text,
+                                " waited for a new connection</span></div>"
+                                "<div>connections open<b>");
+    html_number(text, "open", total->open);
+    ngx_http_reuse_status_write(text, "</b><span class=\"soft\">");
+    html_number(text, "idle", n[NGX_HTTP_UPSTREAM_REUSE_IDLE]);
+    ngx_http_reuse_status_write(text, " idle, ");
+    html_number(text, "opened", n[NGX_HTTP_UPSTREAM_REUSE_OPENED]);
+    ngx_http_reuse_status_write(text,
+                                " opened in all</span></div>"
+                                "<div>handshake time saved<b>");
+    html_time(text, total->saved);
+    ngx_http_reuse_status_write(text,
+                                "</b><span class=\"soft\">TLS: ");
+    html_number(text, "full", n[NGX_HTTP_UPSTREAM_REUSE_FULL]);
+    ngx_http_reuse_status_write(text, " full, ");
+    html_number(text, "resumed", n[NGX_HTTP_UPSTREAM_REUSE_RESUMED]);
+    ngx_http_reuse_status_write(text, " resumed</span></div>");
+}
+
+
+static void
+html_history(ngx_http_reuse_status_text_t *text,
+    ngx_http_upstream_reuse_snapshot_t *shot)
+{
+    ngx_uint_t                         i, from, height;
+    ngx_atomic_uint_t                  most;
+    ngx_http_upstream_reuse_sample_t  *sample;
+
+    sample = shot->samples.elts;
+    most = 0;
+
+    for (i = 0; i < shot->samples.nelts; i++) {
+        most = ngx_max(most, sample[i].requests);
+    }
+
+    ngx_http_reuse_status_write(text,
+        "<h2>Reuse over time</h2><p class=\"key soft\">line: reused, 0 to "
+        "100&nbsp;%%; bars: requests, up to %uA in %d&nbsp;s</p>"
+        "<svg viewBox=\"0 0 %d 100\" preserveAspectRatio=\"none\" role=\"img\""
+        " aria-label=\"share of requests that reused a connection\">"
+        "<path class=\"grid\" d=\"M0 1H%dM0 50H%dM0 99H%d\"/>",
+        most, NGX_HTTP_UPSTREAM_REUSE_INTERVAL,
+        NGX_HTTP_UPSTREAM_REUSE_SAMPLES, NGX_HTTP_UPSTREAM_REUSE_SAMPLES,
+        NGX_HTTP_UPSTREAM_REUSE_SAMPLES, NGX_HTTP_UPSTREAM_REUSE_SAMPLES);
+
+    from = NGX_HTTP_UPSTREAM_REUSE_SAMPLES - shot->samples.nelts;
+
+    for (i = 0; i < shot->samples.nelts; i++) {
+
+        if (sample[i].requests) {
+            height = 1 + (ngx_uint_t) ((double) sample[i].requests * 39
+                                       / most);
+
+            ngx_http_reuse_status_write(text,
+                "<rect class=\"load\" x=\"%ui\" y=\"%ui\" width=\"1\" "
+                "height=\"%ui\"/>", from + i, 99 - height, height);
+        }
+    }
+
+    html_history_line(text, shot);
+
+    ngx_http_reuse_status_write(text,
+        "</svg><p class=\"axis soft\"><span>%d minutes ago</span>"
+        "<span>now</span></p>",
+        NGX_HTTP_UPSTREAM_REUSE_SAMPLES * NGX_HTTP_UPSTREAM_REUSE_INTERVAL
+        / 60);
+}
+
+
+/* Where there was no request there is no ratio. */
+
+static void
+html_history_line(ngx_http_reuse_status_text_t *text,
+    ngx_http_upstream_reuse_snapshot_t *shot)
+{
+    ngx_uint_t                         i, from, y, drawing;
+    ngx_http_upstream_reuse_sample_t  *sample;
+
+    sample = shot->samples.elts;
+    from = NGX_HTTP_UPSTREAM_REUSE_SAMPLES - shot->samples.nelts;
+    drawing = 0;
+
+    ngx_http_reuse_status_write(text, "<path class=\"ratio\" d=\"");
+
+    for (i = 0; i < shot->samples.nelts; i++) {
+
+        if (sample[i].requests == 0) {
+            drawing = 0;
+            continue;
+        }
+
+        y = 99 - (ngx_uint_t) ((double) sample[i].reused * 98
+                               / sample[i].requests);
+
+        ngx_http_reuse_status_write(text, "%c%ui %uiH%ui",
+                                    drawing ? 'L' : 'M', from + i, y,
+                                    from + i + 1);
+        drawing = 1;
+    }
+
+    ngx_http_reuse_status_write(text, "\"/>");
+}
+
+
+static void
+html_warnings(ngx_http_reuse_status_text_t *text,
+    ngx_http_upstream_reuse_snapshot_t *shot)
+{
+    size_t                           begin, title;
+    ngx_str_t                       *warning;
+    ngx_uint_t                       i;
+    ngx_http_upstream_reuse_view_t  *view, upstream;
+
+    begin = text->last - text->start;
+
+    ngx_http_reuse_status_write(text, "<h2>What defeats reuse</h2><ul>");
+
+    title = text->last - text->start;
+
+    warning = shot->warnings->elts;
+
+    for (i = 0; i < shot->warnings->nelts; i++) {
+        ngx_http_reuse_status_write(text, "<li>");
+        ngx_http_reuse_status_write_html(text, &warning[i]);
+        ngx_http_reuse_status_write(text, "</li>");
+    }
+
+    if (shot->full) {
+        ngx_http_reuse_status_write(text,
+            "<li>There is no room for further servers, which are counted as "
+            "one: make <code>reuse_zone</code> larger than %uzk.</li>",
+            shot->size / 1024);
+    }
+
+    view = shot->servers.elts;
+
+    for (i = 0; i < shot->servers.nelts; i++) {
+
+        if (i == 0 || !html_same_upstream(&view[i], &view[i - 1])) {
+            ngx_memzero(&upstream, sizeof(ngx_http_upstream_reuse_view_t));
+            upstream.upstream = view[i].upstream;
+        }
+
+        ngx_http_upstream_reuse_add_view(&upstream, &view[i]);
+
+        if (i + 1 == shot->servers.nelts
+            || !html_same_upstream(&view[i], &view[i + 1]))
+        {
+            html_advice(text, &upstream);
+        }
+    }
+
+    if ((size_t) (text->last - text->start) == title) {
+
+        /* nothing does, and an empty section does not show */
+
+        text->last = text->start + begin;
+        return;
+    }
+
+    ngx_http_reuse_status_write(text, "</ul>");
+}
+
+
+/* What has closed many connections, as compared to the requests. */
+
+static void
+html_advice(ngx_http_reuse_status_text_t *text,
+    ngx_http_upstream_reuse_view_t *upstream)
+{
+    ngx_uint_t                       i;
+    ngx_atomic_uint_t                count;
+    ngx_http_reuse_status_reason_t  *reason;
+
+    if (upstream->requests < NGX_HTTP_REUSE_STATUS_ENOUGH) {
+        return;
+    }
+
+    for (i = 0; i < NGX_HTTP_UPSTREAM_REUSE_FATE_LAST; i++) {
+
+        reason = &ngx_http_reuse_status_fates[i];
+        count = upstream->counters[NGX_HTTP_UPSTREAM_REUSE_CLOSED + i];
+
+        if (reason->remedy == NULL
+            || count < upstream->requests / 100
+                       * NGX_HTTP_REUSE_STATUS_SHARE)
+        {
+            continue;
+        }
+
+        ngx_http_reuse_status_write(text, "<li><b>");
+        html_upstream(text, &upstream->upstream);
+        ngx_http_reuse_status_write(text, "</b>: ");
+        html_number(text, NULL, count);
+        ngx_http_reuse_status_write(text,
+                                    " connections were closed since %s: %s."
+                                    "</li>", reason->meaning, reason->remedy);
+    }
+}
+
+
+static void
+html_servers(ngx_http_reuse_status_text_t *text,
+    ngx_http_upstream_reuse_snapshot_t *shot)
+{
+    ngx_uint_t                       i;
+    ngx_http_upstream_reuse_view_t  *view;
+
+    ngx_http_reuse_status_write(text, "<h2>Servers</h2>");
+
+    if (shot->servers.nelts == 0) {
+        ngx_http_reuse_status_write(text,
+            "<p class=\"soft\">No request has been passed to an upstream "
+            "yet.</p>");
+        return;
+    }
+
+    ngx_http_reuse_status_write(text,
+        "<table class=\"wide\"><thead><tr><th>server</th><th></th>"
+        "<th>reused</th><th>requests</th><th>open</th><th>idle</th>"
+        "<th>opened</th><th>TCP</th><th>TLS</th><th>idle limit</th>"
+        "<th>saved</th></tr></thead><tbody>");
+
+    view = shot->servers.elts;
+
+    for (i = 0; i < shot->servers.nelts; i++) {
+
+        if (i == 0 || !html_same_upstream(&view[i], &view[i - 1])) {
+            ngx_http_reuse_status_write(text,
+                "<tr class=\"upstream\"><td class=\"all\" colspan=\"11\">");
+            html_upstream(text, &view[i].upstream);
+            ngx_http_reuse_status_write(text, "</td></tr>");
+        }
+
+        html_server(text, &view[i]);
+    }
+
+    ngx_http_reuse_status_write(text, "</tbody></table>");
+}
+
+
+static void
+html_server(ngx_http_reuse_status_text_t *text,
+    ngx_http_upstream_reuse_view_t *view)
+{
+    ngx_atomic_uint_t  *n, ready;
+
+    n = view->counters;
+    ready = n[NGX_HTTP_UPSTREAM_REUSE_REUSED]
+            + n[NGX_HTTP_UPSTREAM_REUSE_WARM];
+
+    ngx_http_reuse_status_write(text, "<tr data-server=\"");
+    ngx_http_reuse_status_write_html(text, &view->address);
+    ngx_http_reuse_status_write(text, "\"><td>");
+    ngx_http_reuse_status_write_html(text, &view->address);
+    ngx_http_reuse_status_write(text,
+        "</td><td class=\"bar\"><span class=\"meter\"><i class=\"reused\" "
+        "style=\"width:%ui%%\"></i></span></td><td data-name=\"reused\">",
+        view->requests ? (ngx_uint_t) ((double) ready * 100 / view->requests)
+                       : 0);
+    html_percent(text, ready, view->requests);
+    ngx_http_reuse_status_write(text, "</td><td data-name=\"requests\">");
+    html_number(text, "requests", view->requests);
+    ngx_http_reuse_status_write(text, "</td><td data-name=\"open\">");
+    html_number(text, "open", view->open);
+    ngx_http_reuse_status_write(text, "</td><td data-name=\"idle\">");
+    html_number(text, "idle", n[NGX_HTTP_UPSTREAM_REUSE_IDLE]);
+    ngx_http_reuse_status_write(text, "</td><td data-name=\"opened\">");
+    html_number(text, "opened", n[NGX_HTTP_UPSTREAM_REUSE_OPENED]);
+
+    ngx_http_reuse_status_write(text, "</td><td data-name=\"TCP\">");
+
+    if (view->connects) {
+        html_time(text, n[NGX_HTTP_UPSTREAM_REUSE_CONNECT_TIME]
+                        / view->connects);
+    }
+
+    ngx_http_reuse_status_write(text, "</td><td data-name=\"TLS\">");
+
+    if (view->handshakes) {
+        html_time(text, n[NGX_HTTP_UPSTREAM_REUSE_TLS_TIME]
+                        / view->handshakes);
+    }
+
+    ngx_http_reuse_status_write(text, "</td><td data-name=\"idle limit\">");
+
+    if (view->limit) {
+        html_time(text, (uint64_t) view->limit * 1000);
+    }
+
+    ngx_http_reuse_status_write(text, "</td><td data-name=\"saved\">");
+    html_time(text, view->saved);
+    ngx_http_reuse_status_write(text, "</td></tr>");
+}
+
+
+static void
+html_new(ngx_http_reuse_status_text_t *text,
+    ngx_http_upstream_reuse_snapshot_t *shot)
+{
+    if (shot->total.fresh == 0) {
+        return;
+    }
+
+    ngx_http_reuse_status_write(text,
+                                "<h2>Why requests got a new connection</h2>");
+
+    html_reasons(text, ngx_http_upstream_reuse_new_names,
+                 ngx_http_reuse_status_new,
+                 &shot->total.counters[NGX_HTTP_UPSTREAM_REUSE_NEW],
+                 NGX_HTTP_UPSTREAM_REUSE_NEW_LAST);
+}
+
+
+static void
+html_closed(ngx_http_reuse_status_text_t *text,
+    ngx_http_upstream_reuse_snapshot_t *shot)
+{
+    if (shot->total.closed == 0) {
+        return;
+    }
+
+    ngx_http_reuse_status_write(text,
+                                "<h2>Why connections were closed</h2>");
+
+    html_reasons(text, ngx_http_upstream_reuse_fate_names,
+                 ngx_http_reuse_status_fates,
+                 &shot->total.counters[NGX_HTTP_UPSTREAM_REUSE_CLOSED],
+                 NGX_HTTP_UPSTREAM_REUSE_FATE_LAST);
+}
+
+
+/* Those that there were, the most frequent first. */
+
+static void
+html_reasons(ngx_http_reuse_status_text_t *text, ngx_str_t *names,
+    ngx_http_reuse_status_reason_t *reasons, ngx_atomic_uint_t *counters,
+    ngx_uint_t n)
+{
+    ngx_uint_t         i, most, shown[NGX_HTTP_UPSTREAM_REUSE_FATE_LAST];
+    ngx_atomic_uint_t  sum;
+
+    sum = 0;
+
+    for (i = 0; i < n; i++) {
+        sum += counters[i];
+        shown[i] = (counters[i] == 0);
+    }
+
+    ngx_http_reuse_status_write(text,
+        "<table class=\"reasons\"><thead><tr><th>reason</th><th></th>"
+        "<th></th><th class=\"text\">meaning</th></tr></thead><tbody>");
+
+    for ( ;; ) {
+
+        most = n;
+
+        for (i = 0; i < n; i++) {
+            if (!shown[i] && (most == n || counters[i] > counters[most])) {
+                most = i;
+            }
+        }
+
+        if (most == n) {
+            break;
+        }
+
+        shown[most] = 1;
+
+        ngx_http_reuse_status_write(text,
+            "<tr data-reason=\"%V\"><td><code>%V</code></td><td>",
+            &names[most], &names[most]);
+        html_number(text, "count", counters[most]);
+        ngx_http_reuse_status_write(text,
+            "</td><td class=\"bar\"><span class=\"meter\"><i style=\"width:"
+            "%ui%%\"></i></span></td><td class=\"text\">%s",
+            (ngx_uint_t) ((double) counters[most] * 100 / sum),
+            reasons[most].meaning ? reasons[most].meaning : "");
+
+        if (reasons[most].remedy) {
+            ngx_http_reuse_status_write(text,
+                                        "<br><span class=\"soft\">%s</span>",
+                                        reasons[most].remedy);
+        }
+
+        ngx_http_reuse_status_write(text, "</td></tr>");
+    }
+
+    ngx_http_reuse_status_write(text, "</tbody></table>");
+}
+
+
+static void
+html_retries(ngx_http_reuse_status_text_t *text,
+    ngx_http_upstream_reuse_snapshot_t *shot)
+{
+    ngx_atomic_uint_t  *n;
+
+    n = shot->total.counters;
+
+    if (n[NGX_HTTP_UPSTREAM_REUSE_PROVEN] == 0
+        && n[NGX_HTTP_UPSTREAM_REUSE_REFUSED] == 0
+        && n[NGX_HTTP_UPSTREAM_REUSE_LOST] == 0)
+    {
+        return;
+    }
+
+    ngx_http_reuse_status_write(text,
+        "<h2>Requests that met a closing connection</h2><p>");
+    html_number(text, "proven", n[NGX_HTTP_UPSTREAM_REUSE_PROVEN]);
+    ngx_http_reuse_status_write(text,
+        " were provably not received, and sent again.</p><p>");
+    html_number(text, "refused", n[NGX_HTTP_UPSTREAM_REUSE_REFUSED]);
+    ngx_http_reuse_status_write(text,
+        " may have been received: whether they went again was left to "
+        "nginx's own rules.</p><p>");
+    html_number(text, "lost", n[NGX_HTTP_UPSTREAM_REUSE_LOST]);
+    ngx_http_reuse_status_write(text,
+        " were not received, but could not be sent again.</p>");
+}
+
+
+static void
+html_footer(ngx_http_reuse_status_text_t *text,
+    ngx_http_upstream_reuse_snapshot_t *shot)
+{
+    ngx_http_reuse_status_write(text,
+        "<p>nginx %s, %V. Counted since the master process started, by %ui "
+        "worker process%s now; %uzk of %uzk are free for further servers.</p>"
+        "<p>The same as <a href=\"?format=json\">JSON</a>, and for "
+        "<a href=\"?format=prometheus\">Prometheus</a>.</p>",
+        NGINX_VERSION, &ngx_cached_http_time, shot->workers,
+        shot->workers == 1 ? "" : "es", shot->free / 1024, shot->size / 1024);
+
+    if (shot->uncounted) {
+        ngx_http_reuse_status_write(text, "<p>");
+        html_number(text, "uncounted", shot->uncounted);
+        ngx_http_reuse_status_write(text,
+            " requests were not counted, for want of room.</p>");
+    }
+}
+
+
+static void
+html_upstream(ngx_http_reuse_status_text_t *text, ngx_str_t *name)
+{
+    if (name->len) {
+        ngx_http_reuse_status_write_html(text, name);
+
+    } else {
+        ngx_http_reuse_status_write(text, "all further servers");
+    }
+}
+
+
+/* The digits in groups, with narrow spaces. */
+
+static void
+html_number(ngx_http_reuse_status_text_t *text, const char *name,
+    ngx_atomic_uint_t number)
+{
+    u_char       digits[NGX_INT64_LEN], *p, *last;
+
+    if (name) {
+        ngx_http_reuse_status_write(text,
+                                    "<data class=\"%s\" value=\"%uA\">", name,
+                                    number);
+    }
+
+    last = ngx_sprintf(digits, "%uA", number);
+
+    for (p = digits; p < last; p++) {
+
+        if (p > digits && (last - p) % 3 == 0) {
+            ngx_http_reuse_status_write(text, "\xe2\x80\xaf");
+        }
+
+        ngx_http_reuse_status_write(text, "%c", *p);
+    }
+
+    if (name) {
+        ngx_http_reuse_status_write(text, "</data>");
+    }
+}
+
+
+/* It is never rounded up, so that 100 means all. */
+
+static void
+html_percent(ngx_http_reuse_status_text_t *text, ngx_atomic_uint_t part,
+    ngx_atomic_uint_t whole)
+{
+    ngx_uint_t  n;
+
+    if (whole == 0) {
+        ngx_http_reuse_status_write(text, "\xe2\x80\x93");
+        return;
+    }
+
+    n = (part == whole) ? 10000 : (ngx_uint_t) ((double) part * 10000 / whole);
+
+    if (n == 10000) {
+        n -= (part != whole);
+    }
+
+    ngx_http_reuse_status_write(text, "%ui.%02ui\xe2\x80\xaf%%", n / 100,
+                                n % 100);
+}
+
+
+static void
+html_time(ngx_http_reuse_status_text_t *text, uint64_t us)
+{
+    if (us < 1000) {
+        ngx_http_reuse_status_write(text, "%uL&nbsp;\xc2\xb5s", us);
+
+    } else if (us < 1000000) {
+        ngx_http_reuse_status_write(text, "%uL.%uL&nbsp;ms", us / 1000,
+                                    us % 1000 / 100);
+
+    } else if (us < 600000000) {
+        ngx_http_reuse_status_write(text, "%uL.%uL&nbsp;s", us / 1000000,
+                                    us % 1000000 / 100000);
+
+    } else if (us < (uint64_t) 600 * 60000000) {
+        ngx_http_reuse_status_write(text, "%uL&nbsp;min", us / 60000000);
+
+    } else {
+        ngx_http_reuse_status_write(text, "%uL&nbsp;h",
+                                    us / ((uint64_t) 60 * 60000000));
+    }
+}
+
+
+static ngx_uint_t
+html_same_upstream(ngx_http_upstream_reuse_view_t *a,
+    ngx_http_upstream_reuse_view_t *b)
+{
+    return a->upstream.len == b->upstream.len
+           && ngx_strncmp(a->upstream.data, b->upstream.data, a->upstream.len)
+              == 0;
+}

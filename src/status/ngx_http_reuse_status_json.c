@@ -1,0 +1,210 @@
+
+/*
+ * Copyright (C) 2026 The ngx_http_myproxy_module authors
+ *
+ * docs/status.schema.json describes it.  Members are added to a version, but
+ * none changes its meaning or goes away.
+ */
+
+
+#include "ngx_http_reuse_status.h"
+
+
+#define NGX_HTTP_REUSE_STATUS_VERSION  1
+
+
+static void json_upstreams(ngx_http_reuse_status_text_t *text,
+    ngx_http_upstream_reuse_snapshot_t *shot);
+static void json_view(ngx_http_reuse_status_text_t *text,
+    ngx_http_upstream_reuse_view_t *view);
+static void json_named(ngx_http_reuse_status_text_t *text, ngx_str_t *names,
+    ngx_atomic_uint_t *counters, ngx_uint_t first, ngx_uint_t last);
+static void json_histogram(ngx_http_reuse_status_text_t *text,
+    ngx_atomic_uint_t *bucket, ngx_atomic_uint_t count);
+static void json_seconds(ngx_http_reuse_status_text_t *text, uint64_t us);
+
+
+void
+ngx_http_reuse_status_json(ngx_http_reuse_status_text_t *text,
+    ngx_http_upstream_reuse_snapshot_t *shot)
+{
+    ngx_str_t                         *warning;
+    ngx_uint_t                         i;
+    ngx_http_upstream_reuse_sample_t  *sample;
+
+    ngx_http_reuse_status_write(text,
+        "{\"version\":%d,\"nginx\":\"%s\",\"time\":%T,\"workers\":%ui,"
+        "\"zone\":{\"size\":%uz,\"free\":%uz,\"full\":%s,"
+        "\"uncounted_requests\":%uA},",
+        NGX_HTTP_REUSE_STATUS_VERSION, NGINX_VERSION, ngx_time(),
+        shot->workers, shot->size, shot->free, shot->full ? "true" : "false",
+        shot->uncounted);
+
+    ngx_http_reuse_status_write(text, "\"warnings\":[");
+
+    warning = shot->warnings->elts;
+
+    for (i = 0; i < shot->warnings->nelts; i++) {
+        ngx_http_reuse_status_write(text, i ? "," : "");
+        ngx_http_reuse_status_write_json(text, &warning[i]);
+    }
+
+    ngx_http_reuse_status_write(text,
+        "],\"history\":{\"interval\":%d,\"samples\":[",
+        NGX_HTTP_UPSTREAM_REUSE_INTERVAL);
+
+    sample = shot->samples.elts;
+
+    for (i = 0; i < shot->samples.nelts; i++) {
+        ngx_http_reuse_status_write(text, "%s[%uA,%uA]", i ? "," : "",
+                                    sample[i].requests, sample[i].reused);
+    }
+
+    ngx_http_reuse_status_write(text, "]},\"total\":{");
+    json_view(text, &shot->total);
+    ngx_http_reuse_status_write(text, "},\"upstreams\":[");
+    json_upstreams(text, shot);
+    ngx_http_reuse_status_write(text, "]}\n");
+}
+
+
+static void
+json_upstreams(ngx_http_reuse_status_text_t *text,
+    ngx_http_upstream_reuse_snapshot_t *shot)
+{
+    ngx_uint_t                       i;
+    ngx_http_upstream_reuse_view_t  *view;
+
+    view = shot->servers.elts;
+
+    for (i = 0; i < shot->servers.nelts; i++) {
+
+        if (i == 0
+            || view[i].upstream.len != view[i - 1].upstream.len
+            || ngx_memcmp(view[i].upstream.data, view[i - 1].upstream.data,
+                          view[i].upstream.len)
+               != 0)
+        {
+            ngx_http_reuse_status_write(text, "%s{\"name\":", i ? "]}," : "");
+            ngx_http_reuse_status_write_json(text, &view[i].upstream);
+            ngx_http_reuse_status_write(text, ",\"servers\":[");
+
+        } else {
+            ngx_http_reuse_status_write(text, ",");
+        }
+
+        ngx_http_reuse_status_write(text, "{\"address\":");
+        ngx_http_reuse_status_write_json(text, &view[i].address);
+        ngx_http_reuse_status_write(text, ",\"learned_idle_limit\":");
+
+        if (view[i].limit) {
+            json_seconds(text, (uint64_t) view[i].limit * 1000);
+
+        } else {
+            ngx_http_reuse_status_write(text, "null");
+        }
+
+        ngx_http_reuse_status_write(text, ",\"round_trip\":");
+
+        if (view[i].rtt) {
+            json_seconds(text, view[i].rtt);
+
+        } else {
+            ngx_http_reuse_status_write(text, "null");
+        }
+
+        ngx_http_reuse_status_write(text, ",");
+        json_view(text, &view[i]);
+        ngx_http_reuse_status_write(text, "}");
+    }
+
+    ngx_http_reuse_status_write(text, i ? "]}" : "");
+}
+
+
+static void
+json_view(ngx_http_reuse_status_text_t *text,
+    ngx_http_upstream_reuse_view_t *view)
+{
+    ngx_atomic_uint_t  *n;
+
+    n = view->counters;
+
+    ngx_http_reuse_status_write(text,
+        "\"requests\":{\"total\":%uA,\"reused\":%uA,\"warm\":%uA,\"new\":%uA,"
+        "\"new_by_reason\":{",
+        view->requests, n[NGX_HTTP_UPSTREAM_REUSE_REUSED],
+        n[NGX_HTTP_UPSTREAM_REUSE_WARM], view->fresh);
+
+    json_named(text, ngx_http_upstream_reuse_new_names,
+               &n[NGX_HTTP_UPSTREAM_REUSE_NEW],
+               NGX_HTTP_UPSTREAM_REUSE_NEW_NONE + 1,
+               NGX_HTTP_UPSTREAM_REUSE_NEW_LAST);
+
+    ngx_http_reuse_status_write(text,
+        "}},\"connections\":{\"opened\":%uA,\"open\":%uA,\"idle\":%uA,"
+        "\"closed\":%uA,\"closed_by_reason\":{",
+        n[NGX_HTTP_UPSTREAM_REUSE_OPENED], view->open,
+        n[NGX_HTTP_UPSTREAM_REUSE_IDLE], view->closed);
+
+    json_named(text, ngx_http_upstream_reuse_fate_names,
+               &n[NGX_HTTP_UPSTREAM_REUSE_CLOSED],
+               NGX_HTTP_UPSTREAM_REUSE_FATE_KEPT + 1,
+               NGX_HTTP_UPSTREAM_REUSE_FATE_LAST);
+
+    ngx_http_reuse_status_write(text,
+        "}},\"retries\":{\"proven\":%uA,\"refused\":%uA,\"lost\":%uA},"
+        "\"tls\":{\"full\":%uA,\"resumed\":%uA},\"connect_time\":",
+        n[NGX_HTTP_UPSTREAM_REUSE_PROVEN], n[NGX_HTTP_UPSTREAM_REUSE_REFUSED],
+        n[NGX_HTTP_UPSTREAM_REUSE_LOST], n[NGX_HTTP_UPSTREAM_REUSE_FULL],
+        n[NGX_HTTP_UPSTREAM_REUSE_RESUMED]);
+
+    json_histogram(text, &n[NGX_HTTP_UPSTREAM_REUSE_CONNECT], view->connects);
+    ngx_http_reuse_status_write(text, ",\"tls_handshake_time\":");
+    json_histogram(text, &n[NGX_HTTP_UPSTREAM_REUSE_TLS], view->handshakes);
+    ngx_http_reuse_status_write(text, ",\"time_saved\":");
+    json_seconds(text, view->saved);
+}
+
+
+static void
+json_named(ngx_http_reuse_status_text_t *text, ngx_str_t *names,
+    ngx_atomic_uint_t *counters, ngx_uint_t first, ngx_uint_t last)
+{
+    ngx_uint_t  i;
+
+    for (i = first; i < last; i++) {
+        ngx_http_reuse_status_write(text, "%s\"%V\":%uA",
+                                    i == first ? "" : ",", &names[i],
+                                    counters[i]);
+    }
+}
+
+
+/* Bounds are inclusive, in seconds, and each bucket counts for itself. */
+
+static void
+json_histogram(ngx_http_reuse_status_text_t *text, ngx_atomic_uint_t *bucket,
+    ngx_atomic_uint_t count)
+{
+    ngx_uint_t  i;
+
+    ngx_http_reuse_status_write(text, "{\"count\":%uA,\"sum\":", count);
+    json_seconds(text, bucket[NGX_HTTP_UPSTREAM_REUSE_BUCKETS]);
+    ngx_http_reuse_status_write(text, ",\"buckets\":[");
+
+    for (i = 0; i < NGX_HTTP_UPSTREAM_REUSE_BUCKETS - 1; i++) {
+        ngx_http_reuse_status_write(text, "[");
+        json_seconds(text, ngx_http_upstream_reuse_bounds[i]);
+        ngx_http_reuse_status_write(text, ",%uA],", bucket[i]);
+    }
+
+    ngx_http_reuse_status_write(text, "[null,%uA]]}", bucket[i]);
+}
+
+
+static void
+json_seconds(ngx_http_reuse_status_text_t *text, uint64_t us)
+{
+    ngx_http_reuse_status_write(text, "%uL.%06uL", us / 1000000, us % 1000000);
+}

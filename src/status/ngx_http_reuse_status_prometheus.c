@@ -1,0 +1,403 @@
+
+/*
+ * Copyright (C) 2026 The ngx_http_myproxy_module authors
+ *
+ * Prometheus' text format, version 0.0.4.  docs/status.md lists the metrics.
+ */
+
+
+#include "ngx_http_reuse_status.h"
+
+
+/* a metric that has one value for each server */
+
+typedef struct {
+    const char  *name;
+    const char  *type;
+    const char  *help;
+    void       (*values)(ngx_http_reuse_status_text_t *text,
+                         ngx_http_upstream_reuse_view_t *view,
+                         const char *name);
+} prometheus_metric_t;
+
+
+static void prometheus_zone(ngx_http_reuse_status_text_t *text,
+    ngx_http_upstream_reuse_snapshot_t *shot);
+static void prometheus_head(ngx_http_reuse_status_text_t *text,
+    const char *name, const char *type, const char *help);
+static void prometheus_labels(ngx_http_reuse_status_text_t *text,
+    ngx_http_upstream_reuse_view_t *view, const char *name);
+
+static void prometheus_requests(ngx_http_reuse_status_text_t *text,
+    ngx_http_upstream_reuse_view_t *view, const char *name);
+static void prometheus_opened(ngx_http_reuse_status_text_t *text,
+    ngx_http_upstream_reuse_view_t *view, const char *name);
+static void prometheus_closed(ngx_http_reuse_status_text_t *text,
+    ngx_http_upstream_reuse_view_t *view, const char *name);
+static void prometheus_open(ngx_http_reuse_status_text_t *text,
+    ngx_http_upstream_reuse_view_t *view, const char *name);
+static void prometheus_idle(ngx_http_reuse_status_text_t *text,
+    ngx_http_upstream_reuse_view_t *view, const char *name);
+static void prometheus_retries(ngx_http_reuse_status_text_t *text,
+    ngx_http_upstream_reuse_view_t *view, const char *name);
+static void prometheus_handshakes(ngx_http_reuse_status_text_t *text,
+    ngx_http_upstream_reuse_view_t *view, const char *name);
+static void prometheus_connect_time(ngx_http_reuse_status_text_t *text,
+    ngx_http_upstream_reuse_view_t *view, const char *name);
+static void prometheus_handshake_time(ngx_http_reuse_status_text_t *text,
+    ngx_http_upstream_reuse_view_t *view, const char *name);
+static void prometheus_saved(ngx_http_reuse_status_text_t *text,
+    ngx_http_upstream_reuse_view_t *view, const char *name);
+static void prometheus_limit(ngx_http_reuse_status_text_t *text,
+    ngx_http_upstream_reuse_view_t *view, const char *name);
+static void prometheus_round_trip(ngx_http_reuse_status_text_t *text,
+    ngx_http_upstream_reuse_view_t *view, const char *name);
+static void prometheus_histogram(ngx_http_reuse_status_text_t *text,
+    ngx_http_upstream_reuse_view_t *view, const char *name,
+    ngx_atomic_uint_t *bucket);
+
+
+static prometheus_metric_t  prometheus_metrics[] = {
+
+    { "nginx_reuse_requests_total", "counter",
+      "Attempts to pass a request, by how the connection was had.",
+      prometheus_requests },
+
+    { "nginx_reuse_connections_opened_total", "counter",
+      "Connections opened, and attempts to.",
+      prometheus_opened },
+
+    { "nginx_reuse_connections_closed_total", "counter",
+      "Connections closed, by reason.",
+      prometheus_closed },
+
+    { "nginx_reuse_connections_open", "gauge",
+      "Connections that are open, idle ones included.",
+      prometheus_open },
+
+    { "nginx_reuse_connections_idle", "gauge",
+      "Connections that wait for a request.",
+      prometheus_idle },
+
+    { "nginx_reuse_retries_total", "counter",
+      "Requests that failed on a kept connection before any response, by what "
+      "became of them.",
+      prometheus_retries },
+
+    { "nginx_reuse_tls_handshakes_total", "counter",
+      "TLS handshakes, full ones and resumed sessions.",
+      prometheus_handshakes },
+
+    { "nginx_reuse_connect_duration_seconds", "histogram",
+      "Time to open a TCP connection.",
+      prometheus_connect_time },
+
+    { "nginx_reuse_tls_handshake_duration_seconds", "histogram",
+      "Time for a TLS handshake.",
+      prometheus_handshake_time },
+
+    { "nginx_reuse_saved_seconds", "gauge",
+      "Time that reused connections have saved, an estimate.",
+      prometheus_saved },
+
+    { "nginx_reuse_learned_idle_limit_seconds", "gauge",
+      "Idle time after which the server closes connections, as learned.",
+      prometheus_limit },
+
+    { "nginx_reuse_round_trip_seconds", "gauge",
+      "The least round trip that was measured.",
+      prometheus_round_trip },
+
+    { NULL, NULL, NULL, NULL }
+};
+
+
+void
+ngx_http_reuse_status_prometheus(ngx_http_reuse_status_text_t *text,
+    ngx_http_upstream_reuse_snapshot_t *shot)
+{
+    ngx_uint_t                       i;
+    prometheus_metric_t             *metric;
+    ngx_http_upstream_reuse_view_t  *view;
+
+    prometheus_zone(text, shot);
+
+    view = shot->servers.elts;
+
+    for (metric = prometheus_metrics; metric->name; metric++) {
+        prometheus_head(text, metric->name, metric->type, metric->help);
+
+        for (i = 0; i < shot->servers.nelts; i++) {
+            metric->values(text, &view[i], metric->name);
+        }
+    }
+}
+
+
+static void
+prometheus_zone(ngx_http_reuse_status_text_t *text,
+    ngx_http_upstream_reuse_snapshot_t *shot)
+{
+    prometheus_head(text, "nginx_reuse_zone_size_bytes", "gauge",
+                    "Size of the zone in which counters are kept.");
+    ngx_http_reuse_status_write(text, "nginx_reuse_zone_size_bytes %uz\n",
+                                shot->size);
+
+    prometheus_head(text, "nginx_reuse_zone_free_bytes", "gauge",
+                    "Whole pages of the zone that are free.");
+    ngx_http_reuse_status_write(text, "nginx_reuse_zone_free_bytes %uz\n",
+                                shot->free);
+
+    prometheus_head(text, "nginx_reuse_zone_full", "gauge",
+                    "Whether there was no room for a server in the zone.");
+    ngx_http_reuse_status_write(text, "nginx_reuse_zone_full %ui\n",
+                                shot->full);
+
+    prometheus_head(text, "nginx_reuse_uncounted_requests_total", "counter",
+                    "Requests that are not counted for want of room.");
+    ngx_http_reuse_status_write(text,
+                                "nginx_reuse_uncounted_requests_total %uA\n",
+                                shot->uncounted);
+
+    prometheus_head(text, "nginx_reuse_workers", "gauge",
+                    "Worker processes, those of earlier configurations too.");
+    ngx_http_reuse_status_write(text, "nginx_reuse_workers %ui\n",
+                                shot->workers);
+
+    prometheus_head(text, "nginx_reuse_config_warnings", "gauge",
+                    "Settings in force that defeat reuse.");
+    ngx_http_reuse_status_write(text, "nginx_reuse_config_warnings %ui\n",
+                                shot->warnings->nelts);
+}
+
+
+static void
+prometheus_head(ngx_http_reuse_status_text_t *text, const char *name,
+    const char *type, const char *help)
+{
+    ngx_http_reuse_status_write(text, "# HELP %s %s\n# TYPE %s %s\n",
+                                name, help, name, type);
+}
+
+
+/* The braces are left open. */
+
+static void
+prometheus_labels(ngx_http_reuse_status_text_t *text,
+    ngx_http_upstream_reuse_view_t *view, const char *name)
+{
+    ngx_http_reuse_status_write(text, "%s{upstream=", name);
+    ngx_http_reuse_status_write_label(text, &view->upstream);
+    ngx_http_reuse_status_write(text, ",server=");
+    ngx_http_reuse_status_write_label(text, &view->address);
+}
+
+
+static void
+prometheus_requests(ngx_http_reuse_status_text_t *text,
+    ngx_http_upstream_reuse_view_t *view, const char *name)
+{
+    ngx_uint_t          i;
+    ngx_atomic_uint_t  *n;
+
+    n = view->counters;
+
+    prometheus_labels(text, view, name);
+    ngx_http_reuse_status_write(text,
+                                ",connection=\"reused\",reason=\"\"} %uA\n",
+                                n[NGX_HTTP_UPSTREAM_REUSE_REUSED]);
+
+    prometheus_labels(text, view, name);
+    ngx_http_reuse_status_write(text,
+                                ",connection=\"warm\",reason=\"\"} %uA\n",
+                                n[NGX_HTTP_UPSTREAM_REUSE_WARM]);
+
+    for (i = NGX_HTTP_UPSTREAM_REUSE_NEW_NONE + 1;
+         i < NGX_HTTP_UPSTREAM_REUSE_NEW_LAST;
+         i++)
+    {
+        prometheus_labels(text, view, name);
+        ngx_http_reuse_status_write(text,
+                                    ",connection=\"new\",reason=\"%V\"} %uA\n",
+                                    &ngx_http_upstream_reuse_new_names[i],
+                                    n[NGX_HTTP_UPSTREAM_REUSE_NEW + i]);
+    }
+}
+
+
+static void
+prometheus_opened(ngx_http_reuse_status_text_t *text,
+    ngx_http_upstream_reuse_view_t *view, const char *name)
+{
+    prometheus_labels(text, view, name);
+    ngx_http_reuse_status_write(text, "} %uA\n",
+                             view->counters[NGX_HTTP_UPSTREAM_REUSE_OPENED]);
+}
+
+
+static void
+prometheus_closed(ngx_http_reuse_status_text_t *text,
+    ngx_http_upstream_reuse_view_t *view, const char *name)
+{
+    ngx_uint_t  i;
+
+    for (i = NGX_HTTP_UPSTREAM_REUSE_FATE_KEPT + 1;
+         i < NGX_HTTP_UPSTREAM_REUSE_FATE_LAST;
+         i++)
+    {
+        prometheus_labels(text, view, name);
+        ngx_http_reuse_status_write(text, ",reason=\"%V\"} %uA\n",
+                        &ngx_http_upstream_reuse_fate_names[i],
+                        view->counters[NGX_HTTP_UPSTREAM_REUSE_CLOSED + i]);
+    }
+}
+
+
+static void
+prometheus_open(ngx_http_reuse_status_text_t *text,
+    ngx_http_upstream_reuse_view_t *view, const char *name)
+{
+    prometheus_labels(text, view, name);
+    ngx_http_reuse_status_write(text, "} %uA\n", view->open);
+}
+
+
+static void
+prometheus_idle(ngx_http_reuse_status_text_t *text,
+    ngx_http_upstream_reuse_view_t *view, const char *name)
+{
+    prometheus_labels(text, view, name);
+    ngx_http_reuse_status_write(text, "} %uA\n",
+                                view->counters[NGX_HTTP_UPSTREAM_REUSE_IDLE]);
+}
+
+
+static void
+prometheus_retries(ngx_http_reuse_status_text_t *text,
+    ngx_http_upstream_reuse_view_t *view, const char *name)
+{
+    prometheus_labels(text, view, name);
+    ngx_http_reuse_status_write(text, ",outcome=\"proven\"} %uA\n",
+                             view->counters[NGX_HTTP_UPSTREAM_REUSE_PROVEN]);
+
+    prometheus_labels(text, view, name);
+    ngx_http_reuse_status_write(text, ",outcome=\"refused\"} %uA\n",
+                             view->counters[NGX_HTTP_UPSTREAM_REUSE_REFUSED]);
+
+    prometheus_labels(text, view, name);
+    ngx_http_reuse_status_write(text, ",outcome=\"lost\"} %uA\n",
+                                view->counters[NGX_HTTP_UPSTREAM_REUSE_LOST]);
+}
+
+
+static void
+prometheus_handshakes(ngx_http_reuse_status_text_t *text,
+    ngx_http_upstream_reuse_view_t *view, const char *name)
+{
+    prometheus_labels(text, view, name);
+    ngx_http_reuse_status_write(text, ",kind=\"full\"} %uA\n",
+                                view->counters[NGX_HTTP_UPSTREAM_REUSE_FULL]);
+
+    prometheus_labels(text, view, name);
+    ngx_http_reuse_status_write(text, ",kind=\"resumed\"} %uA\n",
+                             view->counters[NGX_HTTP_UPSTREAM_REUSE_RESUMED]);
+}
+
+
+static void
+prometheus_connect_time(ngx_http_reuse_status_text_t *text,
+    ngx_http_upstream_reuse_view_t *view, const char *name)
+{
+    prometheus_histogram(text, view, name,
+                         &view->counters[NGX_HTTP_UPSTREAM_REUSE_CONNECT]);
+}
+
+
+static void
+prometheus_handshake_time(ngx_http_reuse_status_text_t *text,
+    ngx_http_upstream_reuse_view_t *view, const char *name)
+{
+    prometheus_histogram(text, view, name,
+                         &view->counters[NGX_HTTP_UPSTREAM_REUSE_TLS]);
+}
+
+
+static void
+prometheus_saved(ngx_http_reuse_status_text_t *text,
+    ngx_http_upstream_reuse_view_t *view, const char *name)
+{
+    prometheus_labels(text, view, name);
+    ngx_http_reuse_status_write(text, "} %uL.%06uL\n", view->saved / 1000000,
+                                view->saved % 1000000);
+}
+
+
+/* What is not known is left out. */
+
+static void
+prometheus_limit(ngx_http_reuse_status_text_t *text,
+    ngx_http_upstream_reuse_view_t *view, const char *name)
+{
+    if (view->limit) {
+        prometheus_labels(text, view, name);
+        ngx_http_reuse_status_write(text, "} %M.%03M\n", view->limit / 1000,
+                                    view->limit % 1000);
+    }
+}
+
+
+static void
+prometheus_round_trip(ngx_http_reuse_status_text_t *text,
+    ngx_http_upstream_reuse_view_t *view, const char *name)
+{
+    if (view->rtt) {
+        prometheus_labels(text, view, name);
+        ngx_http_reuse_status_write(text, "} %ui.%06ui\n",
+                                    view->rtt / 1000000, view->rtt % 1000000);
+    }
+}
+
+
+/* Here each bucket includes those before. */
+
+static void
+prometheus_histogram(ngx_http_reuse_status_text_t *text,
+    ngx_http_upstream_reuse_view_t *view, const char *name,
+    ngx_atomic_uint_t *bucket)
+{
+    char                full[NGX_MAX_CONF_ERRSTR];
+    uint64_t            us;
+    ngx_uint_t          i;
+    ngx_atomic_uint_t   count;
+
+    count = 0;
+
+    (void) ngx_sprintf((u_char *) full, "%s_bucket%Z", name);
+
+    for (i = 0; i < NGX_HTTP_UPSTREAM_REUSE_BUCKETS; i++) {
+        count += bucket[i];
+
+        prometheus_labels(text, view, full);
+
+        if (i == NGX_HTTP_UPSTREAM_REUSE_BUCKETS - 1) {
+            ngx_http_reuse_status_write(text, ",le=\"+Inf\"} %uA\n", count);
+            break;
+        }
+
+        us = ngx_http_upstream_reuse_bounds[i];
+
+        ngx_http_reuse_status_write(text, ",le=\"%uL.%04uL\"} %uA\n",
+                                    us / 1000000, us % 1000000 / 100, count);
+    }
+
+    us = bucket[NGX_HTTP_UPSTREAM_REUSE_BUCKETS];
+
+    (void) ngx_sprintf((u_char *) full, "%s_sum%Z", name);
+    prometheus_labels(text, view, full);
+    ngx_http_reuse_status_write(text, "} %uL.%06uL\n", us / 1000000,
+                                us % 1000000);
+
+    (void) ngx_sprintf((u_char *) full, "%s_count%Z", name);
+    prometheus_labels(text, view, full);
+    ngx_http_reuse_status_write(text, "} %uA\n", count);
+}

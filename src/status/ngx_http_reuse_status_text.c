@@ -1,0 +1,154 @@
+
+/*
+ * Copyright (C) 2026 The ngx_http_myproxy_module authors
+ */
+
+
+#include "ngx_http_reuse_status.h"
+
+
+#define NGX_HTTP_REUSE_STATUS_TEXT  32768
+
+
+static ngx_int_t status_reserve(ngx_http_reuse_status_text_t *text,
+    size_t need);
+static ngx_int_t status_grow(ngx_http_reuse_status_text_t *text, size_t need);
+
+
+void ngx_cdecl
+ngx_http_reuse_status_write(ngx_http_reuse_status_text_t *text,
+    const char *fmt, ...)
+{
+    u_char   *p;
+    va_list   args;
+
+    for ( ;; ) {
+
+        if (text->last < text->end) {
+            va_start(args, fmt);
+            p = ngx_vslprintf(text->last, text->end, fmt, args);
+            va_end(args);
+
+            /* if that is the end, something may have been left out */
+
+            if (p < text->end) {
+                text->last = p;
+                return;
+            }
+        }
+
+        if (status_grow(text, 0) != NGX_OK) {
+            return;
+        }
+    }
+}
+
+
+void
+ngx_http_reuse_status_write_json(ngx_http_reuse_status_text_t *text,
+    ngx_str_t *value)
+{
+    size_t  len;
+
+    len = value->len + ngx_escape_json(NULL, value->data, value->len);
+
+    if (status_reserve(text, len + 2) != NGX_OK) {
+        return;
+    }
+
+    *text->last++ = '"';
+    text->last = (u_char *) ngx_escape_json(text->last, value->data,
+                                            value->len);
+    *text->last++ = '"';
+}
+
+
+void
+ngx_http_reuse_status_write_html(ngx_http_reuse_status_text_t *text,
+    ngx_str_t *value)
+{
+    size_t  len;
+
+    len = value->len + ngx_escape_html(NULL, value->data, value->len);
+
+    if (status_reserve(text, len) != NGX_OK) {
+        return;
+    }
+
+    text->last = (u_char *) ngx_escape_html(text->last, value->data,
+                                            value->len);
+}
+
+
+void
+ngx_http_reuse_status_write_label(ngx_http_reuse_status_text_t *text,
+    ngx_str_t *value)
+{
+    u_char      ch, *p;
+    ngx_uint_t  i;
+
+    if (status_reserve(text, value->len * 2 + 2) != NGX_OK) {
+        return;
+    }
+
+    p = text->last;
+    *p++ = '"';
+
+    for (i = 0; i < value->len; i++) {
+        ch = value->data[i];
+
+        if (ch == '"' || ch == '\\' || ch == '\n') {
+            *p++ = '\\';
+        }
+
+        *p++ = (ch == '\n') ? 'n' : ch;
+    }
+
+    *p++ = '"';
+    text->last = p;
+}
+
+
+static ngx_int_t
+status_reserve(ngx_http_reuse_status_text_t *text, size_t need)
+{
+    return ((size_t) (text->end - text->last) >= need)
+           ? NGX_OK : status_grow(text, need);
+}
+
+
+/* Makes it twice as large, and by what is needed. */
+
+static ngx_int_t
+status_grow(ngx_http_reuse_status_text_t *text, size_t need)
+{
+    size_t   len, size;
+    u_char  *p;
+
+    len = text->last - text->start;
+    size = ngx_max(2 * (size_t) (text->end - text->start),
+                   NGX_HTTP_REUSE_STATUS_TEXT)
+           + need;
+
+    p = text->failed ? NULL : ngx_pnalloc(text->pool, size);
+
+    if (p == NULL) {
+
+        /* what is written from now on comes to nothing */
+
+        text->failed = 1;
+        return NGX_ERROR;
+    }
+
+    text->end = p + size;
+    text->last = p;
+
+    if (text->start) {
+        text->last = ngx_cpymem(p, text->start, len);
+        (void) ngx_pfree(text->pool, text->start);
+    }
+
+    text->start = p;
+
+    return NGX_OK;
+}

@@ -1,0 +1,483 @@
+"""Every connection is counted in, and counted out for one reason.
+
+The reasons that a request knows of are in test_variables.py; here are those
+for which an idle connection is closed, and what else is counted.
+"""
+
+import re
+import signal
+import time
+
+import pytest
+
+from harness import http1, settings
+from harness.crossing import Scene, answer_http
+from harness.nginx import version
+
+NAME = "origin.test"
+PASS = "myproxy_pass http://%{origin};"
+TLS_PASS = "myproxy_pass https://%{origin}; myproxy_ssl_verify off;"
+UP = "upstream app {{ server %{{origin}}; {} }}"
+APP = "myproxy_pass http://app;"
+
+
+def nonzero(counts):
+    return {name: count for name, count in counts.items() if count}
+
+
+class Account:
+    """What was counted of all servers."""
+
+    def __init__(self, view):
+        self.view = view
+        requests, connections = view["requests"], view["connections"]
+        self.total = requests["total"]
+        self.reused = requests["reused"]
+        self.new = nonzero(requests["new_by_reason"])
+        self.opened = connections["opened"]
+        self.open = connections["open"]
+        self.idle = connections["idle"]
+        self.closed = nonzero(connections["closed_by_reason"])
+        assert requests["new"] == sum(self.new.values())
+        assert self.total == (self.reused + requests["warm"]
+                              + requests["new"])
+        assert connections["closed"] == sum(self.closed.values())
+        assert self.opened == self.open + connections["closed"]
+        assert self.idle <= self.open
+
+
+def account(nginx):
+    return Account(nginx.status()["total"])
+
+
+def settled(stage, nginx, **wanted):
+    """The account, once it has these values."""
+    def reached():
+        found = account(nginx)
+        have = {name: getattr(found, name) for name in wanted}
+        return found if have == wanted else None
+    return stage.wait_until(reached, what=f"an account with {wanted}")
+
+
+def let_pass(stage, seconds):
+    end = time.monotonic() + seconds
+    stage.wait_until(lambda: time.monotonic() >= end)
+
+
+# requests, and what is there
+
+def test_nothing_has_happened(stage):
+    stage.origin()
+    found = account(stage.nginx(location=PASS))
+    assert (found.total, found.opened, found.closed) == (0, 0, {})
+
+
+def test_requests_and_connections(stage):
+    def answer(request):
+        if request.target == "/wait":
+            gate.wait()
+        return http1.response()
+
+    origin = stage.origin(lambda conn: conn.serve(answer))
+    gate = origin.gate()
+    nginx = stage.nginx(location=PASS)
+    for _ in range(3):
+        assert nginx.get().status == 200
+    found = account(nginx)
+    assert (found.reused, found.new) == (2, {"empty": 1})
+    assert (found.opened, found.open, found.idle) == (1, 1, 1)
+    clients = [nginx.connect() for _ in range(2)]
+    for client in clients:
+        client.send(http1.request("GET", "/wait"))
+    stage.wait_until(lambda: len(origin.requests) == 5)
+    found = account(nginx)
+    assert (found.reused, found.new) == (3, {"empty": 2})
+    assert (found.opened, found.open, found.idle) == (2, 2, 0)
+    gate.open()
+    for client in clients:
+        assert client.read_response().status == 200
+    assert settled(stage, nginx, idle=2).open == 2
+
+
+def test_each_server_has_its_own(stage):
+    stage.origin(name="first")
+    stage.origin(name="second", family="unix")
+    nginx = stage.nginx(
+        http="upstream app { server %{first}; server %{second}; }",
+        server="""
+            location / { myproxy_pass http://app; }
+            location /alone/ { myproxy_pass http://%{first}; }
+        """)
+    for target in ["/"] * 4 + ["/alone/"] * 3:
+        assert nginx.get(target).status == 200
+    found = {
+        (upstream["name"], server["address"]): Account(server)
+        for upstream in nginx.status()["upstreams"]
+        for server in upstream["servers"]}
+    first, second = nginx.names["first"], nginx.names["second"]
+    assert {key: (one.total, one.reused) for key, one in found.items()} == {
+        (str(first), str(first)): (3, 2), ("app", str(first)): (2, 1),
+        ("app", str(second)): (2, 1)}
+    assert account(nginx).total == 7
+
+
+def test_two_workers_are_added_up(stage):
+    origin = stage.origin()
+    nginx = stage.nginx(location=PASS, workers=2)
+    first, second = nginx.workers()
+    for paused in (first, second):
+        nginx.pause_worker(paused)
+        for _ in range(3):
+            assert nginx.get().status == 200
+        nginx.resume_worker(paused)
+    found = account(nginx)
+    assert origin.connections == 2
+    assert (found.total, found.reused, found.idle) == (6, 4, 2)
+    assert nginx.status()["workers"] == 2
+
+
+# why idle connections are closed
+
+def one_request(stage, nginx, target="/"):
+    assert nginx.get(target).status == 200
+    return settled(stage, nginx, idle=1)
+
+
+def test_closed_since_it_was_idle_for_long(stage):
+    stage.origin()
+    nginx = stage.nginx(http=UP.format("keepalive 4; keepalive_timeout 50ms;"),
+                        location=APP)
+    assert nginx.get().status == 200
+    assert settled(stage, nginx, open=0).closed == {"idle": 1}
+
+
+def test_closed_since_the_pool_was_full(stage):
+    def answer(_):
+        gate.wait()
+        return http1.response()
+
+    origin = stage.origin(lambda conn: conn.serve(answer))
+    gate = origin.gate()
+    nginx = stage.nginx(http=UP.format("keepalive 1;"), location=APP)
+    clients = [nginx.connect() for _ in range(2)]
+    for client in clients:
+        client.send(http1.request("GET", "/"))
+    stage.wait_until(lambda: len(origin.requests) == 2)
+    gate.open()
+    for client in clients:
+        assert client.read_response().status == 200
+    found = settled(stage, nginx, open=1)
+    assert (found.idle, found.closed) == (1, {"full": 1})
+
+
+@pytest.mark.parametrize("tls", [None, NAME])
+def test_closed_by_the_origin(stage, tls):
+    def script(conn):
+        conn.read_request()
+        conn.respond()
+        gate.wait()
+
+    origin = stage.origin(script, tls=tls)
+    gate = origin.gate()
+    nginx = stage.nginx(location=TLS_PASS if tls else PASS)
+    one_request(stage, nginx)
+    gate.open()
+    assert settled(stage, nginx, open=0).closed == {"closed": 1}
+
+
+def test_closed_since_the_origin_reset_it(stage):
+    def script(conn):
+        conn.read_request()
+        conn.respond()
+        gate.wait()
+        conn.reset()
+
+    origin = stage.origin(script)
+    gate = origin.gate()
+    nginx = stage.nginx(location=PASS)
+    one_request(stage, nginx)
+    gate.open()
+    assert settled(stage, nginx, open=0).closed == {"closed": 1}
+
+
+def test_closed_since_the_origin_spoke_unasked(stage):
+    def script(conn):
+        conn.read_request()
+        conn.respond()
+        gate.wait()
+        conn.send(http1.response())
+        conn.wait_for_close()
+
+    origin = stage.origin(script)
+    gate = origin.gate()
+    nginx = stage.nginx(location=PASS)
+    one_request(stage, nginx)
+    gate.open()
+    assert settled(stage, nginx, open=0).closed == {"excess": 1}
+
+
+def test_closed_before_the_origin_does(stage):
+    stage.origin(http1.response(200, "Keep-Alive: timeout=1"))
+    nginx = stage.nginx(location=PASS)
+    one_request(stage, nginx)
+    assert settled(stage, nginx, open=0).closed == {"expired": 1}
+
+
+@pytest.mark.skipif(version() >= (1, 29, 7), reason="a pool for each location")
+def test_one_of_another_identity_is_not_closed(stage):
+    """Our own pool keeps both."""
+    origin = stage.origin(tls=NAME)
+    nginx = stage.nginx(location=TLS_PASS
+                        + "myproxy_ssl_name $arg_name;")
+    for name in ("a.test", "b.test", "a.test"):
+        assert nginx.get(f"/?name={name}").status == 200
+    found = account(nginx)
+    assert origin.connections == 2
+    assert (found.reused, found.new, found.closed) == (
+        1, {"empty": 1, "identity": 1}, {})
+    assert found.idle == 2
+
+
+def test_closed_at_a_reload(stage):
+    stage.origin()
+    nginx = stage.nginx(location=PASS)
+    one_request(stage, nginx)
+    nginx.reload()
+    found = settled(stage, nginx, open=0)
+    assert (found.closed, found.total) == ({"shutdown": 1}, 1)
+    one_request(stage, nginx)
+    assert account(nginx).total == 2
+
+
+def wait_for_another(stage, nginx, old):
+    stage.wait_until(lambda: nginx.workers() not in ([], old))
+
+
+def test_closed_as_a_worker_is_stopped(stage):
+    """At once, with a request on it and with another that is idle."""
+    def answer(request):
+        if request.target == "/wait":
+            gate.wait()
+        return http1.response()
+
+    origin = stage.origin(lambda conn: conn.serve(answer))
+    gate = origin.gate()
+    nginx = stage.nginx(location=PASS)
+    client = nginx.connect()
+    client.send(http1.request("GET", "/wait"))
+    stage.wait_until(lambda: origin.requests)
+    one_request(stage, nginx)
+    old = nginx.workers()
+    nginx.kill_worker(old[0], signal.SIGTERM)
+    wait_for_another(stage, nginx, old)
+    found = settled(stage, nginx, open=0)
+    assert (found.closed, found.idle) == ({"shutdown": 2}, 0)
+
+
+def test_a_worker_that_dies_leaves_no_phantom(stage):
+    def answer(request):
+        if request.target == "/wait":
+            gate.wait()
+        return http1.response()
+
+    origin = stage.origin(lambda conn: conn.serve(answer))
+    gate = origin.gate()
+    nginx = stage.nginx(location=PASS)
+    nginx.expect_log("exited on signal 9")
+    client = nginx.connect()
+    client.send(http1.request("GET", "/wait"))
+    stage.wait_until(lambda: origin.requests)
+    one_request(stage, nginx)
+    old = nginx.workers()
+    nginx.kill_worker(old[0])
+    wait_for_another(stage, nginx, old)
+    found = account(nginx)
+    assert (found.open, found.idle, found.closed) == (0, 0, {"crash": 2})
+    assert (found.total, found.opened) == (2, 2)
+    one_request(stage, nginx)
+    assert account(nginx).opened == 3
+
+
+# requests that met an end
+
+def test_a_retry_is_counted(stage):
+    scene = Scene(stage, lambda conn: conn.close(), location=PASS)
+    scene.cross()
+    scene.meet()
+    assert scene.response().status == 200
+    found = account(scene.nginx)
+    assert found.view["retries"] == {"proven": 1, "refused": 0, "lost": 0}
+    assert (found.reused, found.new) == (1, {"empty": 1, "retry": 1})
+    assert (found.opened, found.closed) == (2, {"undelivered": 1})
+
+
+def test_a_retry_that_is_refused_is_counted(stage):
+    """The request has been read before the end."""
+    def script(conn):
+        conn.read_request()
+        conn.respond()
+        conn.read_request()
+
+    stage.origin(script)
+    nginx = stage.nginx(location=PASS)
+    one_request(stage, nginx)
+    assert nginx.post("/", b"body").status == 502
+    found = account(nginx)
+    assert found.view["retries"] == {"proven": 0, "refused": 1, "lost": 0}
+    assert (found.reused, found.closed) == (1, {"error": 1})
+
+
+def test_a_request_that_is_gone_is_counted(stage):
+    scene = Scene(stage, lambda conn: conn.close(), http="""
+        upstream app { server %{origin}; reuse_expiry 100s; }
+    """, location=APP + "myproxy_request_buffering off;")
+    scene.cross(body=b"0123456789" * 30000)
+    scene.link.release("b")
+    assert scene.response().status == 502
+    scene.link.release("a")
+    found = account(scene.nginx)
+    assert found.view["retries"] == {"proven": 0, "refused": 0, "lost": 1}
+
+
+# how long it took
+
+def test_times_of_connections(stage):
+    """Both histograms count the round trips of a link."""
+    link = stage.link(round_trip_ms=30)
+    stage.origin(link=link, tls=NAME)
+    nginx = stage.nginx(link=link, location=TLS_PASS)
+    for _ in range(3):
+        assert nginx.get().status == 200
+    view = account(nginx).view
+    tcp, tls = view["connect_time"], view["tls_handshake_time"]
+    assert (tcp["count"], tls["count"]) == (1, 1)
+    assert 0.029 <= tcp["sum"] < 0.1 * settings.SCALE
+    assert 0.029 <= tls["sum"] < 0.3 * settings.SCALE
+    assert view["time_saved"] == pytest.approx(
+        2 * (tcp["sum"] + tls["sum"]), abs=1e-5)
+    for histogram in (tcp, tls):
+        bound, = [bound for bound, count in histogram["buckets"] if count]
+        assert bound is None or bound >= histogram["sum"]
+
+
+def test_times_where_sessions_are_not_kept(stage):
+    link = stage.link(round_trip_ms=30)
+    stage.origin(link=link, tls=NAME)
+    nginx = stage.nginx(link=link, location=TLS_PASS
+                        + "myproxy_ssl_session_reuse off;")
+    assert nginx.get().status == 200
+    view = account(nginx).view
+    assert 0.029 <= view["connect_time"]["sum"] < 0.1 * settings.SCALE
+    assert 0.025 <= view["tls_handshake_time"]["sum"] < 0.3 * settings.SCALE
+
+
+def test_handshakes_full_and_resumed(stage):
+    stage.origin(tls=NAME)
+    nginx = stage.nginx(http=UP.format("reuse off;"), location="""
+        myproxy_pass https://app;
+        myproxy_ssl_verify off;
+    """)
+    for _ in range(3):
+        assert nginx.get().status == 200
+    view = account(nginx).view
+    assert view["tls"] == {"full": 1, "resumed": 2}
+    assert view["tls_handshake_time"]["count"] == 3
+
+
+def test_a_connection_that_was_not_made_has_no_time(stage):
+    stage.origin(listening=False)
+    nginx = stage.nginx(location=PASS)
+    assert nginx.get().status == 502
+    view = account(nginx).view
+    assert view["connect_time"]["count"] == 0
+    assert view["connections"]["closed_by_reason"]["unconnected"] == 1
+
+
+# the zone
+
+MANY = 60
+
+NAMES = "".join(f"upstream app{number} {{ server %{{origin}}; }}"
+                for number in range(MANY))
+
+
+def test_a_zone_that_is_full_says_so(stage):
+    """What is beyond it is counted as one."""
+    stage.origin()
+    nginx = stage.nginx(http="reuse_zone 64k;" + NAMES,
+                        location="myproxy_pass http://app$arg_n;")
+    for _ in range(2):
+        for number in range(MANY):
+            assert nginx.get(f"/?n={number}").status == 200
+    lines = nginx.wait_log(r'zone "ngx_http_upstream_reuse" is full: .* '
+                           r'make "reuse_zone" larger')
+    assert len(lines) == 1
+    status = nginx.status()
+    assert status["zone"]["full"] is True
+    last = min(status["upstreams"], key=lambda upstream: upstream["name"])
+    assert last["name"] == ""
+    assert last["servers"][0]["address"] == ""
+    left = Account(last["servers"][0])
+    found = Account(status["total"])
+    assert 0 < left.total < 2 * MANY
+    assert left.reused == left.opened == left.idle
+    assert (found.total, found.opened, found.idle) == (2 * MANY, MANY, MANY)
+    assert status["zone"]["uncounted_requests"] == 0
+
+
+def test_a_zone_that_is_large_enough(stage):
+    stage.origin()
+    nginx = stage.nginx(http=NAMES, location="myproxy_pass http://app$arg_n;")
+    for number in range(MANY):
+        assert nginx.get(f"/?n={number}").status == 200
+    status = nginx.status()
+    assert len(status["upstreams"]) == MANY
+    assert not status["zone"]["full"]
+    assert 0 < status["zone"]["free"] < status["zone"]["size"]
+
+
+def test_reuse_zone_has_a_size(stage):
+    stage.origin()
+    nginx = stage.nginx(http="reuse_zone 100k;", location=PASS)
+    assert nginx.status()["zone"]["size"] == 100 * 1024
+
+
+@pytest.mark.parametrize("lines, why", [
+    ("reuse_zone 63k;", '"63k" of "reuse_zone": .* at least "64k"'),
+    ("reuse_zone x;", '"x" of "reuse_zone"'),
+    ("reuse_zone -1;", '"-1" of "reuse_zone"'),
+    ("reuse_zone;", 'number of arguments in "reuse_zone"'),
+    ("reuse_zone 1m; reuse_zone 1m;", '"reuse_zone" directive is duplicate'),
+])
+def test_reuse_zone_refuses(stage, lines, why):
+    code, text = stage.config_test(http=lines, location="return 200;")
+    assert code == 1
+    assert re.search(why + r".* in .*nginx.conf:\d+", text)
+
+
+def test_another_size_begins_anew(stage):
+    stage.origin()
+    nginx = stage.nginx(http="reuse_zone 100k;", location=PASS)
+    one_request(stage, nginx)
+    nginx.reload(http="reuse_zone 200k;")
+    assert account(nginx).total == 0
+    one_request(stage, nginx)
+
+
+# the ratio over time
+
+@pytest.mark.timeout(60 * settings.SCALE)
+def test_the_ratio_is_kept(stage):
+    stage.origin()
+    nginx = stage.nginx(location=PASS, workers=2)
+    nginx.pause_worker(nginx.workers()[0])
+    for _ in range(4):
+        assert nginx.get().status == 200
+    nginx.resume_worker(nginx.workers()[0])
+
+    def samples():
+        return nginx.status()["history"]["samples"]
+    stage.wait_until(samples, timeout=15 * settings.SCALE)
+    history = nginx.status()["history"]
+    assert history["interval"] == 10
+    assert history["samples"] == [[4, 3]]

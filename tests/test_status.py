@@ -1,0 +1,493 @@
+"""The status page, its JSON and Prometheus' text."""
+
+import html.parser
+import json
+import re
+import shutil
+import subprocess
+import urllib.parse
+
+import pytest
+
+from harness import http1, settings
+
+jsonschema = pytest.importorskip("jsonschema")
+
+SCHEMA = settings.ROOT / "docs/status.schema.json"
+STATUS = "/status"
+WIDTHS = {"phone": 390, "desktop": 1280}
+
+HTML = "text/html; charset=utf-8"
+JSON = "application/json; charset=utf-8"
+TEXT = "text/plain; version=0.0.4; charset=utf-8"
+
+#: What a real Prometheus and a real browser send.
+PROMETHEUS = ("application/openmetrics-text;version=1.0.0;q=0.5,"
+              "application/openmetrics-text;version=0.0.1;q=0.4,"
+              "text/plain;version=0.0.4;q=0.3,*/*;q=0.2")
+BROWSER = ("text/html,application/xhtml+xml,application/xml;q=0.9,"
+           "image/avif,image/webp,*/*;q=0.8")
+
+ODD = 'a"b<c>&\\d'
+
+
+def start(stage, *, http="", server="", **more):
+    """Two upstreams in the main server, and the page."""
+    stage.origin(name="first")
+    stage.origin(name="second", tls="origin.test")
+    stage.origin([http1.response(200, "Connection: close")], name="closing")
+    return stage.nginx(http=http, server=server + """
+        location /first { myproxy_pass http://%{first}; }
+        location /second { myproxy_pass https://%{second};
+                           myproxy_ssl_verify off; }
+        location /closing { myproxy_pass http://%{closing}; }
+        location = /status { reuse_status; }
+    """, **more)
+
+
+def traffic(nginx, *targets):
+    for target in targets or ["/first"] * 5 + ["/second"] * 3 + [
+            "/closing"] * 2:
+        assert nginx.get(target).status == 200
+
+
+def status(nginx, form, *lines):
+    response = nginx.get(f"{STATUS}?format={form}", *lines)
+    assert response.status == 200
+    return response.body.decode()
+
+
+# which format
+
+@pytest.mark.parametrize("accept, kind", [
+    (None, HTML), ("*/*", HTML), (BROWSER, HTML), ("text/html", HTML),
+    ("image/png", HTML), ("", HTML), ("text/*", HTML), (";q=1,,", HTML),
+    ("application/json", JSON), ("APPLICATION/JSON", JSON),
+    ("application/json, text/html;q=0.9", JSON),
+    ("text/html;q=0.9,application/json", JSON),
+    ("text/html; level=1; q=0.2 , application/json ; q=0.3", JSON),
+    ("application/*", JSON), ("application/json;q=x, text/html;q=0.1", HTML),
+    ("application/json;q=0", HTML), ("text/html;q=0, application/json", JSON),
+    ("text/plain", TEXT), (PROMETHEUS, TEXT),
+    ("application/openmetrics-text", TEXT), ("text/plain;q=0.5;x=1", TEXT),
+])
+def test_accept_chooses_the_format(stage, accept, kind):
+    nginx = start(stage)
+    lines = [] if accept is None else [f"Accept: {accept}"]
+    response = nginx.get(STATUS, *lines)
+    assert response.status == 200
+    assert response.header("Content-Type") == kind
+    assert response.header("Vary") == "Accept"
+    assert response.header("Cache-Control") == "no-store"
+
+
+@pytest.mark.parametrize("form, kind", [
+    ("html", HTML), ("json", JSON), ("prometheus", TEXT)])
+def test_the_argument_comes_first(stage, form, kind):
+    nginx = start(stage)
+    for method in ("GET", "HEAD"):
+        response = nginx.request(method, f"{STATUS}?format={form}",
+                                 "Accept: application/json, text/html")
+        assert response.status == 200
+        assert response.header("Content-Type") == kind
+        assert int(response.header("Content-Length")) > 100
+
+
+@pytest.mark.parametrize("form", ["", "xml", "JSON", "jsonx", "jso"])
+def test_another_format_is_refused(stage, form):
+    nginx = start(stage)
+    assert nginx.get(f"{STATUS}?format={form}").status == 400
+    assert nginx.logged('is "html", "json" or "prometheus"')
+
+
+def test_other_methods_are_refused(stage):
+    nginx = start(stage)
+    for method in ("POST", "PUT", "DELETE"):
+        assert nginx.request(method, STATUS).status == 405
+
+
+def test_it_may_be_denied(stage):
+    stage.origin()
+    nginx = stage.nginx(server="location = /status {"
+                               "    reuse_status; deny all; }")
+    assert nginx.get(STATUS).status == 403
+
+
+def test_it_may_be_included(stage):
+    """In a subrequest it is a part of another response."""
+    nginx = start(stage, server="""
+        location /page { ssi on; ssi_types *; root %{prefix}/html; }
+        location = /part { reuse_status; }
+    """, files={"html/page": '<!--#include virtual="/part?format=json" -->'})
+    traffic(nginx)
+    found = nginx.get("/page")
+    assert json.loads(found.body)["total"]["requests"]["total"] == 10
+
+
+@pytest.mark.parametrize("lines, why", [
+    ("reuse_status on;", 'number of arguments in "reuse_status"'),
+    ("if ($arg_a) { reuse_status; }", '"reuse_status" directive is not '
+                                      "allowed here"),
+])
+def test_wrong_directives(stage, lines, why):
+    code, text = stage.config_test(location=lines)
+    assert code == 1
+    assert why in text
+
+
+# JSON
+
+def test_json_is_as_documented(stage):
+    nginx = start(stage, http="upstream off { server %{first}; reuse off; }",
+                  server="location /off { myproxy_pass http://off; }")
+    nginx.get("/off")
+    traffic(nginx)
+    found = json.loads(status(nginx, "json"))
+    schema = json.loads(SCHEMA.read_text())
+    jsonschema.Draft202012Validator.check_schema(schema)
+    jsonschema.Draft202012Validator(schema).validate(found)
+    assert [upstream["name"] for upstream in found["upstreams"]] == sorted(
+        upstream["name"] for upstream in found["upstreams"])
+    assert len(found["upstreams"]) == 4
+    warning, = found["warnings"]
+    assert re.fullmatch('no connection is reused with "reuse off": remove '
+                        r"the directive in .*nginx\.conf:\d+", warning)
+
+
+def test_json_before_there_is_anything(stage):
+    nginx = stage.nginx(location="reuse_status;")
+    found = json.loads(nginx.get("/?format=json").body)
+    jsonschema.Draft202012Validator(
+        json.loads(SCHEMA.read_text())).validate(found)
+    assert found["upstreams"] == []
+
+
+def test_each_counter_is_documented():
+    """The reasons, in the table of docs/status.md and in the code."""
+    page = (settings.ROOT / "docs/status.md").read_text()
+    source = (settings.ROOT / "src/reuse"
+              / "ngx_http_upstream_reuse_counters.c").read_text()
+    for title, table in (("new connection", "new_names"),
+                         ("closed", "fate_names")):
+        text = source[source.index(f"reuse_{table}[]"):]
+        names = re.findall(r'ngx_string\("(\w+)"\)',
+                           text[:text.index("};")])
+        section = re.search(rf"^## [^\n]*{title}[^\n]*$(.*?)^## ", page,
+                            re.DOTALL | re.MULTILINE).group(1)
+        documented = re.findall(r"^\| `(\w+)` \|", section, re.MULTILINE)
+        assert documented == [name for name in names if name != "kept"]
+
+
+# Prometheus
+
+def samples(text):
+    """{(name, labels): value} of Prometheus' text."""
+    found = {}
+    for line in text.splitlines():
+        if line.startswith("#"):
+            continue
+        name, labels, value = re.fullmatch(
+            r"([a-z_]+)(?:\{(.*)\})? (\S+)", line).groups()
+        key = name, tuple(re.findall(r'(\w+)="((?:[^"\\]|\\.)*)"',
+                                     labels or ""))
+        assert key not in found
+        found[key] = float(value)
+    return found
+
+
+@pytest.mark.skipif(shutil.which("promtool") is None,
+                    reason="takes Debian's package prometheus")
+def test_promtool_is_content(stage):
+    nginx = start(stage)
+    for _ in range(2):
+        done = subprocess.run(
+            ["promtool", "check", "metrics"], text=True, check=False,
+            input=status(nginx, "prometheus"), capture_output=True)
+        assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+        traffic(nginx)
+
+
+def test_prometheus_says_what_json_does(stage):
+    nginx = start(stage)
+    traffic(nginx)
+    text = samples(status(nginx, "prometheus"))
+    total = json.loads(status(nginx, "json"))["total"]
+
+    def sum_of(name, **labels):
+        return sum(value for (found, pairs), value in text.items()
+                   if found == f"nginx_reuse_{name}"
+                   and labels.items() <= dict(pairs).items())
+
+    requests, connections = total["requests"], total["connections"]
+    assert sum_of("requests_total") == requests["total"] == 10
+    assert sum_of("requests_total", connection="reused") == (
+        requests["reused"])
+    for reason, count in requests["new_by_reason"].items():
+        assert sum_of("requests_total", connection="new",
+                      reason=reason) == count
+    assert sum_of("connections_opened_total") == connections["opened"]
+    assert sum_of("connections_open") == connections["open"]
+    assert sum_of("connections_idle") == connections["idle"] == 2
+    for reason, count in connections["closed_by_reason"].items():
+        assert sum_of("connections_closed_total", reason=reason) == count
+    for kind, count in total["tls"].items():
+        assert sum_of("tls_handshakes_total", kind=kind) == count
+    for name, key in (("connect", "connect_time"),
+                      ("tls_handshake", "tls_handshake_time")):
+        histogram = total[key]
+        metric = f"{name}_duration_seconds"
+        assert sum_of(f"{metric}_count") == histogram["count"] > 0
+        assert sum_of(f"{metric}_sum") == pytest.approx(histogram["sum"])
+        below = 0
+        for bound, count in histogram["buckets"]:
+            below += count
+            le = "+Inf" if bound is None else f"{bound:.4f}"
+            assert sum_of(f"{metric}_bucket", le=le) == below
+    assert sum_of("saved_seconds") == pytest.approx(total["time_saved"])
+
+
+# names
+
+def test_odd_names_are_escaped(stage):
+    quoted = ODD.replace("\\", "\\\\").replace('"', '\\"')
+    nginx = start(stage, http=f'upstream "{quoted}" {{ server %{{first}}; }}',
+                  server=f'set $odd "{quoted}";'
+                  "location /odd { myproxy_pass http://$odd; }")
+    traffic(nginx, "/odd")
+    found = json.loads(status(nginx, "json"))
+    assert [one["name"] for one in found["upstreams"]] == [ODD]
+    labels = {dict(pairs)["upstream"] for (_, pairs) in samples(
+        status(nginx, "prometheus")) if dict(pairs).get("upstream")}
+    assert labels == {ODD.replace("\\", "\\\\").replace('"', '\\"')}
+    page = Page(status(nginx, "html"))
+    assert ODD in page.text
+    assert "<c>" not in page.source
+
+
+# the page
+
+class Page(html.parser.HTMLParser):
+    """The text of the page, its numbers, and whether its tags match."""
+
+    VOID = {"meta", "link", "br", "path", "rect"}
+
+    def __init__(self, source):
+        super().__init__()
+        self.source = source
+        self.text = ""
+        self.numbers = []
+        self.outside = []
+        self._open = []
+        self.feed(source)
+        assert self._open == []
+
+    def handle_starttag(self, tag, attrs):
+        values = dict(attrs)
+        if tag == "data":
+            self.numbers.append((values["class"], int(values["value"])))
+        for name in ("src", "href", "action", "xlink:href"):
+            if name in values:
+                self.outside.append(values[name])
+        if tag not in self.VOID:
+            self._open.append(tag)
+
+    def handle_startendtag(self, tag, attrs):
+        if tag not in self.VOID:
+            self.handle_starttag(tag, attrs)
+            self._open.pop()
+
+    def handle_endtag(self, tag):
+        assert self._open.pop() == tag
+
+    def handle_data(self, data):
+        self.text += data
+
+
+def summary(found):
+    """What the page shows first, from JSON."""
+    total = found["total"]
+    return [("requests", total["requests"]["total"]),
+            ("fresh", total["requests"]["new"]),
+            ("open", total["connections"]["open"]),
+            ("idle", total["connections"]["idle"]),
+            ("opened", total["connections"]["opened"]),
+            ("full", total["tls"]["full"]),
+            ("resumed", total["tls"]["resumed"])]
+
+
+def by_server(found):
+    return [(name, value) for upstream in found["upstreams"]
+            for server in upstream["servers"]
+            for name, value in (
+                ("requests", server["requests"]["total"]),
+                ("open", server["connections"]["open"]),
+                ("idle", server["connections"]["idle"]),
+                ("opened", server["connections"]["opened"]))]
+
+
+def counts(found):
+    """Of the reasons that there were, the most frequent first."""
+    for part, key in (("requests", "new_by_reason"),
+                      ("connections", "closed_by_reason")):
+        yield from (("count", count) for count in sorted(filter(
+            None, found["total"][part][key].values()), reverse=True))
+
+
+def test_the_page_says_what_json_does(stage):
+    nginx = start(stage)
+    traffic(nginx)
+    page = Page(status(nginx, "html"))
+    found = json.loads(status(nginx, "json"))
+    assert page.numbers == [*summary(found), *by_server(found),
+                            *counts(found)]
+    ratio = re.search(r'id="ratio">([\d.]+)', page.source).group(1)
+    requests = found["total"]["requests"]
+    assert float(ratio) == pytest.approx(
+        100 * requests["reused"] / requests["total"], abs=0.01)
+
+
+def test_the_page_needs_nothing_from_outside(stage):
+    nginx = start(stage)
+    traffic(nginx)
+    page = Page(status(nginx, "html"))
+    assert {urllib.parse.urlsplit(link).netloc
+            for link in page.outside} == {""}
+    assert "url(" not in page.source and "@import" not in page.source
+    policy = nginx.get(STATUS).header("Content-Security-Policy")
+    assert policy.startswith("default-src 'none';")
+
+
+def test_the_page_warns_and_advises(stage):
+    nginx = start(
+        stage, http="upstream app { server %{first}; server %{closing}; "
+        "keepalive 1; }", server="location /app { myproxy_pass http://app; }")
+    assert "What defeats reuse" in Page(status(nginx, "html")).text
+    traffic(nginx, *["/closing"] * 150)
+    text = Page(status(nginx, "html")).text
+    assert '"keepalive 1" of upstream "app" keeps no connection for' in text
+    assert "150 connections were closed since the origin said" in text
+    assert "turn keep-alive on at the origin" in text
+
+
+def test_a_page_without_warnings(stage):
+    nginx = start(stage)
+    traffic(nginx)
+    source = status(nginx, "html")
+    assert '<section class="warnings" id="warnings"></section>' in source
+
+
+def test_a_large_page(stage):
+    """More than a buffer, and than a guess of its size."""
+    stage.origin(name="first")
+    many = 300
+    nginx = stage.nginx(
+        http="".join(f"upstream app{number} {{ server %{{first}}; }}"
+                     for number in range(many)),
+        server="""
+            location / { myproxy_pass http://app$arg_n; }
+            location = /status { reuse_status; }
+        """)
+    traffic(nginx, *(f"/?n={number}" for number in range(many)))
+    found = json.loads(status(nginx, "json"))
+    assert len(found["upstreams"]) == many
+    page = Page(status(nginx, "html"))
+    assert page.numbers == [*summary(found), *by_server(found),
+                            *counts(found)]
+    assert len(samples(status(nginx, "prometheus"))) > 50 * many
+
+
+# in a browser
+
+@pytest.fixture
+def browser():
+    """Chromium without a window, which tells what scripts complain of."""
+    webdriver = pytest.importorskip("selenium.webdriver")
+    if not shutil.which("chromium") or not shutil.which("chromedriver"):
+        pytest.skip("takes Debian's packages chromium and chromium-driver")
+    service = pytest.importorskip("selenium.webdriver.chrome.service")
+    options = webdriver.ChromeOptions()
+    for option in ("--headless=new", "--no-sandbox", "--disable-gpu",
+                   "--disable-dev-shm-usage", "--hide-scrollbars",
+                   "--no-proxy-server"):
+        options.add_argument(option)
+    options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
+    driver = webdriver.Chrome(
+        service=service.Service(shutil.which("chromedriver")),
+        options=options)
+    try:
+        yield driver
+    finally:
+        driver.quit()
+
+
+def shown(driver):
+    return [(one[0], int(one[1])) for one in driver.execute_script(
+        "return Array.from(document.querySelectorAll('data'),"
+        "    d => [d.className, d.value])")]
+
+
+def look(driver, scheme, width):
+    """As it looks there: wide enough for all that it has."""
+    driver.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": [
+        {"name": "prefers-color-scheme", "value": scheme}]})
+    driver.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", {
+        "width": width, "height": 900, "deviceScaleFactor": 1,
+        "mobile": width < 500})
+    return driver.execute_script(
+        "var e = document.documentElement; return [e.clientWidth,"
+        "e.scrollWidth, e.scrollHeight,"
+        "getComputedStyle(document.body).backgroundColor]")
+
+
+@pytest.mark.timeout(120 * settings.SCALE)
+def test_in_a_browser(stage, browser):
+    nginx = start(stage, http="""
+        upstream app { server %{first}; server %{closing}; keepalive 1; }
+    """, server="location /app { myproxy_pass http://app; }")
+    traffic(nginx)
+    traffic(nginx, *["/closing"] * 100, *["/app"] * 6)
+    browser.get(f"http://127.0.0.1:{nginx.port()}{STATUS}")
+    found = nginx.status()
+    assert shown(browser)[:7] == summary(found)
+
+    # it is live
+    traffic(nginx, *["/first"] * 7)
+    later = nginx.status()
+    assert summary(later) != summary(found)
+    stage.wait_until(lambda: shown(browser)[:7] == summary(later))
+    assert shown(browser)[7:7 + len(by_server(later))] == by_server(later)
+    assert browser.find_element("id", "live").text == "live"
+
+    # how it looks
+    grounds = {}
+    pictures = settings.ROOT / "build/screenshots"
+    pictures.mkdir(parents=True, exist_ok=True)
+    for scheme in ("light", "dark"):
+        for name, width in WIDTHS.items():
+            client, scroll, height, ground = look(browser, scheme, width)
+            assert client == width and scroll <= client
+            grounds[scheme] = ground
+            browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", {
+                "width": width, "height": height, "deviceScaleFactor": 1,
+                "mobile": width < 500})
+            browser.save_screenshot(str(pictures / f"{scheme}-{name}.png"))
+    assert grounds["light"] != grounds["dark"]
+    assert browser.get_log("browser") == []
+
+    # and it says so when nginx has gone
+    nginx.stop()
+    stage.wait_until(lambda: browser.find_element("id", "live").text
+                     == "no answer from nginx")
+    assert shown(browser)[0] == summary(later)[0]
+
+
+@pytest.mark.timeout(120 * settings.SCALE)
+def test_in_a_browser_without_scripts(stage, browser):
+    nginx = start(stage)
+    traffic(nginx)
+    browser.execute_cdp_cmd("Emulation.setScriptExecutionDisabled",
+                            {"value": True})
+    browser.get(f"http://127.0.0.1:{nginx.port()}{STATUS}")
+    text = browser.find_element("tag name", "body").text
+    assert "Why connections were closed" in text
+    assert "live" not in text.split()
