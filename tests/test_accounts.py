@@ -1,0 +1,291 @@
+"""The sums hold, whatever happens: many requests at random, with faults.
+
+Origins restart, reset and truncate; clients leave; nginx is reloaded, and its
+workers are killed.  TEST_SOAK=1 makes it 50,000 requests.
+"""
+
+import collections
+import os
+import random
+import socket
+import threading
+import time
+
+import pytest
+
+from harness import http1, settings
+
+SOAK = os.environ.get("TEST_SOAK", "") not in ("", "0")
+REQUESTS = 50000 if SOAK else 4000
+CLIENTS = 4
+SEED = int(os.environ.get("TEST_SEED", "20261124"))
+
+NAMES = ("first", "second", "secure")
+ESTABLISHED, CLOSE_WAIT = "01", "08"
+
+OK = http1.response()
+
+#: What an origin does, by the target's first part; False: and then closes.
+ANSWERS = {
+    b"/ok": (OK, True),
+    b"/chunked": (http1.compose(
+        "HTTP/1.1 200 OK", ["Transfer-Encoding: chunked"],
+        http1.chunked(b"one", b"two" * 100)), True),
+    b"/large": (http1.response(body=b"x" * 30000), True),
+    b"/close": (http1.response(200, "Connection: close"), False),
+    b"/silent-close": (OK, False),
+    b"/unframed": (b"HTTP/1.1 200 OK\r\n\r\nto the end", False),
+    b"/http10": (b"HTTP/1.0 200 OK\r\nContent-Length: 2\r\n\r\nok", True),
+    b"/hint": (http1.response(200, "Keep-Alive: timeout=0"), True),
+    b"/short": (http1.response(200, "Keep-Alive: timeout=1"), True),
+    b"/excess": (OK + OK, True),
+    b"/cut": (b"HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\n12", False),
+    b"/nothing": (b"", False),
+    b"/nonsense": (b"nonsense\r\n\r\n", True),
+    b"/reset": (None, False),
+    b"/slow": (None, True),
+    b"/403": (http1.response(403), True),
+}
+
+#: How often each is asked for, compared with the others.
+WEIGHTS = [60 if name in (b"/ok", b"/chunked", b"/large") else 3
+           for name in ANSWERS]
+
+HTTP = """
+    upstream app {
+        server %{first} max_fails=0;
+        server %{second} max_fails=0;
+    }
+    upstream origin.test { server %{secure}; keepalive 2; }
+    upstream short { server %{first}; keepalive 3; keepalive_timeout 30ms; }
+"""
+
+SERVER = """
+    location / { myproxy_pass http://app; myproxy_read_timeout 2s; }
+    location ~ ^/tls(?<rest>/.*) {
+        myproxy_pass https://origin.test$rest;
+        myproxy_ssl_trusted_certificate %{authority.path};
+        myproxy_ssl_name $arg_name.test;
+        myproxy_ssl_verify off;
+    }
+    location ~ ^/short(?<rest>/.*) { myproxy_pass http://short$rest; }
+    location ~ ^/direct(?<rest>/.*) {
+        myproxy_pass http://app$rest;
+        myproxy_buffering off;
+        myproxy_request_buffering off;
+    }
+"""
+
+
+def serve(conn):
+    """As its target says; as fast as it can, and without a record."""
+    conn.sock.settimeout(None)
+    with conn.sock.makefile("rb") as file:
+        while True:
+            head = []
+            while not head or head[-1] not in (b"\r\n", b""):
+                head.append(file.readline())
+            if head[-1] == b"":
+                return
+            length = [line for line in head
+                      if line.lower().startswith(b"content-length:")]
+            if length:
+                file.read(int(length[0].split(b":")[1]))
+            target = head[0].split()[1].partition(b"?")[0]
+            answer, stays = ANSWERS[target]
+            if target == b"/reset":
+                conn.reset()
+                return
+            if target == b"/slow":
+                conn.sock.sendall(OK[:20])
+                time.sleep(0.01)
+                answer = OK[20:]
+            conn.sock.sendall(answer)
+            if not stays:
+                return
+
+
+class Clients:
+    """Threads that ask at random."""
+
+    def __init__(self, nginx, count):
+        self.statuses = collections.Counter()
+        self.left = count
+        self._nginx = nginx
+        self._lock = threading.Lock()
+        self._threads = [
+            threading.Thread(target=self._run, args=(SEED + number,),
+                             daemon=True) for number in range(CLIENTS)]
+
+    def start(self):
+        for thread in self._threads:
+            thread.start()
+
+    @property
+    def running(self):
+        return any(thread.is_alive() for thread in self._threads)
+
+    def _run(self, seed):
+        choice = random.Random(seed)
+        sock = None
+        while True:
+            with self._lock:
+                if self.left <= 0:
+                    break
+                self.left -= 1
+            try:
+                if sock is None:
+                    sock = socket.create_connection(
+                        ("127.0.0.1", self._nginx.port()), timeout=10)
+                status = self._ask(sock, choice)
+            except (OSError, ValueError):
+                # nginx's worker has gone, or there was half a response
+                status = 0
+            if status == 0:
+                if sock is not None:
+                    sock.close()
+                sock = None
+            with self._lock:
+                self.statuses[status] += 1
+        if sock is not None:
+            sock.close()
+
+    @staticmethod
+    def _ask(sock, choice):
+        """One request; its status, or 0 if the connection is over."""
+        target = choice.choices(list(ANSWERS), WEIGHTS)[0].decode()
+        prefix = choice.choices(["", "/tls", "/short", "/direct"],
+                                [60, 15, 15, 10])[0]
+        method = choice.choice(["GET", "GET", "GET", "POST", "PUT"])
+        body = b"body" if method != "GET" else b""
+        sock.sendall(http1.request(
+            method, f"{prefix}{target}?name={choice.choice('ab')}",
+            body=body))
+        if choice.random() < 0.02:
+            return 0
+        data = b""
+        while b"\r\n\r\n" not in data:
+            data += received(sock)
+        head, _, data = data.partition(b"\r\n\r\n")
+        status = int(head.split()[1])
+        lines = head.lower().split(b"\r\n")
+        length = [line for line in lines
+                  if line.startswith(b"content-length:")]
+        if length:
+            while len(data) < int(length[0].split(b":")[1]):
+                data += received(sock)
+        elif b"transfer-encoding: chunked" in lines:
+            while not data.endswith(b"0\r\n\r\n"):
+                data += received(sock)
+        else:
+            return 0
+        return 0 if b"connection: close" in lines else status
+
+
+def received(sock):
+    data = sock.recv(65536)
+    if not data:
+        raise ValueError("nginx has closed the connection")
+    return data
+
+
+def restart(origin):
+    """All its connections end, and for a moment it refuses others."""
+    origin.refuse()
+    for conn in list(origin.conns):
+        try:
+            # of TCP alone: TLS may be in use by another thread
+            socket.socket.shutdown(conn.sock, socket.SHUT_RDWR)
+        except OSError:
+            pass
+    time.sleep(0.005)
+    origin.listen()
+
+
+def sockets(origins):
+    """How many connections to them nginx has, as the kernel knows."""
+    ports = {f"{origin.port:04X}" for origin in origins}
+    with open("/proc/net/tcp", encoding="ascii") as file:
+        lines = [line.split() for line in file.readlines()[1:]]
+    return sum(fields[2].partition(":")[2] in ports
+               and fields[3] in (ESTABLISHED, CLOSE_WAIT)
+               for fields in lines)
+
+
+def disturb(nginx, origins, clients):
+    """Until all have been asked."""
+    choice = random.Random(SEED)
+    turn = 0
+    while clients.running:
+        turn += 1
+        time.sleep(choice.random() * 0.1)
+        if turn % 7 == 0:
+            nginx.send_signal(1)
+        elif turn % 11 == 0:
+            workers = nginx.workers()
+            if workers:
+                try:
+                    nginx.kill_worker(choice.choice(workers))
+                except (AssertionError, OSError):
+                    # it has ended by itself
+                    continue
+        else:
+            restart(choice.choice(origins))
+
+
+def check(view):
+    requests, connections = view["requests"], view["connections"]
+    assert requests["new"] == sum(requests["new_by_reason"].values())
+    assert requests["total"] == (requests["reused"] + requests["warm"]
+                                 + requests["new"])
+    assert connections["closed"] == sum(
+        connections["closed_by_reason"].values())
+    assert connections["opened"] == (connections["open"]
+                                     + connections["closed"])
+    assert connections["opened"] == requests["new"]
+    assert connections["idle"] <= connections["open"]
+    assert all(0 <= count < 10 * REQUESTS for part in (
+        requests["new_by_reason"], connections["closed_by_reason"],
+        view["retries"], view["tls"]) for count in part.values())
+    for key in ("connect_time", "tls_handshake_time"):
+        assert view[key]["count"] == sum(
+            count for _, count in view[key]["buckets"])
+        assert view[key]["count"] <= connections["opened"]
+    assert view["tls_handshake_time"]["count"] == sum(view["tls"].values())
+
+
+@pytest.mark.timeout((600 if SOAK else 120) * settings.SCALE)
+def test_the_sums_hold(stage):
+    origins = [stage.origin(serve, name=name, tls="origin.test"
+                            if name == "secure" else None) for name in NAMES]
+    nginx = stage.nginx(http=HTTP, server=SERVER, workers=2)
+    nginx.expect_log("exited on signal 9|could not be forcibly unlocked"
+                     "|epoll_wait|shared memory zone|was locked by")
+    clients = Clients(nginx, REQUESTS)
+    clients.start()
+    disturb(nginx, origins, clients)
+
+    # what was closed by a killed worker or an origin shows a little later
+
+    def settled():
+        total = nginx.status()["total"]["connections"]
+        return total["open"] == total["idle"] == sockets(origins)
+    stage.wait_until(settled, timeout=3 * settings.PATIENCE)
+
+    status = nginx.status()
+    check(status["total"])
+    for upstream in status["upstreams"]:
+        for server in upstream["servers"]:
+            check(server)
+    total = status["total"]
+    assert len(status["upstreams"]) == 3
+    assert total["requests"]["total"] >= sum(
+        count for code, count in clients.statuses.items() if code == 200)
+    closed = {name for name, count
+              in total["connections"]["closed_by_reason"].items() if count}
+    print(dict(clients.statuses), total["requests"], total["connections"],
+          total["retries"])
+    assert {"close", "http10", "unframed", "excess", "announced", "closed",
+            "error", "crash", "shutdown", "full", "identity"} <= closed
+    for pid in nginx.workers():
+        assert pid > 0
