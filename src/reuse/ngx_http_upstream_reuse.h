@@ -6,6 +6,7 @@
  *
  *     module    directives; which upstreams keep connections
  *     keepalive what the operator has told the keepalive module
+ *     warnings  what of the configuration defeats reuse
  *     peer      a request gets a connection and gives it back
  *     kept      what is known of a connection
  *     key       by which the keepalive module finds connections
@@ -51,6 +52,10 @@ typedef struct {
     ngx_pool_t                      *pool;
     ngx_shm_zone_t                  *zone;
     size_t                           zone_size;
+
+    /* where a handler has asked for all of them, first */
+    u_char                          *file;
+    ngx_uint_t                       line;
     ngx_uint_t                       all;  /* unsigned  all:1; */
 } ngx_http_upstream_reuse_main_conf_t;
 
@@ -309,14 +314,21 @@ void ngx_http_upstream_reuse_read_keepalive(ngx_conf_t *cf,
     ngx_http_upstream_srv_conf_t *uscf,
     ngx_http_upstream_reuse_srv_conf_t *rcf);
 
-/* Warns of what defeats reuse, before the upstream is initialised. */
+/* How many addresses get requests while all is well. */
+ngx_uint_t ngx_http_upstream_reuse_count_servers(
+    ngx_http_upstream_srv_conf_t *uscf);
+
+
+/* warnings */
+
+/* Warns of a pool, before the upstream is initialised. */
 void ngx_http_upstream_reuse_check_keepalive(ngx_conf_t *cf,
     ngx_http_upstream_srv_conf_t *uscf,
     ngx_http_upstream_reuse_srv_conf_t *rcf);
 
-/* How many addresses get requests while all is well. */
-ngx_uint_t ngx_http_upstream_reuse_count_servers(
-    ngx_http_upstream_srv_conf_t *uscf);
+/* Warns of variables that can name no upstream. */
+void ngx_http_upstream_reuse_check_variables(ngx_conf_t *cf,
+    ngx_http_upstream_reuse_main_conf_t *rmcf);
 
 
 /* peer */

@@ -2,15 +2,11 @@
 /*
  * Copyright (C) 2026 The ngx_http_myproxy_module authors
  *
- * What the operator has told the keepalive module, as far as it concerns us,
- * and what of it defeats reuse.
+ * What the operator has told the keepalive module, as far as it concerns us.
  */
 
 
 #include "ngx_http_upstream_reuse.h"
-
-
-static ngx_uint_t reuse_pool_size(void *conf);
 
 
 /* looked for by name, so as not to depend on the module */
@@ -74,63 +70,6 @@ ngx_http_upstream_reuse_read_keepalive(ngx_conf_t *cf,
     rcf->max_time = (cmd && cmd->set == ngx_conf_set_msec_slot)
                     ? *(ngx_msec_t *) ((char *) conf + cmd->offset)
                     : NGX_CONF_UNSET_MSEC;
-}
-
-
-void
-ngx_http_upstream_reuse_check_keepalive(ngx_conf_t *cf,
-    ngx_http_upstream_srv_conf_t *uscf,
-    ngx_http_upstream_reuse_srv_conf_t *rcf)
-{
-    void           *conf;
-    ngx_uint_t      size, servers;
-    ngx_msec_t      timeout;
-    ngx_command_t  *cmd;
-
-    if (rcf->reuse == 0 || uscf->file_name == NULL) {
-        return;
-    }
-
-    cmd = ngx_http_upstream_reuse_find_directive(cf, uscf,
-                                                 "keepalive_timeout", &conf);
-    if (cmd == NULL || cmd->set != ngx_conf_set_msec_slot) {
-        return;
-    }
-
-    timeout = *(ngx_msec_t *) ((char *) conf + cmd->offset);
-
-    if (rcf->expiry == NGX_HTTP_UPSTREAM_REUSE_EXPIRY_TIME
-        && timeout != NGX_CONF_UNSET_MSEC
-        && timeout > rcf->idle)
-    {
-        ngx_http_upstream_reuse_warn(cf, uscf->file_name, uscf->line,
-                            "\"keepalive_timeout\" of upstream \"%V\" is "
-                            "longer than its \"reuse_expiry\", which holds: "
-                            "remove one of them", &uscf->host);
-    }
-
-    size = reuse_pool_size(conf);
-    servers = ngx_http_upstream_reuse_count_servers(uscf);
-
-    if (size && size < servers) {
-        ngx_http_upstream_reuse_warn(cf, uscf->file_name, uscf->line,
-                            "\"keepalive %ui\" of upstream \"%V\" keeps no "
-                            "connection for each of its %ui servers: write "
-                            "\"keepalive %ui\" or more",
-                            size, &uscf->host, servers, servers);
-    }
-}
-
-
-/*
- * The size of a pool is the first that the keepalive module has of an
- * upstream; 0 if none is written, or where that may be different.
- */
-
-static ngx_uint_t
-reuse_pool_size(void *conf)
-{
-    return NGX_HTTP_UPSTREAM_REUSE_NATIVE ? 0 : *(ngx_uint_t *) conf;
 }
 
 

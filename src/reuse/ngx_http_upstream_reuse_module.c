@@ -134,7 +134,13 @@ ngx_http_upstream_reuse_ask(ngx_conf_t *cf, ngx_http_upstream_srv_conf_t *uscf)
                                               ngx_http_upstream_reuse_module);
 
     if (uscf == NULL) {
-        rmcf->all = 1;
+
+        if (!rmcf->all) {
+            rmcf->all = 1;
+            rmcf->file = cf->conf_file->file.name.data;
+            rmcf->line = cf->conf_file->line;
+        }
+
         return NGX_OK;
     }
 
@@ -217,6 +223,8 @@ ngx_http_upstream_reuse_init_main_conf(ngx_conf_t *cf, void *conf)
     if (rmcf->zone == NULL) {
         return NGX_CONF_ERROR;
     }
+
+    ngx_http_upstream_reuse_check_variables(cf, rmcf);
 
     uscfp = umcf->upstreams.elts;
 
@@ -303,53 +311,6 @@ reuse_warn_off(ngx_conf_t *cf, void *post, void *data)
     }
 
     return NGX_CONF_OK;
-}
-
-
-void ngx_cdecl
-ngx_http_upstream_reuse_warn(ngx_conf_t *cf, u_char *file, ngx_uint_t line,
-    const char *fmt, ...)
-{
-    u_char                               *p, *last, text[NGX_MAX_CONF_ERRSTR];
-    va_list                               args;
-    ngx_str_t                            *warning;
-    ngx_http_upstream_reuse_main_conf_t  *rmcf;
-
-    last = text + NGX_MAX_CONF_ERRSTR;
-
-    va_start(args, fmt);
-    p = ngx_vslprintf(text, last, fmt, args);
-    va_end(args);
-
-    if (file == NULL && cf->conf_file
-        && cf->conf_file->file.fd != NGX_INVALID_FILE)
-    {
-        file = cf->conf_file->file.name.data;
-        line = cf->conf_file->line;
-    }
-
-    if (file) {
-        p = ngx_slprintf(p, last, " in %s:%ui", file, line);
-    }
-
-    ngx_log_error(NGX_LOG_WARN, cf->log, 0, "%*s", (size_t) (p - text), text);
-
-    rmcf = ngx_http_conf_get_module_main_conf(cf,
-                                              ngx_http_upstream_reuse_module);
-
-    warning = ngx_array_push(&rmcf->warnings);
-    if (warning == NULL) {
-        return;
-    }
-
-    warning->data = ngx_pnalloc(cf->pool, p - text);
-    if (warning->data == NULL) {
-        rmcf->warnings.nelts--;
-        return;
-    }
-
-    warning->len = p - text;
-    ngx_memcpy(warning->data, text, warning->len);
 }
 
 

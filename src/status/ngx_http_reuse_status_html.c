@@ -494,7 +494,8 @@ html_reasons(ngx_http_reuse_status_text_t *text, ngx_str_t *names,
 
     ngx_http_reuse_status_write(text,
         "<table class=\"reasons\"><thead><tr><th>reason</th><th></th>"
-        "<th></th><th class=\"text\">meaning</th></tr></thead><tbody>");
+        "<th class=\"bar\"></th><th class=\"text\">meaning</th></tr></thead>"
+        "<tbody>");
 
     for ( ;; ) {
 
