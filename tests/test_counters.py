@@ -298,6 +298,17 @@ def test_a_worker_that_dies_leaves_no_phantom(stage):
     assert account(nginx).opened == 3
 
 
+def test_refused_where_reuse_is_off(stage):
+    """Which is no reason for that, however late it shows."""
+    link = stage.link(round_trip_ms=10)
+    stage.origin(link=link, listening=False)
+    nginx = stage.nginx(link=link, http=UP.format("reuse off;"),
+                        location=APP)
+    assert nginx.get().status == 502
+    found = account(nginx)
+    assert (found.new, found.closed) == ({"off": 1}, {"unconnected": 1})
+
+
 # requests that met an end
 
 def test_a_retry_is_counted(stage):
@@ -423,6 +434,28 @@ def test_a_zone_that_is_full_says_so(stage):
     assert left.reused == left.opened == left.idle
     assert (found.total, found.opened, found.idle) == (2 * MANY, MANY, MANY)
     assert status["zone"]["uncounted_requests"] == 0
+
+
+def test_workers_for_which_there_is_no_room(stage):
+    """Their requests are uncounted, each of them."""
+    stage.origin()
+    nginx = stage.nginx(http="reuse_zone 64k;", location=PASS
+                        + "add_header X-Worker $pid;", workers=64,
+                        events="accept_mutex off;")
+    count = 300
+    client = nginx.connect()
+    workers = {nginx.get().header("X-Worker") for _ in range(count)}
+    # on one connection all are of one worker
+    for _ in range(count):
+        assert client.get("/").status == 200
+    client.close()
+    status = nginx.status()
+    found = Account(status["total"])
+    uncounted = status["zone"]["uncounted_requests"]
+    assert found.total + uncounted == 2 * count
+    assert len(workers) > 1
+    assert status["workers"] < 64
+    assert uncounted == 0 or status["zone"]["full"]
 
 
 def test_a_zone_that_is_large_enough(stage):

@@ -264,6 +264,41 @@ def test_odd_names_are_escaped(stage):
     assert "<c>" not in page.source
 
 
+def test_a_name_that_is_no_utf8(stage):
+    """Nor is it a reason to lose what is counted of others."""
+    origin = stage.origin()
+    name = b"caf\xe9\xed\xa0\x80\xf4\x90\x80\x80\xc3\xa9\xe2\x82"
+    nginx = stage.nginx(
+        http="include %{prefix}/upstream.conf;",
+        server="""
+            include %{prefix}/name.conf;
+            location / { myproxy_pass http://$name; }
+            location = /status { reuse_status; }
+        """, files={
+            "upstream.conf": b'upstream "%s" { server %s; }' % (
+                name, str(origin).encode()),
+            "name.conf": b'set $name "%s";' % name})
+    traffic(nginx, "/")
+    shown = name.decode("utf-8", "replace")
+    found = json.loads(nginx.get(f"{STATUS}?format=json").body)
+    assert [one["name"].replace("\ufffd", "") for one
+            in found["upstreams"]] == [shown.replace("\ufffd", "")]
+    text = nginx.get(f"{STATUS}?format=prometheus").body.decode()
+    assert len(samples(text)) > 50
+
+
+def test_each_format_may_be_compressed(stage):
+    nginx = start(stage, server="""
+        gzip on;
+        gzip_min_length 1;
+        gzip_types text/plain application/json;
+    """)
+    for form in ("html", "json", "prometheus"):
+        response = nginx.get(f"{STATUS}?format={form}",
+                             "Accept-Encoding: gzip")
+        assert response.header("Content-Encoding") == "gzip"
+
+
 # the page
 
 class Page(html.parser.HTMLParser):
@@ -365,7 +400,7 @@ def test_the_page_warns_and_advises(stage):
     traffic(nginx, *["/closing"] * 150)
     text = Page(status(nginx, "html")).text
     assert '"keepalive 1" of upstream "app" keeps no connection for' in text
-    assert "150 connections were closed since the origin said" in text
+    assert "150 connections were closed because the origin said" in text
     assert "turn keep-alive on at the origin" in text
 
 

@@ -188,6 +188,8 @@ typedef struct {
     ngx_http_upstream_reuse_record_t    *record;
     ngx_http_upstream_reuse_share_t     *share;
     ngx_http_upstream_reuse_limit_t     *limit;  /* NULL: none is kept */
+    ngx_atomic_t                        *uncounted;  /* the share counts for
+                                                        nothing, this does */
 } ngx_http_upstream_reuse_server_t;
 
 
@@ -529,7 +531,7 @@ ngx_http_upstream_reuse_server_t *ngx_http_upstream_reuse_find_server(
 
 /*
  * With the lock: all records, beginning with NULL; the shares of workers that
- * are gone go to their records, and returns how many workers are there.
+ * are gone go to their records, and returns how many others have a share.
  */
 ngx_http_upstream_reuse_record_t *ngx_http_upstream_reuse_next_record(
     ngx_http_upstream_reuse_zone_t *zone,

@@ -92,6 +92,10 @@ ngx_http_upstream_reuse_count_request(ngx_http_upstream_reuse_peer_t *rp)
         n[NGX_HTTP_UPSTREAM_REUSE_OPENED]++;
     }
 
+    if (rp->server->uncounted) {
+        (void) ngx_atomic_fetch_add(rp->server->uncounted, 1);
+    }
+
     rp->holds = 1;
 }
 
@@ -216,14 +220,14 @@ void
 ngx_http_upstream_reuse_take_sample(ngx_http_upstream_reuse_zone_t *zone)
 {
     ngx_uint_t                         i;
-    ngx_atomic_uint_t                 *n;
+    ngx_atomic_uint_t                 *n, reused;
     ngx_http_upstream_reuse_share_t   *share;
     ngx_http_upstream_reuse_record_t  *record;
     ngx_http_upstream_reuse_sample_t   sum, *sample;
 
-    /* the workers' timers are not in step */
+    /* the workers' timers are not in step, nor are their clocks */
 
-    if (ngx_current_msec - zone->sampled
+    if ((ngx_msec_int_t) (ngx_current_msec - zone->sampled)
         < NGX_HTTP_UPSTREAM_REUSE_INTERVAL * 1000 - 100)
     {
         return;
@@ -241,9 +245,13 @@ ngx_http_upstream_reuse_take_sample(ngx_http_upstream_reuse_zone_t *zone)
         share = record->shares;
 
         for ( ;; ) {
-            sum.reused += n[NGX_HTTP_UPSTREAM_REUSE_REUSED];
+            reused = *(volatile ngx_atomic_uint_t *)
+                         &n[NGX_HTTP_UPSTREAM_REUSE_REUSED];
 
-            for (i = NGX_HTTP_UPSTREAM_REUSE_REUSED;
+            sum.reused += reused;
+            sum.requests += reused;
+
+            for (i = NGX_HTTP_UPSTREAM_REUSE_REUSED + 1;
                  i < NGX_HTTP_UPSTREAM_REUSE_OPENED;
                  i++)
             {
@@ -336,6 +344,39 @@ ngx_http_upstream_reuse_take_snapshot(ngx_pool_t *pool)
     }
 
     return shot;
+}
+
+
+ngx_uint_t
+ngx_http_upstream_reuse_is_configured(ngx_str_t *name)
+{
+    ngx_uint_t                            i;
+    ngx_http_upstream_srv_conf_t        **uscfp;
+    ngx_http_upstream_main_conf_t        *umcf;
+    ngx_http_upstream_reuse_srv_conf_t   *rcf;
+
+    umcf = ngx_http_cycle_get_module_main_conf(ngx_cycle,
+                                               ngx_http_upstream_module);
+
+    uscfp = umcf->upstreams.elts;
+
+    for (i = 0; i < umcf->upstreams.nelts; i++) {
+
+        if (uscfp[i]->srv_conf == NULL) {
+            continue;
+        }
+
+        rcf = ngx_http_conf_upstream_srv_conf(uscfp[i],
+                                              ngx_http_upstream_reuse_module);
+
+        if (rcf->name.len == name->len
+            && ngx_strncmp(rcf->name.data, name->data, name->len) == 0)
+        {
+            return 1;
+        }
+    }
+
+    return 0;
 }
 
 

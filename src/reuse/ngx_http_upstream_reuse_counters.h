@@ -147,6 +147,9 @@ extern ngx_uint_t  ngx_http_upstream_reuse_bounds[];
 ngx_http_upstream_reuse_snapshot_t *ngx_http_upstream_reuse_take_snapshot(
     ngx_pool_t *pool);
 
+/* Tells whether an upstream of that name is in the configuration now. */
+ngx_uint_t ngx_http_upstream_reuse_is_configured(ngx_str_t *name);
+
 /* Adds up servers; view has to be zero at first. */
 void ngx_http_upstream_reuse_add_view(ngx_http_upstream_reuse_view_t *view,
     ngx_http_upstream_reuse_view_t *server);

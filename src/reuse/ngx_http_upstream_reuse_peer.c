@@ -450,10 +450,6 @@ reuse_why_not_kept(ngx_http_upstream_reuse_peer_t *rp, ngx_connection_t *c,
     u = rp->upstream;
     in = &u->headers_in;
 
-    if (rp->around || rp->conf->reuse == 0) {
-        return NGX_HTTP_UPSTREAM_REUSE_FATE_OFF;
-    }
-
     if ((state & NGX_PEER_FAILED) && rp->kept == NULL && !u->request_sent) {
         return NGX_HTTP_UPSTREAM_REUSE_FATE_UNCONNECTED;
     }
@@ -466,8 +462,16 @@ reuse_why_not_kept(ngx_http_upstream_reuse_peer_t *rp, ngx_connection_t *c,
         return NGX_HTTP_UPSTREAM_REUSE_FATE_UPGRADED;
     }
 
+    if (rp->kept && rp->stray) {
+        return NGX_HTTP_UPSTREAM_REUSE_FATE_EXCESS;
+    }
+
     if ((state & NGX_PEER_FAILED) || c->read->error || c->write->error) {
         return NGX_HTTP_UPSTREAM_REUSE_FATE_ERROR;
+    }
+
+    if (rp->around || rp->conf->reuse == 0) {
+        return NGX_HTTP_UPSTREAM_REUSE_FATE_OFF;
     }
 
     if (!u->request_body_sent) {

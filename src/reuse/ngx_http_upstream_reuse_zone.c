@@ -12,6 +12,13 @@
 #include "ngx_http_upstream_reuse.h"
 
 
+/* milliseconds: so often a zone that is full is asked again */
+#define NGX_HTTP_UPSTREAM_REUSE_RETRY  1000
+
+/* processes that are remembered while records are gone through */
+#define NGX_HTTP_UPSTREAM_REUSE_PIDS   512
+
+
 static ngx_int_t reuse_init_zone(ngx_shm_zone_t *shm_zone, void *data);
 static ngx_http_upstream_reuse_server_t *reuse_claim(
     ngx_http_upstream_reuse_srv_conf_t *rcf, ngx_peer_connection_t *pc);
@@ -22,6 +29,8 @@ static ngx_http_upstream_reuse_share_t *reuse_claim_share(
 static ngx_http_upstream_reuse_server_t *reuse_find_overflow(
     ngx_http_upstream_reuse_main_conf_t *rmcf, ngx_log_t *log);
 
+static void reuse_inherit_own(ngx_http_upstream_reuse_zone_t *zone,
+    ngx_http_upstream_reuse_fate_e fate);
 static ngx_uint_t reuse_is_gone(ngx_pid_t pid);
 static void reuse_inherit(ngx_http_upstream_reuse_record_t *record,
     ngx_http_upstream_reuse_share_t *share,
@@ -33,6 +42,8 @@ static void reuse_sample_handler(ngx_event_t *ev);
 
 static ngx_http_upstream_reuse_server_t  reuse_overflow;
 static ngx_uint_t                        reuse_full;
+static ngx_msec_t                        reuse_full_until;  /* not tried
+                                                               before */
 
 /* worker: if there was no room even for that, its counts come to nothing */
 
@@ -88,6 +99,8 @@ reuse_init_zone(ngx_shm_zone_t *shm_zone, void *data)
     ngx_rbtree_init(&zone->rbtree, &zone->sentinel,
                     ngx_str_rbtree_insert_value);
 
+    zone->sampled = ngx_current_msec;
+
     shpool->data = zone;
     shpool->log_nomem = 0;
 
@@ -117,6 +130,12 @@ ngx_http_upstream_reuse_find_server(ngx_http_upstream_reuse_srv_conf_t *rcf,
         return server;
     }
 
+    if (reuse_full
+        && (ngx_msec_int_t) (reuse_full_until - ngx_current_msec) > 0)
+    {
+        return &reuse_overflow;
+    }
+
     server = reuse_claim(rcf, pc);
 
     if (server == NULL) {
@@ -140,6 +159,7 @@ reuse_claim(ngx_http_upstream_reuse_srv_conf_t *rcf,
     u_char                            *p;
     ngx_str_t                          key;
     ngx_slab_pool_t                   *shpool;
+    ngx_http_upstream_reuse_zone_t    *zone;
     ngx_http_upstream_reuse_share_t   *share;
     ngx_http_upstream_reuse_record_t  *record;
     ngx_http_upstream_reuse_server_t  *server;
@@ -161,6 +181,16 @@ reuse_claim(ngx_http_upstream_reuse_srv_conf_t *rcf,
     record = reuse_find_record(shpool, &key);
     share = record ? reuse_claim_share(shpool, record) : NULL;
 
+    if (record && record->shares == NULL) {
+
+        /* one that is new, and of no use */
+
+        zone = shpool->data;
+
+        ngx_rbtree_delete(&zone->rbtree, &record->node.node);
+        ngx_slab_free_locked(shpool, record);
+    }
+
     ngx_shmtx_unlock(&shpool->mutex);
 
     ngx_free(key.data);
@@ -171,9 +201,9 @@ reuse_claim(ngx_http_upstream_reuse_srv_conf_t *rcf,
 
     /* it lives as long as the upstream */
 
-    server = ngx_palloc(rcf->main->pool,
-                        sizeof(ngx_http_upstream_reuse_server_t)
-                        + pc->socklen);
+    server = ngx_pcalloc(rcf->main->pool,
+                         sizeof(ngx_http_upstream_reuse_server_t)
+                         + pc->socklen);
     if (server == NULL) {
         return NULL;
     }
@@ -267,25 +297,22 @@ reuse_claim_share(ngx_slab_pool_t *shpool,
 static ngx_http_upstream_reuse_server_t *
 reuse_find_overflow(ngx_http_upstream_reuse_main_conf_t *rmcf, ngx_log_t *log)
 {
-    ngx_uint_t                       counted;
     ngx_http_upstream_reuse_zone_t  *zone;
 
-    zone = rmcf->zone->data;
-    counted = (reuse_overflow.share != &reuse_nowhere);
+    reuse_full_until = ngx_current_msec + NGX_HTTP_UPSTREAM_REUSE_RETRY;
 
     if (!reuse_full) {
         reuse_full = 1;
+
+        zone = rmcf->zone->data;
         zone->full = 1;
 
         ngx_log_error(NGX_LOG_WARN, log, 0,
                       "zone \"%V\" is full: nothing is learned of further "
                       "upstream servers, and %s; make \"reuse_zone\" larger",
-                      &reuse_zone_name, counted ? "they are counted as one"
-                                                : "they are not counted");
-    }
-
-    if (!counted) {
-        (void) ngx_atomic_fetch_add(&zone->uncounted, 1);
+                      &reuse_zone_name,
+                      reuse_overflow.uncounted ? "they are not counted"
+                                               : "they are counted as one");
     }
 
     return &reuse_overflow;
@@ -381,6 +408,10 @@ ngx_http_upstream_reuse_init_process(ngx_cycle_t *cycle)
 
     if (worker) {
 
+        /* of one that died, and whose number is used again */
+
+        reuse_inherit_own(zone, NGX_HTTP_UPSTREAM_REUSE_FATE_CRASH);
+
         /* while there is room */
 
         reuse_overflow.record = &zone->overflow;
@@ -388,6 +419,7 @@ ngx_http_upstream_reuse_init_process(ngx_cycle_t *cycle)
 
         if (reuse_overflow.share == NULL) {
             reuse_overflow.share = &reuse_nowhere;
+            reuse_overflow.uncounted = &zone->uncounted;
         }
     }
 
@@ -418,9 +450,6 @@ void
 ngx_http_upstream_reuse_exit_process(ngx_cycle_t *cycle)
 {
     ngx_slab_pool_t                      *shpool;
-    ngx_http_upstream_reuse_zone_t       *zone;
-    ngx_http_upstream_reuse_share_t      *share;
-    ngx_http_upstream_reuse_record_t     *record;
     ngx_http_upstream_reuse_main_conf_t  *rmcf;
 
     rmcf = ngx_http_cycle_get_module_main_conf(cycle,
@@ -431,9 +460,24 @@ ngx_http_upstream_reuse_exit_process(ngx_cycle_t *cycle)
     }
 
     shpool = (ngx_slab_pool_t *) rmcf->zone->shm.addr;
-    zone = rmcf->zone->data;
 
     ngx_shmtx_lock(&shpool->mutex);
+
+    reuse_inherit_own(rmcf->zone->data,
+                      NGX_HTTP_UPSTREAM_REUSE_FATE_SHUTDOWN);
+
+    ngx_shmtx_unlock(&shpool->mutex);
+}
+
+
+/* All shares of this process number. */
+
+static void
+reuse_inherit_own(ngx_http_upstream_reuse_zone_t *zone,
+    ngx_http_upstream_reuse_fate_e fate)
+{
+    ngx_http_upstream_reuse_share_t   *share;
+    ngx_http_upstream_reuse_record_t  *record;
 
     for (record = ngx_http_upstream_reuse_next_record(zone, NULL);
          record;
@@ -441,21 +485,19 @@ ngx_http_upstream_reuse_exit_process(ngx_cycle_t *cycle)
     {
         for (share = record->shares; share; share = share->next) {
             if (share->pid == ngx_pid) {
-                reuse_inherit(record, share,
-                              NGX_HTTP_UPSTREAM_REUSE_FATE_SHUTDOWN);
+                reuse_inherit(record, share, fate);
             }
         }
     }
-
-    ngx_shmtx_unlock(&shpool->mutex);
 }
 
 
 ngx_uint_t
 ngx_http_upstream_reuse_sweep(ngx_http_upstream_reuse_zone_t *zone)
 {
-    ngx_pid_t                          pids[64];
-    ngx_uint_t                         i, n, alive, gone[64];
+    u_char                             gone[NGX_HTTP_UPSTREAM_REUSE_PIDS];
+    ngx_pid_t                          pids[NGX_HTTP_UPSTREAM_REUSE_PIDS];
+    ngx_uint_t                         i, n, alive;
     ngx_http_upstream_reuse_share_t   *share;
     ngx_http_upstream_reuse_record_t  *record;
 
@@ -478,7 +520,7 @@ ngx_http_upstream_reuse_sweep(ngx_http_upstream_reuse_zone_t *zone)
 
             if (i == n) {
 
-                if (n < sizeof(pids) / sizeof(pids[0])) {
+                if (n < NGX_HTTP_UPSTREAM_REUSE_PIDS) {
                     n++;
 
                 } else {
@@ -487,12 +529,17 @@ ngx_http_upstream_reuse_sweep(ngx_http_upstream_reuse_zone_t *zone)
 
                 pids[i] = share->pid;
                 gone[i] = reuse_is_gone(share->pid);
-                alive += !gone[i];
             }
 
             if (gone[i]) {
                 reuse_inherit(record, share,
                               NGX_HTTP_UPSTREAM_REUSE_FATE_CRASH);
+
+            } else if (record == &zone->overflow) {
+
+                /* every worker has one there, if there is room at all */
+
+                alive++;
             }
         }
     }

@@ -234,8 +234,9 @@ html_history_line(ngx_http_reuse_status_text_t *text,
             continue;
         }
 
-        y = 99 - (ngx_uint_t) ((double) sample[i].reused * 98
-                               / sample[i].requests);
+        y = 99 - (ngx_uint_t) ((double) ngx_min(sample[i].reused,
+                                                sample[i].requests)
+                               * 98 / sample[i].requests);
 
         ngx_http_reuse_status_write(text, "%c%ui %uiH%ui",
                                     drawing ? 'L' : 'M', from + i, y,
@@ -317,7 +318,9 @@ html_advice(ngx_http_reuse_status_text_t *text,
     ngx_atomic_uint_t                count;
     ngx_http_reuse_status_reason_t  *reason;
 
-    if (upstream->requests < NGX_HTTP_REUSE_STATUS_ENOUGH) {
+    if (upstream->requests < NGX_HTTP_REUSE_STATUS_ENOUGH
+        || !ngx_http_upstream_reuse_is_configured(&upstream->upstream))
+    {
         return;
     }
 
@@ -327,8 +330,8 @@ html_advice(ngx_http_reuse_status_text_t *text,
         count = upstream->counters[NGX_HTTP_UPSTREAM_REUSE_CLOSED + i];
 
         if (reason->remedy == NULL
-            || count < upstream->requests / 100
-                       * NGX_HTTP_REUSE_STATUS_SHARE)
+            || (double) count * 100 / upstream->requests
+               < NGX_HTTP_REUSE_STATUS_SHARE)
         {
             continue;
         }
@@ -338,7 +341,7 @@ html_advice(ngx_http_reuse_status_text_t *text,
         ngx_http_reuse_status_write(text, "</b>: ");
         html_number(text, NULL, count);
         ngx_http_reuse_status_write(text,
-                                    " connections were closed since %s: %s."
+                                    " connections were closed because %s: %s."
                                     "</li>", reason->meaning, reason->remedy);
     }
 }
@@ -637,6 +640,8 @@ html_percent(ngx_http_reuse_status_text_t *text, ngx_atomic_uint_t part,
     ngx_atomic_uint_t whole)
 {
     ngx_uint_t  n;
+
+    part = ngx_min(part, whole);
 
     if (whole == 0) {
         ngx_http_reuse_status_write(text, "\xe2\x80\x93");

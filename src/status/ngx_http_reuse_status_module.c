@@ -15,6 +15,7 @@ typedef struct {
     ngx_str_t                            name;
     ngx_str_t                            accept[4];
     ngx_str_t                            type;
+    size_t                               type_len;  /* without parameters */
     ngx_http_reuse_status_format_pt      write;
 } reuse_status_format_t;
 
@@ -40,24 +41,28 @@ static reuse_status_format_t  reuse_status_formats[] = {
     { ngx_string("html"),
       { ngx_string("text/html"), ngx_string("*/*"), ngx_string("text/*"),
         ngx_null_string },
-      ngx_string("text/html"),
+      ngx_string("text/html; charset=utf-8"),
+      sizeof("text/html") - 1,
       ngx_http_reuse_status_html },
 
     { ngx_string("json"),
       { ngx_string("application/json"), ngx_string("application/*"),
         ngx_null_string, ngx_null_string },
-      ngx_string("application/json"),
+      ngx_string("application/json; charset=utf-8"),
+      sizeof("application/json") - 1,
       ngx_http_reuse_status_json },
 
     { ngx_string("prometheus"),
       { ngx_string("text/plain"), ngx_string("application/openmetrics-text"),
         ngx_null_string, ngx_null_string },
-      ngx_string("text/plain; version=0.0.4"),
+      ngx_string("text/plain; version=0.0.4; charset=utf-8"),
+      sizeof("text/plain") - 1,
       ngx_http_reuse_status_prometheus },
 
     { ngx_null_string,
       { ngx_null_string, ngx_null_string, ngx_null_string, ngx_null_string },
       ngx_null_string,
+      0,
       NULL }
 };
 
@@ -318,9 +323,8 @@ reuse_status_send(ngx_http_request_t *r, reuse_status_format_t *format,
     r->headers_out.status = NGX_HTTP_OK;
     r->headers_out.content_length_n = text->last - text->start;
     r->headers_out.content_type = format->type;
-    r->headers_out.content_type_len = format->type.len;
+    r->headers_out.content_type_len = format->type_len;
     r->headers_out.content_type_lowcase = NULL;
-    ngx_str_set(&r->headers_out.charset, "utf-8");
 
     if (reuse_status_add_field(r, "Cache-Control", "no-store") != NGX_OK
         || reuse_status_add_field(r, "Vary", "Accept") != NGX_OK

@@ -160,7 +160,8 @@ prometheus_zone(ngx_http_reuse_status_text_t *text,
                                 shot->uncounted);
 
     prometheus_head(text, "nginx_reuse_workers", "gauge",
-                    "Worker processes, those of earlier configurations too.");
+                    "Worker processes that count, also those of earlier "
+                    "configurations.");
     ngx_http_reuse_status_write(text, "nginx_reuse_workers %ui\n",
                                 shot->workers);
 

@@ -10,6 +10,8 @@
 #define NGX_HTTP_REUSE_STATUS_TEXT  32768
 
 
+static ngx_int_t status_copy_utf8(ngx_http_reuse_status_text_t *text,
+    ngx_str_t *copy, ngx_str_t *value);
 static ngx_int_t status_reserve(ngx_http_reuse_status_text_t *text,
     size_t need);
 static ngx_int_t status_grow(ngx_http_reuse_status_text_t *text, size_t need);
@@ -48,17 +50,21 @@ void
 ngx_http_reuse_status_write_json(ngx_http_reuse_status_text_t *text,
     ngx_str_t *value)
 {
-    size_t  len;
+    size_t     len;
+    ngx_str_t  copy;
 
-    len = value->len + ngx_escape_json(NULL, value->data, value->len);
+    if (status_copy_utf8(text, &copy, value) != NGX_OK) {
+        return;
+    }
+
+    len = copy.len + ngx_escape_json(NULL, copy.data, copy.len);
 
     if (status_reserve(text, len + 2) != NGX_OK) {
         return;
     }
 
     *text->last++ = '"';
-    text->last = (u_char *) ngx_escape_json(text->last, value->data,
-                                            value->len);
+    text->last = (u_char *) ngx_escape_json(text->last, copy.data, copy.len);
     *text->last++ = '"';
 }
 
@@ -85,17 +91,20 @@ ngx_http_reuse_status_write_label(ngx_http_reuse_status_text_t *text,
     ngx_str_t *value)
 {
     u_char      ch, *p;
+    ngx_str_t   copy;
     ngx_uint_t  i;
 
-    if (status_reserve(text, value->len * 2 + 2) != NGX_OK) {
+    if (status_copy_utf8(text, &copy, value) != NGX_OK
+        || status_reserve(text, copy.len * 2 + 2) != NGX_OK)
+    {
         return;
     }
 
     p = text->last;
     *p++ = '"';
 
-    for (i = 0; i < value->len; i++) {
-        ch = value->data[i];
+    for (i = 0; i < copy.len; i++) {
+        ch = copy.data[i];
 
         if (ch == '"' || ch == '\\' || ch == '\n') {
             *p++ = '\\';
@@ -106,6 +115,63 @@ ngx_http_reuse_status_write_label(ngx_http_reuse_status_text_t *text,
 
     *p++ = '"';
     text->last = p;
+}
+
+
+/*
+ * A name in the configuration may have any bytes.  Those that are no UTF-8
+ * (RFC 3629) become U+FFFD, each by itself.
+ */
+
+static ngx_int_t
+status_copy_utf8(ngx_http_reuse_status_text_t *text, ngx_str_t *copy,
+    ngx_str_t *value)
+{
+    u_char    *p, *q, *dst, *last, *next;
+    uint32_t   ch;
+
+    dst = ngx_pnalloc(text->pool, value->len * 3 + 1);
+    if (dst == NULL) {
+        text->failed = 1;
+        return NGX_ERROR;
+    }
+
+    copy->data = dst;
+
+    p = value->data;
+    last = p + value->len;
+
+    while (p < last) {
+
+        if (*p < 0x80) {
+            *dst++ = *p++;
+            continue;
+        }
+
+        next = p;
+        ch = ngx_utf8_decode(&next, last - p);
+
+        /* it takes more than continuation bytes for such */
+
+        for (q = p + 1; q < next; q++) {
+            if ((*q & 0xc0) != 0x80) {
+                ch = 0xffffffff;
+            }
+        }
+
+        if (ch > 0x10ffff || (ch >= 0xd800 && ch <= 0xdfff)) {
+            dst = ngx_cpymem(dst, "\xef\xbf\xbd", 3);
+            p++;
+            continue;
+        }
+
+        dst = ngx_cpymem(dst, p, next - p);
+        p = next;
+    }
+
+    copy->len = dst - copy->data;
+
+    return NGX_OK;
 }
 
 
