@@ -178,6 +178,24 @@ def test_each_counter_is_documented():
         assert documented == [name for name in names if name != "kept"]
 
 
+def test_an_upstream_is_the_sum_of_its_servers(stage):
+    nginx = start(stage, http="""
+        upstream app { server %{first}; server %{closing}; }
+    """, server="location /app { myproxy_pass http://app; }")
+    traffic(nginx)
+    traffic(nginx, *["/app"] * 6)
+    found = json.loads(status(nginx, "json"))
+    app, = [one for one in found["upstreams"] if one["name"] == "app"]
+    assert app["requests"]["total"] == 6
+    assert [one["requests"]["total"] for one in app["servers"]] == [3, 3]
+    for whole, parts in [(found["total"], found["upstreams"]),
+                         (app, app["servers"])]:
+        for part in ("requests", "connections"):
+            for name, count in whole[part].items():
+                if isinstance(count, int):
+                    assert count == sum(one[part][name] for one in parts)
+
+
 # Prometheus
 
 def samples(text):
@@ -441,9 +459,14 @@ def browser():
         pytest.skip("takes Debian's packages chromium and chromium-driver")
     service = pytest.importorskip("selenium.webdriver.chrome.service")
     options = webdriver.ChromeOptions()
+    # it is to ask nobody but nginx
     for option in ("--headless=new", "--no-sandbox", "--disable-gpu",
                    "--disable-dev-shm-usage", "--hide-scrollbars",
-                   "--no-proxy-server"):
+                   "--no-proxy-server", "--no-first-run", "--disable-sync",
+                   "--disable-background-networking",
+                   "--disable-component-update", "--disable-default-apps",
+                   "--host-resolver-rules=MAP * ~NOTFOUND, "
+                   "EXCLUDE 127.0.0.1"):
         options.add_argument(option)
     options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
     driver = webdriver.Chrome(

@@ -15,6 +15,8 @@
 
 static void json_upstreams(ngx_http_reuse_status_text_t *text,
     ngx_http_upstream_reuse_snapshot_t *shot);
+static void json_servers(ngx_http_reuse_status_text_t *text,
+    ngx_http_upstream_reuse_view_t *view, ngx_uint_t n);
 static void json_view(ngx_http_reuse_status_text_t *text,
     ngx_http_upstream_reuse_view_t *view);
 static void json_named(ngx_http_reuse_status_text_t *text, ngx_str_t *names,
@@ -68,32 +70,55 @@ ngx_http_reuse_status_json(ngx_http_reuse_status_text_t *text,
 }
 
 
+/* Those of one upstream stand together. */
+
 static void
 json_upstreams(ngx_http_reuse_status_text_t *text,
     ngx_http_upstream_reuse_snapshot_t *shot)
 {
-    ngx_uint_t                       i;
-    ngx_http_upstream_reuse_view_t  *view;
+    ngx_uint_t                       i, j, n;
+    ngx_http_upstream_reuse_view_t  *view, sum;
 
     view = shot->servers.elts;
+    n = shot->servers.nelts;
 
-    for (i = 0; i < shot->servers.nelts; i++) {
+    for (i = 0; i < n; i = j) {
 
-        if (i == 0
-            || view[i].upstream.len != view[i - 1].upstream.len
-            || ngx_memcmp(view[i].upstream.data, view[i - 1].upstream.data,
-                          view[i].upstream.len)
-               != 0)
-        {
-            ngx_http_reuse_status_write(text, "%s{\"name\":", i ? "]}," : "");
-            ngx_http_reuse_status_write_json(text, &view[i].upstream);
-            ngx_http_reuse_status_write(text, ",\"servers\":[");
+        ngx_memzero(&sum, sizeof(ngx_http_upstream_reuse_view_t));
 
-        } else {
-            ngx_http_reuse_status_write(text, ",");
+        for (j = i; j < n; j++) {
+
+            if (view[j].upstream.len != view[i].upstream.len
+                || ngx_strncmp(view[j].upstream.data, view[i].upstream.data,
+                               view[i].upstream.len)
+                   != 0)
+            {
+                break;
+            }
+
+            ngx_http_upstream_reuse_add_view(&sum, &view[j]);
         }
 
-        ngx_http_reuse_status_write(text, "{\"address\":");
+        ngx_http_reuse_status_write(text, "%s{\"name\":", i ? "," : "");
+        ngx_http_reuse_status_write_json(text, &view[i].upstream);
+        ngx_http_reuse_status_write(text, ",");
+        json_view(text, &sum);
+        ngx_http_reuse_status_write(text, ",\"servers\":[");
+        json_servers(text, &view[i], j - i);
+        ngx_http_reuse_status_write(text, "]}");
+    }
+}
+
+
+static void
+json_servers(ngx_http_reuse_status_text_t *text,
+    ngx_http_upstream_reuse_view_t *view, ngx_uint_t n)
+{
+    ngx_uint_t  i;
+
+    for (i = 0; i < n; i++) {
+
+        ngx_http_reuse_status_write(text, "%s{\"address\":", i ? "," : "");
         ngx_http_reuse_status_write_json(text, &view[i].address);
         ngx_http_reuse_status_write(text, ",\"learned_idle_limit\":");
 
@@ -117,8 +142,6 @@ json_upstreams(ngx_http_reuse_status_text_t *text,
         json_view(text, &view[i]);
         ngx_http_reuse_status_write(text, "}");
     }
-
-    ngx_http_reuse_status_write(text, i ? "]}" : "");
 }
 
 
