@@ -412,12 +412,12 @@ def test_the_page_needs_nothing_from_outside(stage):
 
 def test_the_page_warns_and_advises(stage):
     nginx = start(
-        stage, http="upstream app { server %{first}; server %{closing}; "
-        "keepalive 1; }", server="location /app { myproxy_pass http://app; }")
+        stage, http="upstream app { server %{first}; reuse off; }",
+        server="location /app { myproxy_pass http://app; }")
     assert "What defeats reuse" in Page(status(nginx, "html")).text
     traffic(nginx, *["/closing"] * 150)
     text = Page(status(nginx, "html")).text
-    assert '"keepalive 1" of upstream "app" keeps no connection for' in text
+    assert 'no connection is reused with "reuse off": remove the' in text
     assert "150 connections were closed because the origin said" in text
     assert "turn keep-alive on at the origin" in text
 
