@@ -362,7 +362,7 @@ ngx_http_upstream_reuse_name_record(ngx_http_upstream_reuse_record_t *record,
 
         /* the one that stands for all */
 
-        ngx_str_null(upstream);
+        ngx_str_set(upstream, "");
         *len = 0;
         return;
     }
