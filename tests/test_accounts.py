@@ -9,7 +9,6 @@ import os
 import random
 import socket
 import threading
-import time
 
 import pytest
 
@@ -97,8 +96,9 @@ def serve(conn):
                 conn.reset()
                 return
             if target == b"/slow":
+                # in two parts, the second when nginx has the first
                 conn.sock.sendall(OK[:20])
-                time.sleep(0.01)
+                conn.wait_until_delivered()
                 answer = OK[20:]
             conn.sock.sendall(answer)
             if not stays:
@@ -124,6 +124,13 @@ class Clients:
     @property
     def running(self):
         return any(thread.is_alive() for thread in self._threads)
+
+    def wait_for(self, count):
+        """Until so many more have been asked, or there are no more."""
+        before = self.left
+        self._nginx.exchange.wait_until(
+            lambda: self.left <= before - count or not self.running,
+            timeout=6 * settings.PATIENCE)
 
     def _run(self, seed):
         choice = random.Random(seed)
@@ -189,8 +196,8 @@ def received(sock):
     return data
 
 
-def restart(origin):
-    """All its connections end, and for a moment it refuses others."""
+def restart(origin, clients):
+    """All its connections end, and it refuses those of some requests."""
     origin.refuse()
     for conn in list(origin.conns):
         try:
@@ -198,7 +205,7 @@ def restart(origin):
             socket.socket.shutdown(conn.sock, socket.SHUT_RDWR)
         except OSError:
             pass
-    time.sleep(0.005)
+    clients.wait_for(3)
     origin.listen()
 
 
@@ -213,12 +220,12 @@ def sockets(origins):
 
 
 def disturb(nginx, origins, clients):
-    """Until all have been asked."""
+    """Now and then, by the number of requests, until all have been asked."""
     choice = random.Random(SEED)
     turn = 0
     while clients.running:
         turn += 1
-        time.sleep(choice.random() * 0.1)
+        clients.wait_for(choice.randrange(60))
         if turn % 7 == 0:
             nginx.send_signal(1)
         elif turn % 11 == 0:
@@ -230,7 +237,7 @@ def disturb(nginx, origins, clients):
                     # it has ended by itself
                     continue
         else:
-            restart(choice.choice(origins))
+            restart(choice.choice(origins), clients)
 
 
 def check(view):

@@ -11,7 +11,7 @@ import time
 import pytest
 
 from harness import http1, settings
-from harness.crossing import Scene, answer_http
+from harness.crossing import Scene
 from harness.nginx import version
 
 NAME = "origin.test"
@@ -64,6 +64,18 @@ def let_pass(stage, seconds):
     stage.wait_until(lambda: time.monotonic() >= end)
 
 
+def waiting_origin(stage):
+    """It answers /wait when its gate is opened, and all else at once."""
+    def answer(request):
+        if request.target == "/wait":
+            gate.wait()
+        return http1.response()
+
+    origin = stage.origin(lambda conn: conn.serve(answer))
+    gate = origin.gate()
+    return origin, gate
+
+
 # requests, and what is there
 
 def test_nothing_has_happened(stage):
@@ -73,13 +85,7 @@ def test_nothing_has_happened(stage):
 
 
 def test_requests_and_connections(stage):
-    def answer(request):
-        if request.target == "/wait":
-            gate.wait()
-        return http1.response()
-
-    origin = stage.origin(lambda conn: conn.serve(answer))
-    gate = origin.gate()
+    origin, gate = waiting_origin(stage)
     nginx = stage.nginx(location=PASS)
     for _ in range(3):
         assert nginx.get().status == 200
@@ -255,13 +261,7 @@ def wait_for_another(stage, nginx, old):
 
 def test_closed_as_a_worker_is_stopped(stage):
     """At once, with a request on it and with another that is idle."""
-    def answer(request):
-        if request.target == "/wait":
-            gate.wait()
-        return http1.response()
-
-    origin = stage.origin(lambda conn: conn.serve(answer))
-    gate = origin.gate()
+    origin, gate = waiting_origin(stage)
     nginx = stage.nginx(location=PASS)
     client = nginx.connect()
     client.send(http1.request("GET", "/wait"))
@@ -275,13 +275,7 @@ def test_closed_as_a_worker_is_stopped(stage):
 
 
 def test_a_worker_that_dies_leaves_no_phantom(stage):
-    def answer(request):
-        if request.target == "/wait":
-            gate.wait()
-        return http1.response()
-
-    origin = stage.origin(lambda conn: conn.serve(answer))
-    gate = origin.gate()
+    origin, gate = waiting_origin(stage)
     nginx = stage.nginx(location=PASS)
     nginx.expect_log("exited on signal 9")
     client = nginx.connect()

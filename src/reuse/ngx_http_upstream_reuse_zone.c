@@ -427,7 +427,7 @@ ngx_http_upstream_reuse_init_process(ngx_cycle_t *cycle)
 
     if (worker) {
 
-        /* core looks at the connection of a timer when it shuts down */
+        /* a debug log names the connection of a timer */
 
         reuse_sample_dummy.fd = (ngx_socket_t) -1;
 

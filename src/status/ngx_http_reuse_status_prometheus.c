@@ -28,8 +28,15 @@ static void prometheus_head(ngx_http_reuse_status_text_t *text,
 static void prometheus_labels(ngx_http_reuse_status_text_t *text,
     ngx_http_upstream_reuse_view_t *view, const char *name);
 
+static void prometheus_line(ngx_http_reuse_status_text_t *text,
+    ngx_http_upstream_reuse_view_t *view, const char *name, const char *label,
+    const char *value, ngx_atomic_uint_t number);
+
 static void prometheus_requests(ngx_http_reuse_status_text_t *text,
     ngx_http_upstream_reuse_view_t *view, const char *name);
+static void prometheus_request(ngx_http_reuse_status_text_t *text,
+    ngx_http_upstream_reuse_view_t *view, const char *name,
+    const char *connection, const char *reason, ngx_atomic_uint_t number);
 static void prometheus_opened(ngx_http_reuse_status_text_t *text,
     ngx_http_upstream_reuse_view_t *view, const char *name);
 static void prometheus_closed(ngx_http_reuse_status_text_t *text,
@@ -181,7 +188,7 @@ prometheus_head(ngx_http_reuse_status_text_t *text, const char *name,
 }
 
 
-/* The braces are left open. */
+/* The labels of a server; the braces are left open. */
 
 static void
 prometheus_labels(ngx_http_reuse_status_text_t *text,
@@ -194,6 +201,23 @@ prometheus_labels(ngx_http_reuse_status_text_t *text,
 }
 
 
+/* A line with a further label, if its name is not NULL. */
+
+static void
+prometheus_line(ngx_http_reuse_status_text_t *text,
+    ngx_http_upstream_reuse_view_t *view, const char *name, const char *label,
+    const char *value, ngx_atomic_uint_t number)
+{
+    prometheus_labels(text, view, name);
+
+    if (label) {
+        ngx_http_reuse_status_write(text, ",%s=\"%s\"", label, value);
+    }
+
+    ngx_http_reuse_status_write(text, "} %uA\n", number);
+}
+
+
 static void
 prometheus_requests(ngx_http_reuse_status_text_t *text,
     ngx_http_upstream_reuse_view_t *view, const char *name)
@@ -203,26 +227,31 @@ prometheus_requests(ngx_http_reuse_status_text_t *text,
 
     n = view->counters;
 
-    prometheus_labels(text, view, name);
-    ngx_http_reuse_status_write(text,
-                                ",connection=\"reused\",reason=\"\"} %uA\n",
-                                n[NGX_HTTP_UPSTREAM_REUSE_REUSED]);
-
-    prometheus_labels(text, view, name);
-    ngx_http_reuse_status_write(text,
-                                ",connection=\"warm\",reason=\"\"} %uA\n",
-                                n[NGX_HTTP_UPSTREAM_REUSE_WARM]);
+    prometheus_request(text, view, name, "reused", "",
+                       n[NGX_HTTP_UPSTREAM_REUSE_REUSED]);
+    prometheus_request(text, view, name, "warm", "",
+                       n[NGX_HTTP_UPSTREAM_REUSE_WARM]);
 
     for (i = NGX_HTTP_UPSTREAM_REUSE_NEW_NONE + 1;
          i < NGX_HTTP_UPSTREAM_REUSE_NEW_LAST;
          i++)
     {
-        prometheus_labels(text, view, name);
-        ngx_http_reuse_status_write(text,
-                                    ",connection=\"new\",reason=\"%V\"} %uA\n",
-                                    &ngx_http_upstream_reuse_new_names[i],
-                                    n[NGX_HTTP_UPSTREAM_REUSE_NEW + i]);
+        prometheus_request(text, view, name, "new",
+                           (char *) ngx_http_upstream_reuse_new_names[i].data,
+                           n[NGX_HTTP_UPSTREAM_REUSE_NEW + i]);
     }
+}
+
+
+static void
+prometheus_request(ngx_http_reuse_status_text_t *text,
+    ngx_http_upstream_reuse_view_t *view, const char *name,
+    const char *connection, const char *reason, ngx_atomic_uint_t number)
+{
+    prometheus_labels(text, view, name);
+    ngx_http_reuse_status_write(text,
+                                ",connection=\"%s\",reason=\"%s\"} %uA\n",
+                                connection, reason, number);
 }
 
 
@@ -230,9 +259,8 @@ static void
 prometheus_opened(ngx_http_reuse_status_text_t *text,
     ngx_http_upstream_reuse_view_t *view, const char *name)
 {
-    prometheus_labels(text, view, name);
-    ngx_http_reuse_status_write(text, "} %uA\n",
-                             view->counters[NGX_HTTP_UPSTREAM_REUSE_OPENED]);
+    prometheus_line(text, view, name, NULL, NULL,
+                    view->counters[NGX_HTTP_UPSTREAM_REUSE_OPENED]);
 }
 
 
@@ -246,9 +274,8 @@ prometheus_closed(ngx_http_reuse_status_text_t *text,
          i < NGX_HTTP_UPSTREAM_REUSE_FATE_LAST;
          i++)
     {
-        prometheus_labels(text, view, name);
-        ngx_http_reuse_status_write(text, ",reason=\"%V\"} %uA\n",
-                        &ngx_http_upstream_reuse_fate_names[i],
+        prometheus_line(text, view, name, "reason",
+                        (char *) ngx_http_upstream_reuse_fate_names[i].data,
                         view->counters[NGX_HTTP_UPSTREAM_REUSE_CLOSED + i]);
     }
 }
@@ -258,8 +285,7 @@ static void
 prometheus_open(ngx_http_reuse_status_text_t *text,
     ngx_http_upstream_reuse_view_t *view, const char *name)
 {
-    prometheus_labels(text, view, name);
-    ngx_http_reuse_status_write(text, "} %uA\n", view->open);
+    prometheus_line(text, view, name, NULL, NULL, view->open);
 }
 
 
@@ -267,9 +293,8 @@ static void
 prometheus_idle(ngx_http_reuse_status_text_t *text,
     ngx_http_upstream_reuse_view_t *view, const char *name)
 {
-    prometheus_labels(text, view, name);
-    ngx_http_reuse_status_write(text, "} %uA\n",
-                                view->counters[NGX_HTTP_UPSTREAM_REUSE_IDLE]);
+    prometheus_line(text, view, name, NULL, NULL,
+                    view->counters[NGX_HTTP_UPSTREAM_REUSE_IDLE]);
 }
 
 
@@ -277,17 +302,16 @@ static void
 prometheus_retries(ngx_http_reuse_status_text_t *text,
     ngx_http_upstream_reuse_view_t *view, const char *name)
 {
-    prometheus_labels(text, view, name);
-    ngx_http_reuse_status_write(text, ",outcome=\"proven\"} %uA\n",
-                             view->counters[NGX_HTTP_UPSTREAM_REUSE_PROVEN]);
+    ngx_atomic_uint_t  *n;
 
-    prometheus_labels(text, view, name);
-    ngx_http_reuse_status_write(text, ",outcome=\"refused\"} %uA\n",
-                             view->counters[NGX_HTTP_UPSTREAM_REUSE_REFUSED]);
+    n = view->counters;
 
-    prometheus_labels(text, view, name);
-    ngx_http_reuse_status_write(text, ",outcome=\"lost\"} %uA\n",
-                                view->counters[NGX_HTTP_UPSTREAM_REUSE_LOST]);
+    prometheus_line(text, view, name, "outcome", "proven",
+                    n[NGX_HTTP_UPSTREAM_REUSE_PROVEN]);
+    prometheus_line(text, view, name, "outcome", "refused",
+                    n[NGX_HTTP_UPSTREAM_REUSE_REFUSED]);
+    prometheus_line(text, view, name, "outcome", "lost",
+                    n[NGX_HTTP_UPSTREAM_REUSE_LOST]);
 }
 
 
@@ -295,13 +319,10 @@ static void
 prometheus_handshakes(ngx_http_reuse_status_text_t *text,
     ngx_http_upstream_reuse_view_t *view, const char *name)
 {
-    prometheus_labels(text, view, name);
-    ngx_http_reuse_status_write(text, ",kind=\"full\"} %uA\n",
-                                view->counters[NGX_HTTP_UPSTREAM_REUSE_FULL]);
-
-    prometheus_labels(text, view, name);
-    ngx_http_reuse_status_write(text, ",kind=\"resumed\"} %uA\n",
-                             view->counters[NGX_HTTP_UPSTREAM_REUSE_RESUMED]);
+    prometheus_line(text, view, name, "kind", "full",
+                    view->counters[NGX_HTTP_UPSTREAM_REUSE_FULL]);
+    prometheus_line(text, view, name, "kind", "resumed",
+                    view->counters[NGX_HTTP_UPSTREAM_REUSE_RESUMED]);
 }
 
 
