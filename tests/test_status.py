@@ -422,6 +422,23 @@ def test_the_page_warns_and_advises(stage):
     assert "turn keep-alive on at the origin" in text
 
 
+def test_no_advice_about_what_is_not_configured_any_more(stage):
+    stage.origin([http1.response(200, "Connection: close")])
+    server = """
+        location /app { myproxy_pass http://app; }
+        location = /status { reuse_status; }
+    """
+    nginx = stage.nginx(http="upstream app { server %{origin}; }",
+                        server=server)
+    traffic(nginx, *["/app"] * 100)
+    assert "100 connections were closed because" in Page(
+        status(nginx, "html")).text
+    nginx.reload(http="", server="location = /status { reuse_status; }")
+    page = Page(status(nginx, "html"))
+    assert "connections were closed because" not in page.text
+    assert ("requests", 100) in page.numbers
+
+
 def test_a_page_without_warnings(stage):
     nginx = start(stage)
     traffic(nginx)

@@ -21,6 +21,12 @@ static ngx_int_t reuse_view_record(ngx_http_upstream_reuse_snapshot_t *shot,
     ngx_http_upstream_reuse_record_t *record, ngx_pool_t *pool);
 static void reuse_add_share(ngx_atomic_uint_t *sum, ngx_atomic_uint_t *share);
 static void reuse_complete_view(ngx_http_upstream_reuse_view_t *view);
+static ngx_int_t reuse_group_servers(ngx_http_upstream_reuse_snapshot_t *shot,
+    ngx_pool_t *pool);
+static ngx_uint_t reuse_is_configured(ngx_str_t *name);
+static ngx_uint_t reuse_same_name(ngx_str_t *a, ngx_str_t *b);
+static void reuse_add_view(ngx_http_upstream_reuse_view_t *view,
+    ngx_http_upstream_reuse_view_t *server);
 static void reuse_add_up(ngx_http_upstream_reuse_view_t *view);
 static ngx_int_t reuse_copy_samples(ngx_http_upstream_reuse_snapshot_t *shot,
     ngx_http_upstream_reuse_zone_t *zone, ngx_pool_t *pool);
@@ -281,9 +287,7 @@ ngx_http_upstream_reuse_snapshot_t *
 ngx_http_upstream_reuse_take_snapshot(ngx_pool_t *pool)
 {
     ngx_int_t                             rc;
-    ngx_uint_t                            i;
     ngx_slab_pool_t                      *shpool;
-    ngx_http_upstream_reuse_view_t       *view;
     ngx_http_upstream_reuse_zone_t       *zone;
     ngx_http_upstream_reuse_record_t     *record;
     ngx_http_upstream_reuse_snapshot_t   *shot;
@@ -337,18 +341,60 @@ ngx_http_upstream_reuse_take_snapshot(ngx_pool_t *pool)
     ngx_qsort(shot->servers.elts, shot->servers.nelts,
               sizeof(ngx_http_upstream_reuse_view_t), reuse_compare_views);
 
-    view = shot->servers.elts;
-
-    for (i = 0; i < shot->servers.nelts; i++) {
-        ngx_http_upstream_reuse_add_view(&shot->total, &view[i]);
-    }
-
-    return shot;
+    return (reuse_group_servers(shot, pool) == NGX_OK) ? shot : NULL;
 }
 
 
-ngx_uint_t
-ngx_http_upstream_reuse_is_configured(ngx_str_t *name)
+/* Those of one upstream stand together by now. */
+
+static ngx_int_t
+reuse_group_servers(ngx_http_upstream_reuse_snapshot_t *shot,
+    ngx_pool_t *pool)
+{
+    ngx_uint_t                                i;
+    ngx_http_upstream_reuse_view_t           *view;
+    ngx_http_upstream_reuse_upstream_view_t  *upstream;
+
+    if (ngx_array_init(&shot->upstreams, pool, 4,
+                       sizeof(ngx_http_upstream_reuse_upstream_view_t))
+        != NGX_OK)
+    {
+        return NGX_ERROR;
+    }
+
+    view = shot->servers.elts;
+    upstream = NULL;
+
+    for (i = 0; i < shot->servers.nelts; i++) {
+
+        if (upstream == NULL
+            || !reuse_same_name(&upstream->sum.upstream, &view[i].upstream))
+        {
+            upstream = ngx_array_push(&shot->upstreams);
+            if (upstream == NULL) {
+                return NGX_ERROR;
+            }
+
+            ngx_memzero(upstream,
+                        sizeof(ngx_http_upstream_reuse_upstream_view_t));
+
+            upstream->sum.upstream = view[i].upstream;
+            upstream->servers = &view[i];
+            upstream->configured = reuse_is_configured(&view[i].upstream);
+        }
+
+        upstream->nservers++;
+
+        reuse_add_view(&upstream->sum, &view[i]);
+        reuse_add_view(&shot->total, &view[i]);
+    }
+
+    return NGX_OK;
+}
+
+
+static ngx_uint_t
+reuse_is_configured(ngx_str_t *name)
 {
     ngx_uint_t                            i;
     ngx_http_upstream_srv_conf_t        **uscfp;
@@ -369,14 +415,20 @@ ngx_http_upstream_reuse_is_configured(ngx_str_t *name)
         rcf = ngx_http_conf_upstream_srv_conf(uscfp[i],
                                               ngx_http_upstream_reuse_module);
 
-        if (rcf->name.len == name->len
-            && ngx_strncmp(rcf->name.data, name->data, name->len) == 0)
-        {
+        if (reuse_same_name(&rcf->name, name)) {
             return 1;
         }
     }
 
     return 0;
+}
+
+
+static ngx_uint_t
+reuse_same_name(ngx_str_t *a, ngx_str_t *b)
+{
+    return a->len == b->len
+           && (a->len == 0 || ngx_memcmp(a->data, b->data, a->len) == 0);
 }
 
 
@@ -501,8 +553,10 @@ reuse_add_up(ngx_http_upstream_reuse_view_t *view)
 }
 
 
-void
-ngx_http_upstream_reuse_add_view(ngx_http_upstream_reuse_view_t *view,
+/* The view has to be zero at first. */
+
+static void
+reuse_add_view(ngx_http_upstream_reuse_view_t *view,
     ngx_http_upstream_reuse_view_t *server)
 {
     reuse_add_share(view->counters, server->counters);

@@ -111,11 +111,22 @@ typedef struct {
 } ngx_http_upstream_reuse_view_t;
 
 
+/* the servers of one upstream, and their sum */
+
+typedef struct {
+    ngx_http_upstream_reuse_view_t       sum;
+    ngx_http_upstream_reuse_view_t      *servers;
+    ngx_uint_t                           nservers;
+    ngx_uint_t                           configured;  /* it is still */
+} ngx_http_upstream_reuse_upstream_view_t;
+
+
 /* all that there is at one time */
 
 typedef struct {
     ngx_http_upstream_reuse_view_t       total;
     ngx_array_t                          servers;  /* ..._view_t, by name */
+    ngx_array_t                          upstreams;  /* ..._upstream_view_t */
     ngx_array_t                         *warnings;  /* ngx_str_t */
 
     ngx_array_t                          samples;  /* the oldest first */
@@ -146,13 +157,6 @@ extern ngx_uint_t  ngx_http_upstream_reuse_bounds[];
  */
 ngx_http_upstream_reuse_snapshot_t *ngx_http_upstream_reuse_take_snapshot(
     ngx_pool_t *pool);
-
-/* Tells whether an upstream of that name is in the configuration now. */
-ngx_uint_t ngx_http_upstream_reuse_is_configured(ngx_str_t *name);
-
-/* Adds up servers; view has to be zero at first. */
-void ngx_http_upstream_reuse_add_view(ngx_http_upstream_reuse_view_t *view,
-    ngx_http_upstream_reuse_view_t *server);
 
 
 #endif /* _NGX_HTTP_UPSTREAM_REUSE_COUNTERS_H_INCLUDED_ */

@@ -54,8 +54,6 @@ static void html_number(ngx_http_reuse_status_text_t *text, const char *name,
 static void html_percent(ngx_http_reuse_status_text_t *text,
     ngx_atomic_uint_t part, ngx_atomic_uint_t whole);
 static void html_time(ngx_http_reuse_status_text_t *text, uint64_t us);
-static ngx_uint_t html_same_upstream(ngx_http_upstream_reuse_view_t *a,
-    ngx_http_upstream_reuse_view_t *b);
 
 
 static u_char  html_page[] =
@@ -252,10 +250,10 @@ static void
 html_warnings(ngx_http_reuse_status_text_t *text,
     ngx_http_upstream_reuse_snapshot_t *shot)
 {
-    size_t                           begin, title;
-    ngx_str_t                       *warning;
-    ngx_uint_t                       i;
-    ngx_http_upstream_reuse_view_t  *view, upstream;
+    size_t                                    begin, title;
+    ngx_str_t                                *warning;
+    ngx_uint_t                                i;
+    ngx_http_upstream_reuse_upstream_view_t  *upstream;
 
     begin = text->last - text->start;
 
@@ -278,21 +276,11 @@ html_warnings(ngx_http_reuse_status_text_t *text,
             shot->size / 1024);
     }
 
-    view = shot->servers.elts;
+    upstream = shot->upstreams.elts;
 
-    for (i = 0; i < shot->servers.nelts; i++) {
-
-        if (i == 0 || !html_same_upstream(&view[i], &view[i - 1])) {
-            ngx_memzero(&upstream, sizeof(ngx_http_upstream_reuse_view_t));
-            upstream.upstream = view[i].upstream;
-        }
-
-        ngx_http_upstream_reuse_add_view(&upstream, &view[i]);
-
-        if (i + 1 == shot->servers.nelts
-            || !html_same_upstream(&view[i], &view[i + 1]))
-        {
-            html_advice(text, &upstream);
+    for (i = 0; i < shot->upstreams.nelts; i++) {
+        if (upstream[i].configured) {
+            html_advice(text, &upstream[i].sum);
         }
     }
 
@@ -318,9 +306,7 @@ html_advice(ngx_http_reuse_status_text_t *text,
     ngx_atomic_uint_t                count;
     ngx_http_reuse_status_reason_t  *reason;
 
-    if (upstream->requests < NGX_HTTP_REUSE_STATUS_ENOUGH
-        || !ngx_http_upstream_reuse_is_configured(&upstream->upstream))
-    {
+    if (upstream->requests < NGX_HTTP_REUSE_STATUS_ENOUGH) {
         return;
     }
 
@@ -351,12 +337,12 @@ static void
 html_servers(ngx_http_reuse_status_text_t *text,
     ngx_http_upstream_reuse_snapshot_t *shot)
 {
-    ngx_uint_t                       i;
-    ngx_http_upstream_reuse_view_t  *view;
+    ngx_uint_t                                i, j;
+    ngx_http_upstream_reuse_upstream_view_t  *upstream;
 
     ngx_http_reuse_status_write(text, "<h2>Servers</h2>");
 
-    if (shot->servers.nelts == 0) {
+    if (shot->upstreams.nelts == 0) {
         ngx_http_reuse_status_write(text,
             "<p class=\"soft\">No request has been passed to an upstream "
             "yet.</p>");
@@ -369,18 +355,17 @@ html_servers(ngx_http_reuse_status_text_t *text,
         "<th>opened</th><th>TCP</th><th>TLS</th><th>idle limit</th>"
         "<th>saved</th></tr></thead><tbody>");
 
-    view = shot->servers.elts;
+    upstream = shot->upstreams.elts;
 
-    for (i = 0; i < shot->servers.nelts; i++) {
+    for (i = 0; i < shot->upstreams.nelts; i++) {
+        ngx_http_reuse_status_write(text,
+            "<tr class=\"upstream\"><td class=\"all\" colspan=\"11\">");
+        html_upstream(text, &upstream[i].sum.upstream);
+        ngx_http_reuse_status_write(text, "</td></tr>");
 
-        if (i == 0 || !html_same_upstream(&view[i], &view[i - 1])) {
-            ngx_http_reuse_status_write(text,
-                "<tr class=\"upstream\"><td class=\"all\" colspan=\"11\">");
-            html_upstream(text, &view[i].upstream);
-            ngx_http_reuse_status_write(text, "</td></tr>");
+        for (j = 0; j < upstream[i].nservers; j++) {
+            html_server(text, &upstream[i].servers[j]);
         }
-
-        html_server(text, &view[i]);
     }
 
     ngx_http_reuse_status_write(text, "</tbody></table>");
@@ -680,14 +665,4 @@ html_time(ngx_http_reuse_status_text_t *text, uint64_t us)
         ngx_http_reuse_status_write(text, "%uL&nbsp;h",
                                     us / ((uint64_t) 60 * 60000000));
     }
-}
-
-
-static ngx_uint_t
-html_same_upstream(ngx_http_upstream_reuse_view_t *a,
-    ngx_http_upstream_reuse_view_t *b)
-{
-    return a->upstream.len == b->upstream.len
-           && ngx_strncmp(a->upstream.data, b->upstream.data, a->upstream.len)
-              == 0;
 }

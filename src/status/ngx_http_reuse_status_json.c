@@ -70,41 +70,22 @@ ngx_http_reuse_status_json(ngx_http_reuse_status_text_t *text,
 }
 
 
-/* Those of one upstream stand together. */
-
 static void
 json_upstreams(ngx_http_reuse_status_text_t *text,
     ngx_http_upstream_reuse_snapshot_t *shot)
 {
-    ngx_uint_t                       i, j, n;
-    ngx_http_upstream_reuse_view_t  *view, sum;
+    ngx_uint_t                                i;
+    ngx_http_upstream_reuse_upstream_view_t  *upstream;
 
-    view = shot->servers.elts;
-    n = shot->servers.nelts;
+    upstream = shot->upstreams.elts;
 
-    for (i = 0; i < n; i = j) {
-
-        ngx_memzero(&sum, sizeof(ngx_http_upstream_reuse_view_t));
-
-        for (j = i; j < n; j++) {
-
-            if (view[j].upstream.len != view[i].upstream.len
-                || ngx_strncmp(view[j].upstream.data, view[i].upstream.data,
-                               view[i].upstream.len)
-                   != 0)
-            {
-                break;
-            }
-
-            ngx_http_upstream_reuse_add_view(&sum, &view[j]);
-        }
-
+    for (i = 0; i < shot->upstreams.nelts; i++) {
         ngx_http_reuse_status_write(text, "%s{\"name\":", i ? "," : "");
-        ngx_http_reuse_status_write_json(text, &view[i].upstream);
+        ngx_http_reuse_status_write_json(text, &upstream[i].sum.upstream);
         ngx_http_reuse_status_write(text, ",");
-        json_view(text, &sum);
+        json_view(text, &upstream[i].sum);
         ngx_http_reuse_status_write(text, ",\"servers\":[");
-        json_servers(text, &view[i], j - i);
+        json_servers(text, upstream[i].servers, upstream[i].nservers);
         ngx_http_reuse_status_write(text, "]}");
     }
 }
