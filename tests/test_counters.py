@@ -365,6 +365,21 @@ def test_times_of_connections(stage):
         assert bound is None or bound >= histogram["sum"]
 
 
+def test_a_slow_beginning_is_of_tcp(stage):
+    """Not the round trip, which is much shorter later."""
+    link = stage.link()
+    stage.origin(link=link, tls=NAME)
+    nginx = stage.nginx(link=link, location=TLS_PASS)
+    client = nginx.connect()
+    link.hold("b")
+    client.send(http1.request("GET", "/"))
+    stage.wait_until(lambda: link.queued("b") > 0)
+    let_pass(stage, 0.5)
+    link.release("b")
+    assert client.read_response().status == 200
+    assert account(nginx).view["connect_time"]["sum"] >= 0.45
+
+
 def test_times_where_sessions_are_not_kept(stage):
     link = stage.link(round_trip_ms=30)
     stage.origin(link=link, tls=NAME)
