@@ -223,6 +223,15 @@ ngx_http_myproxy_merge_loc_conf(ngx_conf_t *cf, void *parent, void *child)
         clcf->handler = ngx_http_myproxy_handler;
     }
 
+    /* a pass with variables names its upstream when there is a request */
+
+    if (conf->upstream.upstream && conf->http_version == NGX_HTTP_VERSION_11
+        && ngx_http_upstream_reuse_foresee(cf, &conf->upstream, conf->ssl)
+           != NGX_OK)
+    {
+        return NGX_CONF_ERROR;
+    }
+
     return NGX_CONF_OK;
 }
 

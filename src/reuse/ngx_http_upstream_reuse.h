@@ -4,21 +4,27 @@
  *
  * What the files of the reuse layer have in common:
  *
- *     module    directives; which upstreams keep connections
- *     keepalive what the operator has told the keepalive module
- *     warnings  what of the configuration defeats reuse
- *     peer      a request gets a connection and gives it back
- *     kept      what is known of a connection
- *     key       by which the keepalive module finds connections
- *     identity  whom a kept connection may serve
- *     retry     a request that was not delivered is sent again
- *     http2     the same for requests in HTTP/2
- *     expiry    how long a connection may be idle
- *     limits    what was learned of that
- *     zone      what workers know of servers together, in shared memory
- *     counters  what became of each request and each connection
- *     variables what a log may have of all this
- *     tcp       what the kernel knows of a connection
+ *     module      which upstreams keep connections
+ *     directives  their values
+ *     keepalive   what the operator has told the keepalive module
+ *     warnings    what of the configuration defeats reuse
+ *     peer        a request gets a connection and gives it back
+ *     kept        what is known of a connection
+ *     key         by which the keepalive module finds connections
+ *     identity    whom a kept connection may serve
+ *     retry       a request that was not delivered is sent again
+ *     http2       the same for requests in HTTP/2
+ *     warm        connections are there before they are needed
+ *     plan        how many of which kind, to which server
+ *     kinds       what they are opened with
+ *     opening     one of them is opened
+ *     sessions    their TLS sessions
+ *     expiry      how long a connection may be idle
+ *     limits      what was learned of that
+ *     zone        what workers know of servers together, in shared memory
+ *     counters    what became of each request and each connection
+ *     variables   what a log may have of all this
+ *     tcp         what the kernel knows of a connection
  */
 
 
@@ -29,6 +35,7 @@
 #include "ngx_http_myproxy_compat.h"
 #include "ngx_http_upstream_reuse_module.h"
 #include "ngx_http_upstream_reuse_counters.h"
+#include "ngx_http_upstream_reuse_zone.h"
 
 
 /* the methods that nginx does not send again unless told to */
@@ -43,11 +50,22 @@ typedef enum {
 } ngx_http_upstream_reuse_expiry_e;
 
 
+/* of "reuse_warm" */
+
+#define NGX_HTTP_UPSTREAM_REUSE_WARM_AUTO  -2
+
+typedef struct ngx_http_upstream_reuse_warm_s  ngx_http_upstream_reuse_warm_t;
+typedef struct ngx_http_upstream_reuse_kind_s  ngx_http_upstream_reuse_kind_t;
+
+
 /* cycle: what handlers have asked for, and what holds for all upstreams */
 
 typedef struct {
     ngx_array_t                      asked;
                                          /* ngx_http_upstream_srv_conf_t * */
+    ngx_array_t                      foreseen;
+                                         /* ..._reuse_foreseen_t */
+    ngx_array_t                      warm;  /* ..._reuse_warm_t * */
     ngx_array_t                      warnings;         /* ngx_str_t */
     ngx_pool_t                      *pool;
     ngx_shm_zone_t                  *zone;
@@ -65,12 +83,15 @@ typedef struct {
 typedef struct {
     ngx_flag_t                       reuse;
     ngx_flag_t                       retry;
+    ngx_int_t                        warm;   /* how many, or ..._AUTO */
     ngx_uint_t                       expiry;
     ngx_msec_t                       idle;   /* of "reuse_expiry TIME" */
 
     /* of the keepalive module, as far as they are known */
+    ngx_uint_t                       size;   /* 0: not known */
     ngx_uint_t                       max_requests;
     ngx_msec_t                       max_time;
+    ngx_msec_t                       timeout;
 
     ngx_http_upstream_reuse_main_conf_t  *main;
     ngx_str_t                        name;   /* with the port, if implicit */
@@ -85,6 +106,8 @@ typedef struct {
 
     ngx_rbtree_t                     servers;
     ngx_rbtree_node_t                sentinel;
+
+    ngx_http_upstream_reuse_warm_t  *warmth;  /* NULL: it is not kept warm */
 
     unsigned                         asked:1;
     unsigned                         added:1;
@@ -111,76 +134,6 @@ typedef struct {
 } ngx_http_upstream_reuse_identity_t;
 
 
-/*
- * cycle, in shared memory: what was learned of a server.  Fields are read by
- * all workers at any time, and written under the lock of the zone.
- */
-
-typedef struct {
-    ngx_msec_t                       idle;   /* 0: not known */
-    ngx_msec_t                       survived;  /* a connection of this age
-                                                   was alive */
-
-    /* closes that were seen at about one age */
-    ngx_msec_t                       suspect;
-    ngx_uint_t                       closes;
-    ngx_uint_t                       moments;
-    ngx_msec_t                       noted;  /* the last moment */
-
-    ngx_msec_t                       testing;  /* none begins until then;
-                                                  without the lock */
-
-    ngx_uint_t                       rtt;    /* the least of all connections,
-                                                microseconds; 0: not known */
-} ngx_http_upstream_reuse_limit_t;
-
-
-/*
- * cycle, in shared memory: what one worker has counted.  Only that worker
- * writes to it, and without a lock; the process that finds it gone adds what
- * it left to the record.
- */
-
-typedef struct ngx_http_upstream_reuse_share_s
-    ngx_http_upstream_reuse_share_t;
-
-struct ngx_http_upstream_reuse_share_s {
-    ngx_http_upstream_reuse_share_t     *next;
-    ngx_pid_t                            pid;   /* 0: nobody's */
-    ngx_http_upstream_reuse_counters_t   counters;
-};
-
-
-/* cycle, in shared memory: an address of an upstream */
-
-typedef struct {
-    ngx_str_node_t                       node;  /* upstream, zero, address */
-    ngx_http_upstream_reuse_limit_t      limit;
-    ngx_http_upstream_reuse_share_t     *shares;
-    ngx_http_upstream_reuse_counters_t   counters;  /* of workers that are
-                                                       gone */
-} ngx_http_upstream_reuse_record_t;
-
-
-/* cycle, in shared memory */
-
-typedef struct {
-    ngx_rbtree_t                         rbtree;
-    ngx_rbtree_node_t                    sentinel;
-
-    /* stands for all servers for which there was no room */
-    ngx_http_upstream_reuse_record_t     overflow;
-    ngx_atomic_t                         uncounted;
-    ngx_uint_t                           full;  /* unsigned  full:1; */
-
-    ngx_msec_t                           sampled;  /* last */
-    ngx_http_upstream_reuse_sample_t     sum;      /* at that time */
-    ngx_uint_t                           nsamples;  /* ever taken */
-    ngx_http_upstream_reuse_sample_t
-                              samples[NGX_HTTP_UPSTREAM_REUSE_SAMPLES];
-} ngx_http_upstream_reuse_zone_t;
-
-
 /* worker: the same address, by which it is found without a lock */
 
 typedef struct {
@@ -190,6 +143,28 @@ typedef struct {
     ngx_http_upstream_reuse_limit_t     *limit;  /* NULL: none is kept */
     ngx_atomic_t                        *uncounted;  /* the share counts for
                                                         nothing, this does */
+
+    /* if the upstream is kept warm: connections with requests */
+
+    ngx_uint_t                           used;
+
+    /* those that are being opened, and how that went of late */
+
+    ngx_uint_t                           opening;
+    ngx_uint_t                           failures;
+    ngx_msec_t                           retry;   /* not before */
+    ngx_uint_t                           wasted;  /* closed unused */
+    ngx_msec_t                           second;  /* in which they were */
+
+    /* a plan that is being made: of one kind of connections */
+
+    ngx_uint_t                           round;
+    ngx_uint_t                           weight;
+    ngx_uint_t                           room;
+    ngx_uint_t                           ready;
+    ngx_uint_t                           idle;
+
+    unsigned                             hopeless:1;
 } ngx_http_upstream_reuse_server_t;
 
 
@@ -215,6 +190,15 @@ typedef struct {
     ngx_http_upstream_reuse_server_t    *server;
     ngx_http_upstream_reuse_limit_t *limit;  /* NULL: nothing is known */
 
+    /* if the upstream is kept warm */
+
+    ngx_http_upstream_reuse_kind_t  *kind;
+    ngx_queue_t                      queue;
+    ngx_msec_t                       early;  /* given up before the limit */
+    ngx_event_handler_pt             handler;  /* stands behind ours */
+
+    unsigned                         queued:1;
+    unsigned                         warm:1;     /* has carried no request */
     unsigned                         idle:1;     /* not with a request */
     unsigned                         testing:1;  /* nor in the pool */
     unsigned                         expiring:1;  /* the timer is ours */
@@ -231,6 +215,12 @@ typedef enum {
 } ngx_http_upstream_reuse_proof_e;
 
 
+/* request: of our own, that opens a connection and sends nothing */
+
+typedef struct ngx_http_upstream_reuse_opening_s
+    ngx_http_upstream_reuse_opening_t;
+
+
 /* request: the peer functions that we stand before */
 
 struct ngx_http_upstream_reuse_peer_s {
@@ -239,6 +229,9 @@ struct ngx_http_upstream_reuse_peer_s {
     ngx_http_upstream_srv_conf_t    *uscf;
     ngx_http_upstream_reuse_srv_conf_t  *conf;
     ngx_http_upstream_reuse_identity_t   identity;
+
+    ngx_http_upstream_reuse_opening_t   *opening;  /* NULL: a client's */
+    ngx_http_upstream_reuse_kind_t  *kind;
 
     void                            *data;
     ngx_event_get_peer_pt            get;
@@ -299,6 +292,9 @@ struct ngx_http_upstream_reuse_peer_s {
     unsigned                         excess:1;   /* it was unfit for that */
     unsigned                         again:1;
     unsigned                         around:1;   /* the pool is not used */
+    unsigned                         uses:1;     /* is among those used */
+    unsigned                         warm:1;     /* the first on a connection
+                                                    that was there before */
 };
 
 
@@ -311,10 +307,14 @@ struct ngx_http_upstream_reuse_peer_s {
 ngx_command_t *ngx_http_upstream_reuse_find_directive(ngx_conf_t *cf,
     ngx_http_upstream_srv_conf_t *uscf, const char *directive, void **conf);
 
-/* Reads its limits, once the upstream is initialised. */
+/* Reads its size and limits, once the upstream is initialised. */
 void ngx_http_upstream_reuse_read_keepalive(ngx_conf_t *cf,
     ngx_http_upstream_srv_conf_t *uscf,
     ngx_http_upstream_reuse_srv_conf_t *rcf);
+
+/* Tells whether a balancer has its servers as core's round robin does. */
+ngx_uint_t ngx_http_upstream_reuse_has_round_robin(
+    ngx_http_upstream_srv_conf_t *uscf);
 
 /* How many addresses get requests while all is well. */
 ngx_uint_t ngx_http_upstream_reuse_count_servers(
@@ -381,6 +381,11 @@ ngx_int_t ngx_http_upstream_reuse_init_balancer(ngx_http_request_t *r,
 
 /* identity */
 
+#if (NGX_HTTP_SSL)
+#define ngx_http_upstream_reuse_checks(conf)                                  \
+    (((conf)->ssl_server_name ? 1 : 0) | ((conf)->ssl_verify ? 2 : 0))
+#endif
+
 /* What a connection for this request has to have been opened for. */
 ngx_int_t ngx_http_upstream_reuse_find_identity(ngx_http_request_t *r,
     ngx_http_upstream_reuse_identity_t *id);
@@ -446,6 +451,18 @@ ngx_uint_t ngx_http_upstream_reuse_is_partial_http2(ngx_http_upstream_t *u);
 void ngx_http_upstream_reuse_renumber_http2(ngx_http_upstream_t *u);
 
 
+/* directives */
+
+extern ngx_conf_post_t  ngx_http_upstream_reuse_post;  /* of "reuse" */
+
+char *ngx_http_upstream_reuse_set_expiry_slot(ngx_conf_t *cf,
+    ngx_command_t *cmd, void *conf);
+char *ngx_http_upstream_reuse_set_warm_slot(ngx_conf_t *cf,
+    ngx_command_t *cmd, void *conf);
+char *ngx_http_upstream_reuse_set_zone_slot(ngx_conf_t *cf,
+    ngx_command_t *cmd, void *conf);
+
+
 /* expiry */
 
 /*
@@ -461,6 +478,17 @@ ngx_uint_t ngx_http_upstream_reuse_measure(
  */
 ngx_uint_t ngx_http_upstream_reuse_is_fresh(
     ngx_http_upstream_reuse_kept_t *kept, ngx_msec_t age);
+
+/*
+ * Milliseconds for which an idle connection will still be used; 0 if it will
+ * not.
+ */
+ngx_msec_t ngx_http_upstream_reuse_left(ngx_http_upstream_reuse_kept_t *kept);
+
+/* Milliseconds that an unused connection to a server lasts. */
+ngx_msec_t ngx_http_upstream_reuse_unused_limit(
+    ngx_http_upstream_reuse_srv_conf_t *rcf,
+    ngx_http_upstream_reuse_server_t *server);
 
 /* How long before an idle limit a connection is given up. */
 ngx_msec_t ngx_http_upstream_reuse_margin(
@@ -522,12 +550,17 @@ ngx_uint_t ngx_http_upstream_reuse_note_rtt(
 ngx_shm_zone_t *ngx_http_upstream_reuse_add_zone(ngx_conf_t *cf, size_t size);
 
 /*
- * Finds or makes what is known of a server, which is that of the address in
- * pc.  Never NULL: if the zone is full, which the log says once, all further
- * servers are one.
+ * Finds or makes what is known of the server of the address in pc.  Never
+ * NULL: if the zone is full, as the log says, all further servers are one.
  */
 ngx_http_upstream_reuse_server_t *ngx_http_upstream_reuse_find_server(
     ngx_http_upstream_reuse_srv_conf_t *rcf, ngx_peer_connection_t *pc);
+
+/*
+ * Lowers, with the lock, what is remembered of the connections that were used
+ * at a time.
+ */
+void ngx_http_upstream_reuse_lower_peaks(ngx_http_upstream_reuse_zone_t *zone);
 
 /*
  * With the lock: all records, beginning with NULL; the shares of workers that
@@ -585,6 +618,10 @@ void ngx_http_upstream_reuse_count_idle_closed(
 /* variables */
 
 ngx_int_t ngx_http_upstream_reuse_add_variables(ngx_conf_t *cf);
+
+
+#include "ngx_http_upstream_reuse_warm.h"
+
 
 
 #endif /* _NGX_HTTP_UPSTREAM_REUSE_H_INCLUDED_ */

@@ -90,7 +90,8 @@ ngx_http_upstream_reuse_count_request(ngx_http_upstream_reuse_peer_t *rp)
     n = rp->server->share->counters;
 
     if (rp->why_new == NGX_HTTP_UPSTREAM_REUSE_NEW_NONE) {
-        n[NGX_HTTP_UPSTREAM_REUSE_REUSED]++;
+        n[rp->warm ? NGX_HTTP_UPSTREAM_REUSE_WARM
+                   : NGX_HTTP_UPSTREAM_REUSE_REUSED]++;
         n[NGX_HTTP_UPSTREAM_REUSE_IDLE]--;
 
     } else {
@@ -219,6 +220,10 @@ ngx_http_upstream_reuse_count_idle_closed(ngx_http_upstream_reuse_kept_t *kept,
     }
 
     ngx_http_upstream_reuse_count_closed(kept->server, fate);
+
+    if (kept->warm) {
+        ngx_http_upstream_reuse_note_wasted(kept, fate);
+    }
 }
 
 
@@ -253,11 +258,13 @@ ngx_http_upstream_reuse_take_sample(ngx_http_upstream_reuse_zone_t *zone)
         for ( ;; ) {
             reused = *(volatile ngx_atomic_uint_t *)
                          &n[NGX_HTTP_UPSTREAM_REUSE_REUSED];
+            reused += *(volatile ngx_atomic_uint_t *)
+                          &n[NGX_HTTP_UPSTREAM_REUSE_WARM];
 
             sum.reused += reused;
             sum.requests += reused;
 
-            for (i = NGX_HTTP_UPSTREAM_REUSE_REUSED + 1;
+            for (i = NGX_HTTP_UPSTREAM_REUSE_NEW;
                  i < NGX_HTTP_UPSTREAM_REUSE_OPENED;
                  i++)
             {
@@ -280,6 +287,12 @@ ngx_http_upstream_reuse_take_sample(ngx_http_upstream_reuse_zone_t *zone)
     sample->reused = sum.reused - zone->sum.reused;
 
     zone->sum = sum;
+
+    if (zone->nsamples % (NGX_HTTP_UPSTREAM_REUSE_LOWER
+                          / NGX_HTTP_UPSTREAM_REUSE_INTERVAL) == 0)
+    {
+        ngx_http_upstream_reuse_lower_peaks(zone);
+    }
 }
 
 
@@ -516,7 +529,9 @@ reuse_complete_view(ngx_http_upstream_reuse_view_t *view)
     if (view->connects) {
         view->saved = ((uint64_t) n[NGX_HTTP_UPSTREAM_REUSE_CONNECT_TIME]
                        + n[NGX_HTTP_UPSTREAM_REUSE_TLS_TIME])
-                      / view->connects * n[NGX_HTTP_UPSTREAM_REUSE_REUSED];
+                      / view->connects
+                      * (n[NGX_HTTP_UPSTREAM_REUSE_REUSED]
+                         + n[NGX_HTTP_UPSTREAM_REUSE_WARM]);
     }
 }
 

@@ -55,6 +55,9 @@ enum {
     NGX_HTTP_UPSTREAM_REUSE_REFUSED,     /* may have been received */
     NGX_HTTP_UPSTREAM_REUSE_LOST,        /* cannot be sent again */
 
+    NGX_HTTP_UPSTREAM_REUSE_AHEAD,       /* connections opened ahead */
+    NGX_HTTP_UPSTREAM_REUSE_UNUSED,      /* of these, closed without one */
+
     NGX_HTTP_UPSTREAM_REUSE_FULL,        /* TLS handshakes */
     NGX_HTTP_UPSTREAM_REUSE_RESUMED,
 
@@ -85,7 +88,7 @@ typedef ngx_atomic_uint_t
 
 typedef struct {
     ngx_atomic_uint_t                    requests;
-    ngx_atomic_uint_t                    reused;
+    ngx_atomic_uint_t                    reused;  /* and warm */
 } ngx_http_upstream_reuse_sample_t;
 
 

@@ -67,6 +67,54 @@ ngx_http_upstream_reuse_is_fresh(ngx_http_upstream_reuse_kept_t *kept,
 }
 
 
+ngx_msec_t
+ngx_http_upstream_reuse_left(ngx_http_upstream_reuse_kept_t *kept)
+{
+    ngx_msec_t         age, limit, end;
+    ngx_connection_t  *c;
+
+    c = kept->connection;
+    age = ngx_current_msec - kept->since;
+    end = kept->conf->timeout;
+
+    if (kept->conf->max_time != NGX_CONF_UNSET_MSEC) {
+        end = ngx_min(end, kept->conf->max_time + (kept->since
+                                                   - c->start_time));
+    }
+
+    limit = reuse_limit(kept);
+
+    if (limit) {
+        end = ngx_min(end, limit);
+        end -= ngx_min(end, ngx_http_upstream_reuse_margin(kept, limit));
+    }
+
+    end -= ngx_min(end, kept->early);
+
+    return (age < end) ? end - age : 0;
+}
+
+
+ngx_msec_t
+ngx_http_upstream_reuse_unused_limit(ngx_http_upstream_reuse_srv_conf_t *rcf,
+    ngx_http_upstream_reuse_server_t *server)
+{
+    switch (rcf->expiry) {
+
+    case NGX_HTTP_UPSTREAM_REUSE_EXPIRY_TIME:
+        return ngx_min(rcf->idle, rcf->timeout);
+
+    case NGX_HTTP_UPSTREAM_REUSE_EXPIRY_AUTO:
+        return server->record->unused.idle
+               ? ngx_min(server->record->unused.idle, rcf->timeout)
+               : rcf->timeout;
+
+    default: /* NGX_HTTP_UPSTREAM_REUSE_EXPIRY_OFF */
+        return rcf->timeout;
+    }
+}
+
+
 ngx_uint_t
 ngx_http_upstream_reuse_is_limited(ngx_http_upstream_reuse_kept_t *kept)
 {

@@ -43,9 +43,9 @@ ngx_http_upstream_reuse_find_identity(ngx_http_request_t *r,
     ucf = u->conf;
 
     id->ssl = ucf->ssl;
-    id->checks = (ucf->ssl_server_name ? 1 : 0) | (ucf->ssl_verify ? 2 : 0);
+    id->checks = ngx_http_upstream_reuse_checks(ucf);
 
-    if (ucf->ssl_server_name || ucf->ssl_verify) {
+    if (id->checks) {
 
         id->name = u->ssl_name;
 
@@ -303,7 +303,10 @@ ngx_http_upstream_reuse_set_session(ngx_peer_connection_t *pc, void *data)
         return NGX_ERROR;
     }
 
-    if (rp->set_session(pc, rp->data) != NGX_OK) {
+    if ((rp->opening ? ngx_http_upstream_reuse_set_server_session(pc, rp)
+                     : rp->set_session(pc, rp->data))
+        != NGX_OK)
+    {
         return NGX_ERROR;
     }
 
@@ -348,6 +351,11 @@ ngx_http_upstream_reuse_save_session(ngx_peer_connection_t *pc, void *data)
         && (SSL_get_verify_result(c->ssl->connection) != X509_V_OK
             || ngx_ssl_check_host(c, &u->ssl_name) != NGX_OK))
     {
+        return;
+    }
+
+    if (rp->opening) {
+        ngx_http_upstream_reuse_save_server_session(pc, rp->uscf, rp->server);
         return;
     }
 

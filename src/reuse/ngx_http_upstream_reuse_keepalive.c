@@ -9,6 +9,10 @@
 #include "ngx_http_upstream_reuse.h"
 
 
+/* milliseconds: nginx's own, where its directive is not known */
+#define NGX_HTTP_UPSTREAM_REUSE_TIMEOUT  60000
+
+
 /* looked for by name, so as not to depend on the module */
 
 ngx_command_t *
@@ -60,6 +64,11 @@ ngx_http_upstream_reuse_read_keepalive(ngx_conf_t *cf,
     cmd = ngx_http_upstream_reuse_find_directive(cf, uscf,
                                                  "keepalive_requests", &conf);
 
+    /* the size is the first that it has, right before that limit */
+
+    rcf->size = (cmd && cmd->offset == sizeof(ngx_uint_t))
+                ? *(ngx_uint_t *) conf : 0;
+
     rcf->max_requests = (cmd && cmd->set == ngx_conf_set_num_slot)
                         ? *(ngx_uint_t *) ((char *) conf + cmd->offset)
                         : NGX_CONF_UNSET_UINT;
@@ -70,6 +79,24 @@ ngx_http_upstream_reuse_read_keepalive(ngx_conf_t *cf,
     rcf->max_time = (cmd && cmd->set == ngx_conf_set_msec_slot)
                     ? *(ngx_msec_t *) ((char *) conf + cmd->offset)
                     : NGX_CONF_UNSET_MSEC;
+
+    cmd = ngx_http_upstream_reuse_find_directive(cf, uscf,
+                                                 "keepalive_timeout", &conf);
+
+    rcf->timeout = (cmd && cmd->set == ngx_conf_set_msec_slot)
+                   ? *(ngx_msec_t *) ((char *) conf + cmd->offset)
+                   : NGX_HTTP_UPSTREAM_REUSE_TIMEOUT;
+}
+
+
+ngx_uint_t
+ngx_http_upstream_reuse_has_round_robin(ngx_http_upstream_srv_conf_t *uscf)
+{
+    ngx_http_upstream_rr_peers_t  *peers;
+
+    peers = uscf->peer.data;
+
+    return peers && peers->name == &uscf->host;
 }
 
 

@@ -53,11 +53,22 @@ ngx_http_upstream_reuse_keep(ngx_http_upstream_reuse_peer_t *rp,
 
     kept->sent += c->sent - rp->sent;
 
+    kept->limit = rp->server->limit;
+
     if (!ngx_http_upstream_reuse_read_hint(rp->upstream, kept)) {
         ngx_log_debug0(NGX_LOG_DEBUG_HTTP, pc->log, 0,
                        "upstream reuse: the origin is about to close");
         rp->explained = NGX_HTTP_UPSTREAM_REUSE_FATE_ANNOUNCED;
         return NULL;
+    }
+
+    if (rp->conf->warmth) {
+
+        if (rp->kind == NULL) {
+            rp->kind = ngx_http_upstream_reuse_learn_kind(rp);
+        }
+
+        kept->kind = rp->kind;
     }
 
     kept->peer = NULL;
@@ -129,6 +140,10 @@ reuse_cleanup_kept(void *data)
 
     ngx_int_t          ended;
     ngx_connection_t  *c;
+
+    if (kept->queued) {
+        ngx_http_upstream_reuse_end_idle(kept);
+    }
 
     if (!kept->idle) {
         return;

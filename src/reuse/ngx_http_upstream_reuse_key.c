@@ -52,7 +52,15 @@ ngx_http_upstream_reuse_init_balancer(ngx_http_request_t *r,
 
     rp = reuse_current;
 
-    if (rp->conf->init_balancer(r, us) != NGX_OK) {
+    if (rp->opening) {
+
+        /* the server has been chosen, and there is no client to look at */
+
+        if (ngx_http_upstream_init_round_robin_peer(r, us) != NGX_OK) {
+            return NGX_ERROR;
+        }
+
+    } else if (rp->conf->init_balancer(r, us) != NGX_OK) {
         return NGX_ERROR;
     }
 

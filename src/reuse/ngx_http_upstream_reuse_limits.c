@@ -111,7 +111,7 @@ ngx_http_upstream_reuse_note_rtt(ngx_http_upstream_reuse_kept_t *kept,
 {
     ngx_http_upstream_reuse_limit_t  *limit;
 
-    limit = kept->limit;
+    limit = kept->server->limit;
 
     if (limit == NULL) {
         return 0;
@@ -119,7 +119,7 @@ ngx_http_upstream_reuse_note_rtt(ngx_http_upstream_reuse_kept_t *kept,
 
     if (rtt && (limit->rtt == 0 || rtt < limit->rtt)) {
 
-            ngx_http_upstream_reuse_lock(kept);
+        ngx_http_upstream_reuse_lock(kept);
 
         if (limit->rtt == 0 || rtt < limit->rtt) {
             limit->rtt = rtt;

@@ -14,30 +14,29 @@
  */
 
 #define NGX_HTTP_UPSTREAM_REUSE_KEEPALIVE  32
+#define NGX_HTTP_UPSTREAM_REUSE_WARM_SIZE  128    /* with "reuse_warm auto" */
 #define NGX_HTTP_UPSTREAM_REUSE_REQUESTS   "100000"
 
 /* bytes; a page is not taken from the system before it is needed */
 
-#define NGX_HTTP_UPSTREAM_REUSE_ZONE       (8 * 1024 * 1024)
-#define NGX_HTTP_UPSTREAM_REUSE_ZONE_LEAST (64 * 1024)
+#define NGX_HTTP_UPSTREAM_REUSE_ZONE  (8 * 1024 * 1024)
 
 
 static void *ngx_http_upstream_reuse_create_main_conf(ngx_conf_t *cf);
 static char *ngx_http_upstream_reuse_init_main_conf(ngx_conf_t *cf,
     void *conf);
 static void *ngx_http_upstream_reuse_create_srv_conf(ngx_conf_t *cf);
-static char *ngx_http_upstream_reuse_set_expiry_slot(ngx_conf_t *cf,
-    ngx_command_t *cmd, void *conf);
-static char *ngx_http_upstream_reuse_set_zone_slot(ngx_conf_t *cf,
-    ngx_command_t *cmd, void *conf);
 static ngx_int_t ngx_http_upstream_reuse_postconfiguration(ngx_conf_t *cf);
 
-static char *reuse_warn_off(ngx_conf_t *cf, void *post, void *data);
 static void reuse_inherit(ngx_http_upstream_reuse_srv_conf_t *rcf,
     ngx_http_upstream_reuse_srv_conf_t *http);
 static ngx_int_t reuse_complete(ngx_conf_t *cf,
     ngx_http_upstream_srv_conf_t *uscf,
     ngx_http_upstream_reuse_srv_conf_t *http, ngx_uint_t wanted);
+static ngx_int_t reuse_check_warm(ngx_conf_t *cf,
+    ngx_http_upstream_srv_conf_t *uscf,
+    ngx_http_upstream_reuse_srv_conf_t *rcf,
+    ngx_http_upstream_reuse_srv_conf_t *http);
 static ngx_uint_t reuse_wanted(ngx_http_upstream_reuse_main_conf_t *rmcf,
     ngx_http_upstream_srv_conf_t *uscf);
 static ngx_int_t reuse_create_srv_conf(ngx_conf_t *cf,
@@ -46,6 +45,8 @@ static ngx_int_t reuse_add_port(ngx_conf_t *cf,
     ngx_http_upstream_srv_conf_t *uscf, ngx_str_t *name);
 static ngx_int_t reuse_add_keepalive(ngx_conf_t *cf,
     ngx_http_upstream_srv_conf_t *uscf);
+static ngx_uint_t reuse_pool_size(ngx_http_upstream_srv_conf_t *uscf,
+    ngx_http_upstream_reuse_srv_conf_t *rcf);
 static ngx_int_t reuse_raise_requests(ngx_conf_t *cf,
     ngx_http_upstream_srv_conf_t *uscf);
 static char *reuse_carry_out(ngx_conf_t *cf,
@@ -56,9 +57,6 @@ static ngx_int_t reuse_init_upstream(ngx_conf_t *cf,
     ngx_http_upstream_srv_conf_t *us);
 
 
-static ngx_conf_post_t  reuse_post = { reuse_warn_off };
-
-
 static ngx_command_t  ngx_http_upstream_reuse_commands[] = {
 
     { ngx_string("reuse"),
@@ -66,7 +64,7 @@ static ngx_command_t  ngx_http_upstream_reuse_commands[] = {
       ngx_conf_set_flag_slot,
       NGX_HTTP_SRV_CONF_OFFSET,
       offsetof(ngx_http_upstream_reuse_srv_conf_t, reuse),
-      &reuse_post },
+      &ngx_http_upstream_reuse_post },
 
     { ngx_string("reuse_retry"),
       NGX_HTTP_MAIN_CONF|NGX_HTTP_UPS_CONF|NGX_CONF_FLAG,
@@ -78,6 +76,13 @@ static ngx_command_t  ngx_http_upstream_reuse_commands[] = {
     { ngx_string("reuse_expiry"),
       NGX_HTTP_MAIN_CONF|NGX_HTTP_UPS_CONF|NGX_CONF_TAKE1,
       ngx_http_upstream_reuse_set_expiry_slot,
+      NGX_HTTP_SRV_CONF_OFFSET,
+      0,
+      NULL },
+
+    { ngx_string("reuse_warm"),
+      NGX_HTTP_MAIN_CONF|NGX_HTTP_UPS_CONF|NGX_CONF_TAKE1,
+      ngx_http_upstream_reuse_set_warm_slot,
       NGX_HTTP_SRV_CONF_OFFSET,
       0,
       NULL },
@@ -178,6 +183,12 @@ ngx_http_upstream_reuse_create_main_conf(ngx_conf_t *cf)
     if (ngx_array_init(&rmcf->asked, cf->pool, 4,
                        sizeof(ngx_http_upstream_srv_conf_t *))
         != NGX_OK
+        || ngx_array_init(&rmcf->foreseen, cf->pool, 4,
+                          sizeof(ngx_http_upstream_reuse_foreseen_t))
+           != NGX_OK
+        || ngx_array_init(&rmcf->warm, cf->pool, 4,
+                          sizeof(ngx_http_upstream_reuse_warm_t *))
+           != NGX_OK
         || ngx_array_init(&rmcf->warnings, cf->pool, 4, sizeof(ngx_str_t))
            != NGX_OK)
     {
@@ -212,6 +223,7 @@ ngx_http_upstream_reuse_init_main_conf(ngx_conf_t *cf, void *conf)
     http = ctx->srv_conf[ngx_http_upstream_reuse_module.ctx_index];
 
     ngx_conf_init_value(http->retry, 1);
+    ngx_conf_init_value(http->warm, 0);
     ngx_conf_init_uint_value(http->expiry,
                              NGX_HTTP_UPSTREAM_REUSE_EXPIRY_AUTO);
 
@@ -278,6 +290,10 @@ reuse_complete(ngx_conf_t *cf, ngx_http_upstream_srv_conf_t *uscf,
     rcf->name = name;
     rcf->asked = wanted;
 
+    if (reuse_check_warm(cf, uscf, rcf, http) != NGX_OK) {
+        return NGX_ERROR;
+    }
+
     reuse_inherit(rcf, http);
 
     if (wanted || rcf->reuse == 1) {
@@ -299,18 +315,29 @@ reuse_complete(ngx_conf_t *cf, ngx_http_upstream_srv_conf_t *uscf,
 }
 
 
-static char *
-reuse_warn_off(ngx_conf_t *cf, void *post, void *data)
-{
-    ngx_flag_t  *reuse = data;
+/* Where "reuse_warm" is written, connections are kept for every handler. */
 
-    if (*reuse == 0) {
-        ngx_http_upstream_reuse_warn(cf, NULL, 0,
-                                     "no connection is reused with "
-                                     "\"reuse off\": remove the directive");
+static ngx_int_t
+reuse_check_warm(ngx_conf_t *cf, ngx_http_upstream_srv_conf_t *uscf,
+    ngx_http_upstream_reuse_srv_conf_t *rcf,
+    ngx_http_upstream_reuse_srv_conf_t *http)
+{
+    if (rcf->warm == NGX_CONF_UNSET || rcf->warm == 0) {
+        return NGX_OK;
     }
 
-    return NGX_CONF_OK;
+    if (rcf->reuse == 0 || (rcf->reuse == NGX_CONF_UNSET && http->reuse == 0))
+    {
+        ngx_log_error(NGX_LOG_EMERG, cf->log, 0,
+                      "\"reuse_warm\" needs \"reuse on\", and it is off for "
+                      "upstream \"%V\" in %s:%ui: remove one of them",
+                      &uscf->host, uscf->file_name, uscf->line);
+        return NGX_ERROR;
+    }
+
+    rcf->reuse = 1;
+
+    return NGX_OK;
 }
 
 
@@ -325,6 +352,7 @@ reuse_inherit(ngx_http_upstream_reuse_srv_conf_t *rcf,
     }
 
     ngx_conf_merge_value(rcf->retry, http->retry, 1);
+    ngx_conf_merge_value(rcf->warm, http->warm, 0);
 
     if (rcf->expiry == NGX_CONF_UNSET_UINT) {
         rcf->expiry = http->expiry;
@@ -445,11 +473,7 @@ reuse_add_keepalive(ngx_conf_t *cf, ngx_http_upstream_srv_conf_t *uscf)
 
     uscf->peer.init_upstream = reuse_init_upstream;
 
-    /* one for each server at least */
-
-    (void) ngx_sprintf(size, "%ui%Z",
-                       ngx_max(ngx_http_upstream_reuse_count_servers(uscf),
-                               NGX_HTTP_UPSTREAM_REUSE_KEEPALIVE));
+    (void) ngx_sprintf(size, "%ui%Z", reuse_pool_size(uscf, rcf));
 
     rv = reuse_carry_out(cf, uscf, "keepalive", (char *) size);
 
@@ -465,6 +489,27 @@ reuse_add_keepalive(ngx_conf_t *cf, ngx_http_upstream_srv_conf_t *uscf)
     rcf->added = 1;
 
     return reuse_raise_requests(cf, uscf);
+}
+
+
+/* One for each server at least, and some besides those that are to be warm. */
+
+static ngx_uint_t
+reuse_pool_size(ngx_http_upstream_srv_conf_t *uscf,
+    ngx_http_upstream_reuse_srv_conf_t *rcf)
+{
+    ngx_uint_t  size;
+
+    size = NGX_HTTP_UPSTREAM_REUSE_KEEPALIVE;
+
+    if (rcf->warm == NGX_HTTP_UPSTREAM_REUSE_WARM_AUTO) {
+        size = NGX_HTTP_UPSTREAM_REUSE_WARM_SIZE;
+
+    } else if (rcf->warm > 0) {
+        size += rcf->warm;
+    }
+
+    return ngx_max(ngx_http_upstream_reuse_count_servers(uscf), size);
 }
 
 
@@ -553,88 +598,13 @@ ngx_http_upstream_reuse_create_srv_conf(ngx_conf_t *cf)
 
     rcf->reuse = NGX_CONF_UNSET;
     rcf->retry = NGX_CONF_UNSET;
+    rcf->warm = NGX_CONF_UNSET;
     rcf->expiry = NGX_CONF_UNSET_UINT;
 
     ngx_rbtree_init(&rcf->servers, &rcf->sentinel,
                     ngx_str_rbtree_insert_value);
 
     return rcf;
-}
-
-
-/* reuse_expiry auto | off | TIME; */
-
-static char *
-ngx_http_upstream_reuse_set_expiry_slot(ngx_conf_t *cf, ngx_command_t *cmd,
-    void *conf)
-{
-    ngx_http_upstream_reuse_srv_conf_t  *rcf = conf;
-
-    ngx_str_t  *value;
-
-    if (rcf->expiry != NGX_CONF_UNSET_UINT) {
-        return "is duplicate";
-    }
-
-    value = cf->args->elts;
-
-    if (ngx_strcmp(value[1].data, "auto") == 0) {
-        rcf->expiry = NGX_HTTP_UPSTREAM_REUSE_EXPIRY_AUTO;
-        return NGX_CONF_OK;
-    }
-
-    if (ngx_strcmp(value[1].data, "off") == 0) {
-        rcf->expiry = NGX_HTTP_UPSTREAM_REUSE_EXPIRY_OFF;
-        return NGX_CONF_OK;
-    }
-
-    rcf->idle = ngx_parse_time(&value[1], 0);
-
-    if (rcf->idle == (ngx_msec_t) NGX_ERROR || rcf->idle == 0) {
-        ngx_conf_log_error(NGX_LOG_EMERG, cf, 0,
-                           "invalid value \"%V\" of \"reuse_expiry\": it is "
-                           "\"auto\", \"off\" or the time, such as \"5s\", "
-                           "after which the origin closes idle connections",
-                           &value[1]);
-        return NGX_CONF_ERROR;
-    }
-
-    rcf->expiry = NGX_HTTP_UPSTREAM_REUSE_EXPIRY_TIME;
-
-    return NGX_CONF_OK;
-}
-
-
-/* reuse_zone SIZE; */
-
-static char *
-ngx_http_upstream_reuse_set_zone_slot(ngx_conf_t *cf, ngx_command_t *cmd,
-    void *conf)
-{
-    ngx_http_upstream_reuse_main_conf_t  *rmcf = conf;
-
-    ssize_t     size;
-    ngx_str_t  *value;
-
-    if (rmcf->zone_size) {
-        return "is duplicate";
-    }
-
-    value = cf->args->elts;
-
-    size = ngx_parse_size(&value[1]);
-
-    if (size < NGX_HTTP_UPSTREAM_REUSE_ZONE_LEAST) {
-        ngx_conf_log_error(NGX_LOG_EMERG, cf, 0,
-                           "invalid value \"%V\" of \"reuse_zone\": it is "
-                           "the size of the shared memory, such as \"8m\", "
-                           "at least \"64k\"", &value[1]);
-        return NGX_CONF_ERROR;
-    }
-
-    rmcf->zone_size = size;
-
-    return NGX_CONF_OK;
 }
 
 
@@ -683,8 +653,16 @@ ngx_http_upstream_reuse_postconfiguration(ngx_conf_t *cf)
 
         ngx_http_upstream_reuse_read_keepalive(cf, uscfp[i], rcf);
 
-        if (rcf->asked || rcf->reuse != NGX_CONF_UNSET) {
-            uscfp[i]->peer.init = ngx_http_upstream_reuse_init_peer;
+        if (!rcf->asked && rcf->reuse == NGX_CONF_UNSET) {
+            continue;
+        }
+
+        uscfp[i]->peer.init = ngx_http_upstream_reuse_init_peer;
+
+        if (rcf->warm && rcf->reuse
+            && ngx_http_upstream_reuse_init_warm(cf, uscfp[i], rcf) != NGX_OK)
+        {
+            return NGX_ERROR;
         }
     }
 

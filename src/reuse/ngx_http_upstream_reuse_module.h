@@ -76,6 +76,19 @@ ngx_int_t ngx_http_upstream_reuse_ask(ngx_conf_t *cf,
     ngx_http_upstream_srv_conf_t *uscf);
 
 /*
+ * Tells that a handler will need connections with these settings, so that
+ * some can be opened before there is a request.  To be called while the
+ * configuration is merged, for a location with an upstream that is known.
+ *
+ *     conf  the location's, which stays, once it is merged
+ *     ssl   1: over TLS
+ *
+ * Returns NGX_OK, or NGX_ERROR if there is no memory.
+ */
+ngx_int_t ngx_http_upstream_reuse_foresee(ngx_conf_t *cf,
+    ngx_http_upstream_conf_t *conf, ngx_uint_t ssl);
+
+/*
  * Tells that the handler of this request keeps the rules of a reusable
  * connection.  To be called before ngx_http_upstream_init().
  */

@@ -8,6 +8,7 @@
 
 
 static ngx_int_t reuse_get(ngx_peer_connection_t *pc, void *data);
+static void reuse_begin(ngx_http_upstream_reuse_peer_t *rp);
 static ngx_int_t reuse_take(ngx_http_upstream_reuse_peer_t *rp,
     ngx_peer_connection_t *pc);
 static ngx_http_upstream_reuse_new_e reuse_why_new(
@@ -20,6 +21,9 @@ static ngx_http_upstream_reuse_new_e reuse_unfit(
 static ngx_uint_t reuse_is_silent(ngx_connection_t *c);
 
 static void reuse_free(ngx_peer_connection_t *pc, void *data,
+    ngx_uint_t state);
+static ngx_http_upstream_reuse_kept_t *reuse_prepare(
+    ngx_peer_connection_t *pc, ngx_http_upstream_reuse_peer_t *rp,
     ngx_uint_t state);
 static void reuse_end(ngx_http_upstream_reuse_peer_t *rp,
     ngx_http_upstream_reuse_fate_e fate);
@@ -51,7 +55,14 @@ ngx_http_upstream_reuse_init_peer(ngx_http_request_t *r,
     rp->uscf = us;
     rp->conf = rcf;
 
-    if (rcf->added && rcf->reuse == NGX_CONF_UNSET
+    if (rcf->warmth) {
+        rp->opening = ngx_http_upstream_reuse_find_opening(r);
+    }
+
+    if (rp->opening) {
+        rc = ngx_http_upstream_reuse_init_opening(r, us, rp);
+
+    } else if (rcf->added && rcf->reuse == NGX_CONF_UNSET
         && ngx_http_get_module_ctx(r, ngx_http_upstream_reuse_module) == NULL)
     {
         /*
@@ -74,8 +85,16 @@ ngx_http_upstream_reuse_init_peer(ngx_http_request_t *r,
         return rc;
     }
 
-    if (ngx_http_upstream_reuse_find_identity(r, &rp->identity) != NGX_OK) {
-        return NGX_ERROR;
+    if (rp->opening == NULL) {
+
+        if (ngx_http_upstream_reuse_find_identity(r, &rp->identity) != NGX_OK)
+        {
+            return NGX_ERROR;
+        }
+
+        if (rcf->warmth && !rp->around) {
+            rp->kind = ngx_http_upstream_reuse_find_kind(rp);
+        }
     }
 
     if (rp->balancer_get) {
@@ -115,7 +134,12 @@ reuse_get(ngx_peer_connection_t *pc, void *data)
 
     ngx_int_t  rc;
 
+    if (rp->opening) {
+        return ngx_http_upstream_reuse_get_opening(pc, rp);
+    }
+
     rp->kept = NULL;
+    rp->warm = 0;
     rp->sent = 0;
     rp->age = 0;
     rp->rtt = 0;
@@ -130,7 +154,7 @@ reuse_get(ngx_peer_connection_t *pc, void *data)
         rp->why_new = NGX_HTTP_UPSTREAM_REUSE_NEW_RETRY;
 
         ngx_http_upstream_reuse_get_again(pc, rp);
-        ngx_http_upstream_reuse_count_request(rp);
+        reuse_begin(rp);
 
         return NGX_OK;
     }
@@ -151,9 +175,22 @@ reuse_get(ngx_peer_connection_t *pc, void *data)
         return rc;
     }
 
-    ngx_http_upstream_reuse_count_request(rp);
+    reuse_begin(rp);
 
     return rc;
+}
+
+
+/* The request has been given a connection, or one to open. */
+
+static void
+reuse_begin(ngx_http_upstream_reuse_peer_t *rp)
+{
+    ngx_http_upstream_reuse_count_request(rp);
+
+    if (rp->conf->warmth && !rp->around && !rp->uses) {
+        ngx_http_upstream_reuse_begin_use(rp);
+    }
 }
 
 
@@ -174,6 +211,10 @@ reuse_take(ngx_http_upstream_reuse_peer_t *rp, ngx_peer_connection_t *pc)
         rp->age = ngx_current_msec - kept->since;
         rp->server = kept->server;
 
+        if (kept->queued) {
+            ngx_http_upstream_reuse_end_idle(kept);
+        }
+
     } else {
         rp->server = ngx_http_upstream_reuse_find_server(rp->conf, pc);
     }
@@ -184,6 +225,9 @@ reuse_take(ngx_http_upstream_reuse_peer_t *rp, ngx_peer_connection_t *pc)
         rp->kept = kept;
         rp->requests = c->requests + 1;
         rp->start = c->start_time;
+        rp->warm = kept->warm;
+
+        kept->warm = 0;
 
         ngx_http_upstream_reuse_watch(rp, c);
 
@@ -204,6 +248,11 @@ reuse_take(ngx_http_upstream_reuse_peer_t *rp, ngx_peer_connection_t *pc)
         if (kept) {
             ngx_http_upstream_reuse_count_closed(kept->server,
                                                  reuse_unfit_fate(rp));
+
+            if (kept->warm) {
+                ngx_http_upstream_reuse_note_wasted(kept,
+                                                    reuse_unfit_fate(rp));
+            }
         }
 
         ngx_http_upstream_reuse_close(c);
@@ -306,6 +355,16 @@ reuse_unfit(ngx_http_upstream_reuse_peer_t *rp, ngx_connection_t *c,
         return NGX_HTTP_UPSTREAM_REUSE_NEW_NONE;
     }
 
+#if (NGX_HTTP_SSL)
+
+    /* those of TLS that have come since the handshake do no harm */
+
+    if (kept->warm && c->ssl) {
+        (void) ngx_http_upstream_reuse_read_tickets(kept);
+    }
+
+#endif
+
     if (!reuse_is_silent(c)) {
         rp->excess = (ngx_http_upstream_reuse_note_end(kept, rp->age)
                       == NGX_DECLINED);
@@ -358,23 +417,11 @@ reuse_free(ngx_peer_connection_t *pc, void *data, ngx_uint_t state)
         return;
     }
 
-    kept = NULL;
-
-    if (rp->conf->reuse == 0) {
-
-        /* whatever would keep the connection, by directive or by default */
-
-        rp->upstream->keepalive = 0;
+    if (rp->uses) {
+        ngx_http_upstream_reuse_end_use(rp);
     }
 
-    if (rp->upstream->keepalive && c && !(state & NGX_PEER_FAILED)) {
-
-        kept = ngx_http_upstream_reuse_keep(rp, pc);
-
-        if (kept == NULL) {
-            rp->upstream->keepalive = 0;
-        }
-    }
+    kept = reuse_prepare(pc, rp, state);
 
     fate = c ? reuse_why_not_kept(rp, c, state)
              : NGX_HTTP_UPSTREAM_REUSE_FATE_UNCONNECTED;
@@ -419,7 +466,50 @@ reuse_free(ngx_peer_connection_t *pc, void *data, ngx_uint_t state)
 
     if (kept) {
         ngx_http_upstream_reuse_set_expiry(kept);
+
+        if (rp->conf->warmth) {
+            ngx_http_upstream_reuse_begin_idle(kept);
+        }
+
+        if (rp->opening) {
+            ngx_http_upstream_reuse_end_opening(rp, kept);
+        }
     }
+}
+
+
+/* Prepares a connection for being kept; NULL if it will not be. */
+
+static ngx_http_upstream_reuse_kept_t *
+reuse_prepare(ngx_peer_connection_t *pc, ngx_http_upstream_reuse_peer_t *rp,
+    ngx_uint_t state)
+{
+    ngx_http_upstream_reuse_kept_t  *kept;
+
+    if (rp->conf->reuse == 0) {
+
+        /* whatever would keep the connection, by directive or by default */
+
+        rp->upstream->keepalive = 0;
+    }
+
+    if (!rp->upstream->keepalive
+        || pc->connection == NULL
+        || (state & NGX_PEER_FAILED))
+    {
+        return NULL;
+    }
+
+    kept = ngx_http_upstream_reuse_keep(rp, pc);
+
+    if (kept == NULL) {
+        rp->upstream->keepalive = 0;
+
+    } else if (rp->opening) {
+        ngx_http_upstream_reuse_keep_opening(rp, kept);
+    }
+
+    return kept;
 }
 
 

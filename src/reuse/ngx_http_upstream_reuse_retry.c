@@ -587,6 +587,10 @@ reuse_cleanup_peer(void *data)
     pc->name = rp->name;
     pc->connection = NULL;
 
+    if (rp->uses) {
+        ngx_http_upstream_reuse_end_use(rp);
+    }
+
     ngx_http_upstream_reuse_free_to_pool(pc, rp, NGX_PEER_NEXT);
 
     pc->sockaddr = NULL;

@@ -30,6 +30,7 @@ static ngx_int_t reuse_set_number(ngx_http_request_t *r,
 
 static ngx_str_t  reuse_new = ngx_string("new");
 static ngx_str_t  reuse_reused = ngx_string("reused");
+static ngx_str_t  reuse_warm = ngx_string("warm");
 
 
 static ngx_http_variable_t  reuse_variables[] = {
@@ -93,7 +94,8 @@ reuse_get_variable(ngx_http_request_t *r, ngx_http_variable_value_t *v,
     switch (data) {
 
     case REUSE_VARIABLE_CONNECTION:
-        reuse_set_text(v, rp->why_new ? &reuse_new : &reuse_reused);
+        reuse_set_text(v, rp->why_new ? &reuse_new
+                          : rp->warm ? &reuse_warm : &reuse_reused);
         return NGX_OK;
 
     case REUSE_VARIABLE_REASON:

@@ -438,6 +438,8 @@ ngx_http_upstream_reuse_init_process(ngx_cycle_t *cycle)
 
         ngx_add_timer(&reuse_sample_event,
                       NGX_HTTP_UPSTREAM_REUSE_INTERVAL * 1000);
+
+        ngx_http_upstream_reuse_start_warming(rmcf);
     }
 
     return NGX_OK;
@@ -618,6 +620,25 @@ ngx_http_upstream_reuse_next_record(ngx_http_upstream_reuse_zone_t *zone,
     }
 
     return (ngx_http_upstream_reuse_record_t *) node;
+}
+
+
+void
+ngx_http_upstream_reuse_lower_peaks(ngx_http_upstream_reuse_zone_t *zone)
+{
+    ngx_uint_t                         peak, seen;
+    ngx_http_upstream_reuse_record_t  *record;
+
+    for (record = ngx_http_upstream_reuse_next_record(zone, NULL);
+         record;
+         record = ngx_http_upstream_reuse_next_record(zone, record))
+    {
+        peak = record->peak;
+        seen = record->seen;
+
+        record->peak = ngx_http_upstream_reuse_lower(peak, seen);
+        record->seen = 0;
+    }
 }
 
 

@@ -44,6 +44,8 @@ static void html_reasons(ngx_http_reuse_status_text_t *text, ngx_str_t *names,
     ngx_uint_t n);
 static void html_retries(ngx_http_reuse_status_text_t *text,
     ngx_http_upstream_reuse_snapshot_t *shot);
+static void html_warm(ngx_http_reuse_status_text_t *text,
+    ngx_http_upstream_reuse_snapshot_t *shot);
 static void html_footer(ngx_http_reuse_status_text_t *text,
     ngx_http_upstream_reuse_snapshot_t *shot);
 
@@ -69,6 +71,7 @@ static html_section_t  html_sections[] = {
     { ngx_string("new"), html_new },
     { ngx_string("closed"), html_closed },
     { ngx_string("retries"), html_retries },
+    { ngx_string("warm"), html_warm },
     { ngx_string("footer"), html_footer },
     { ngx_null_string, NULL }
 };
@@ -551,6 +554,31 @@ html_retries(ngx_http_reuse_status_text_t *text,
     html_number(text, "lost", n[NGX_HTTP_UPSTREAM_REUSE_LOST]);
     ngx_http_reuse_status_write(text,
         " were not received, but could not be sent again.</p>");
+}
+
+
+static void
+html_warm(ngx_http_reuse_status_text_t *text,
+    ngx_http_upstream_reuse_snapshot_t *shot)
+{
+    ngx_atomic_uint_t  *n;
+
+    n = shot->total.counters;
+
+    if (n[NGX_HTTP_UPSTREAM_REUSE_AHEAD] == 0) {
+        return;
+    }
+
+    ngx_http_reuse_status_write(text,
+                                "<h2>Connections opened ahead</h2><p>");
+    html_number(text, "ahead", n[NGX_HTTP_UPSTREAM_REUSE_AHEAD]);
+    ngx_http_reuse_status_write(text,
+                                " were opened before they were needed; ");
+    html_number(text, "warm", n[NGX_HTTP_UPSTREAM_REUSE_WARM]);
+    ngx_http_reuse_status_write(text, " have served requests, ");
+    html_number(text, "unused", n[NGX_HTTP_UPSTREAM_REUSE_UNUSED]);
+    ngx_http_reuse_status_write(text,
+                                " were closed without having served any.</p>");
 }
 
 

@@ -47,6 +47,10 @@ static void prometheus_idle(ngx_http_reuse_status_text_t *text,
     ngx_http_upstream_reuse_view_t *view, const char *name);
 static void prometheus_retries(ngx_http_reuse_status_text_t *text,
     ngx_http_upstream_reuse_view_t *view, const char *name);
+static void prometheus_ahead(ngx_http_reuse_status_text_t *text,
+    ngx_http_upstream_reuse_view_t *view, const char *name);
+static void prometheus_unused(ngx_http_reuse_status_text_t *text,
+    ngx_http_upstream_reuse_view_t *view, const char *name);
 static void prometheus_handshakes(ngx_http_reuse_status_text_t *text,
     ngx_http_upstream_reuse_view_t *view, const char *name);
 static void prometheus_connect_time(ngx_http_reuse_status_text_t *text,
@@ -90,6 +94,15 @@ static prometheus_metric_t  prometheus_metrics[] = {
       "Requests that failed on a kept connection before any response, by what "
       "became of them.",
       prometheus_retries },
+
+    { "nginx_reuse_warm_opened_total", "counter",
+      "Connections opened before they were needed, and attempts to.",
+      prometheus_ahead },
+
+    { "nginx_reuse_warm_unused_total", "counter",
+      "Connections opened before they were needed, and closed without having "
+      "served a request.",
+      prometheus_unused },
 
     { "nginx_reuse_tls_handshakes_total", "counter",
       "TLS handshakes, full ones and resumed sessions.",
@@ -312,6 +325,24 @@ prometheus_retries(ngx_http_reuse_status_text_t *text,
                     n[NGX_HTTP_UPSTREAM_REUSE_REFUSED]);
     prometheus_line(text, view, name, "outcome", "lost",
                     n[NGX_HTTP_UPSTREAM_REUSE_LOST]);
+}
+
+
+static void
+prometheus_ahead(ngx_http_reuse_status_text_t *text,
+    ngx_http_upstream_reuse_view_t *view, const char *name)
+{
+    prometheus_line(text, view, name, NULL, NULL,
+                    view->counters[NGX_HTTP_UPSTREAM_REUSE_AHEAD]);
+}
+
+
+static void
+prometheus_unused(ngx_http_reuse_status_text_t *text,
+    ngx_http_upstream_reuse_view_t *view, const char *name)
+{
+    prometheus_line(text, view, name, NULL, NULL,
+                    view->counters[NGX_HTTP_UPSTREAM_REUSE_UNUSED]);
 }
 
 

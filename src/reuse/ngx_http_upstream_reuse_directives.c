@@ -1,0 +1,152 @@
+
+/*
+ * Copyright (C) 2026 The ngx_http_myproxy_module authors
+ *
+ * The values of directives.
+ */
+
+
+#include "ngx_http_upstream_reuse.h"
+
+
+#define NGX_HTTP_UPSTREAM_REUSE_ZONE_LEAST  (64 * 1024)  /* bytes */
+#define NGX_HTTP_UPSTREAM_REUSE_WARMEST     10000
+
+
+static char *reuse_warn_off(ngx_conf_t *cf, void *post, void *data);
+
+
+ngx_conf_post_t  ngx_http_upstream_reuse_post = { reuse_warn_off };
+
+
+static char *
+reuse_warn_off(ngx_conf_t *cf, void *post, void *data)
+{
+    ngx_flag_t  *reuse = data;
+
+    if (*reuse == 0) {
+        ngx_http_upstream_reuse_warn(cf, NULL, 0,
+                                     "no connection is reused with "
+                                     "\"reuse off\": remove the directive");
+    }
+
+    return NGX_CONF_OK;
+}
+
+
+/* reuse_expiry auto | off | TIME; */
+
+char *
+ngx_http_upstream_reuse_set_expiry_slot(ngx_conf_t *cf, ngx_command_t *cmd,
+    void *conf)
+{
+    ngx_http_upstream_reuse_srv_conf_t  *rcf = conf;
+
+    ngx_str_t  *value;
+
+    if (rcf->expiry != NGX_CONF_UNSET_UINT) {
+        return "is duplicate";
+    }
+
+    value = cf->args->elts;
+
+    if (ngx_strcmp(value[1].data, "auto") == 0) {
+        rcf->expiry = NGX_HTTP_UPSTREAM_REUSE_EXPIRY_AUTO;
+        return NGX_CONF_OK;
+    }
+
+    if (ngx_strcmp(value[1].data, "off") == 0) {
+        rcf->expiry = NGX_HTTP_UPSTREAM_REUSE_EXPIRY_OFF;
+        return NGX_CONF_OK;
+    }
+
+    rcf->idle = ngx_parse_time(&value[1], 0);
+
+    if (rcf->idle == (ngx_msec_t) NGX_ERROR || rcf->idle == 0) {
+        ngx_conf_log_error(NGX_LOG_EMERG, cf, 0,
+                           "invalid value \"%V\" of \"reuse_expiry\": it is "
+                           "\"auto\", \"off\" or the time, such as \"5s\", "
+                           "after which the origin closes idle connections",
+                           &value[1]);
+        return NGX_CONF_ERROR;
+    }
+
+    rcf->expiry = NGX_HTTP_UPSTREAM_REUSE_EXPIRY_TIME;
+
+    return NGX_CONF_OK;
+}
+
+
+/* reuse_warm N | auto | off; */
+
+char *
+ngx_http_upstream_reuse_set_warm_slot(ngx_conf_t *cf, ngx_command_t *cmd,
+    void *conf)
+{
+    ngx_http_upstream_reuse_srv_conf_t  *rcf = conf;
+
+    ngx_str_t  *value;
+
+    if (rcf->warm != NGX_CONF_UNSET) {
+        return "is duplicate";
+    }
+
+    value = cf->args->elts;
+
+    if (ngx_strcmp(value[1].data, "auto") == 0) {
+        rcf->warm = NGX_HTTP_UPSTREAM_REUSE_WARM_AUTO;
+        return NGX_CONF_OK;
+    }
+
+    if (ngx_strcmp(value[1].data, "off") == 0) {
+        rcf->warm = 0;
+        return NGX_CONF_OK;
+    }
+
+    rcf->warm = ngx_atoi(value[1].data, value[1].len);
+
+    if (rcf->warm == NGX_ERROR || rcf->warm > NGX_HTTP_UPSTREAM_REUSE_WARMEST)
+    {
+        ngx_conf_log_error(NGX_LOG_EMERG, cf, 0,
+                           "invalid value \"%V\" of \"reuse_warm\": it is "
+                           "how many connections each worker keeps ready, up "
+                           "to %d, or \"auto\", or \"off\"", &value[1],
+                           NGX_HTTP_UPSTREAM_REUSE_WARMEST);
+        return NGX_CONF_ERROR;
+    }
+
+    return NGX_CONF_OK;
+}
+
+
+/* reuse_zone SIZE; */
+
+char *
+ngx_http_upstream_reuse_set_zone_slot(ngx_conf_t *cf, ngx_command_t *cmd,
+    void *conf)
+{
+    ngx_http_upstream_reuse_main_conf_t  *rmcf = conf;
+
+    ssize_t     size;
+    ngx_str_t  *value;
+
+    if (rmcf->zone_size) {
+        return "is duplicate";
+    }
+
+    value = cf->args->elts;
+
+    size = ngx_parse_size(&value[1]);
+
+    if (size < NGX_HTTP_UPSTREAM_REUSE_ZONE_LEAST) {
+        ngx_conf_log_error(NGX_LOG_EMERG, cf, 0,
+                           "invalid value \"%V\" of \"reuse_zone\": it is "
+                           "the size of the shared memory, such as \"8m\", "
+                           "at least \"64k\"", &value[1]);
+        return NGX_CONF_ERROR;
+    }
+
+    rmcf->zone_size = size;
+
+    return NGX_CONF_OK;
+}

@@ -1,0 +1,171 @@
+
+/*
+ * Copyright (C) 2026 The ngx_http_myproxy_module authors
+ *
+ * TLS sessions of connections that are opened ahead: they are kept where core
+ * keeps those of the same server, and come when no request is there.
+ */
+
+
+#include "ngx_http_upstream_reuse.h"
+
+
+#if (NGX_HTTP_SSL)
+
+
+typedef void (*reuse_save_session_pt)(ngx_connection_t *c);
+
+
+static void reuse_save_ticket(ngx_connection_t *c);
+static ngx_http_upstream_rr_peer_t *reuse_find_rr_peer(
+    ngx_http_upstream_rr_peers_t *peers,
+    ngx_http_upstream_reuse_server_t *server);
+
+
+ngx_uint_t
+ngx_http_upstream_reuse_read_tickets(ngx_http_upstream_reuse_kept_t *kept)
+{
+    ngx_uint_t              silent;
+    ngx_connection_t       *c;
+    reuse_save_session_pt   save_session;
+
+    c = kept->connection;
+
+    /* what core does with a ticket takes a request */
+
+    save_session = c->ssl->save_session;
+
+    if (save_session) {
+        c->ssl->save_session = reuse_save_ticket;
+    }
+
+    silent = ngx_http_upstream_reuse_drain(c);
+
+    c->ssl->save_session = save_session;
+
+    return silent;
+}
+
+
+ngx_uint_t
+ngx_http_upstream_reuse_drain(ngx_connection_t *c)
+{
+    int          n;
+    char         buf[1];
+    SSL         *ssl;
+    ngx_uint_t   silent;
+
+    ssl = c->ssl->connection;
+
+    ERR_clear_error();
+
+    n = SSL_peek(ssl, buf, 1);
+
+    silent = (n <= 0
+              && SSL_get_error(ssl, n) == SSL_ERROR_WANT_READ
+              && !ngx_http_myproxy_ssl_pending(ssl));
+
+    ERR_clear_error();
+
+    if (silent) {
+        c->read->ready = 0;
+    }
+
+    return silent;
+}
+
+
+static void
+reuse_save_ticket(ngx_connection_t *c)
+{
+    ngx_peer_connection_t            pc;
+    ngx_http_upstream_reuse_kept_t  *kept;
+
+    kept = ngx_http_upstream_reuse_find_kept(c);
+
+    ngx_memzero(&pc, sizeof(ngx_peer_connection_t));
+
+    pc.connection = c;
+    pc.log = c->log;
+
+    ngx_http_upstream_reuse_save_server_session(&pc,
+                                                kept->conf->warmth->uscf,
+                                                kept->server);
+}
+
+
+ngx_int_t
+ngx_http_upstream_reuse_set_server_session(ngx_peer_connection_t *pc,
+    ngx_http_upstream_reuse_peer_t *rp)
+{
+    ngx_int_t                          rc;
+    ngx_http_upstream_rr_peers_t      *peers;
+    ngx_http_upstream_rr_peer_data_t   rrp;
+
+    ngx_memzero(&rrp, sizeof(ngx_http_upstream_rr_peer_data_t));
+
+    peers = rp->uscf->peer.data;
+    rc = NGX_OK;
+
+    ngx_http_upstream_rr_peers_rlock(peers);
+
+    rrp.peers = peers;
+    rrp.current = reuse_find_rr_peer(peers, rp->server);
+
+    if (rrp.current) {
+        rc = ngx_http_upstream_set_round_robin_peer_session(pc, &rrp);
+    }
+
+    ngx_http_upstream_rr_peers_unlock(peers);
+
+    return rc;
+}
+
+
+void
+ngx_http_upstream_reuse_save_server_session(ngx_peer_connection_t *pc,
+    ngx_http_upstream_srv_conf_t *uscf,
+    ngx_http_upstream_reuse_server_t *server)
+{
+    ngx_http_upstream_rr_peers_t      *peers;
+    ngx_http_upstream_rr_peer_data_t   rrp;
+
+    ngx_memzero(&rrp, sizeof(ngx_http_upstream_rr_peer_data_t));
+
+    peers = uscf->peer.data;
+
+    ngx_http_upstream_rr_peers_rlock(peers);
+
+    rrp.peers = peers;
+    rrp.current = reuse_find_rr_peer(peers, server);
+
+    if (rrp.current) {
+        ngx_http_upstream_save_round_robin_peer_session(pc, &rrp);
+    }
+
+    ngx_http_upstream_rr_peers_unlock(peers);
+}
+
+
+/* It may be gone, if its name is resolved anew. */
+
+static ngx_http_upstream_rr_peer_t *
+reuse_find_rr_peer(ngx_http_upstream_rr_peers_t *peers,
+    ngx_http_upstream_reuse_server_t *server)
+{
+    ngx_http_upstream_rr_peer_t  *peer;
+
+    for (peer = peers->peer; peer; peer = peer->next) {
+
+        if (ngx_memn2cmp((u_char *) peer->sockaddr, server->node.str.data,
+                         peer->socklen, server->node.str.len)
+            == 0)
+        {
+            return peer;
+        }
+    }
+
+    return NULL;
+}
+
+#endif
