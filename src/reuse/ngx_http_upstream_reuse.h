@@ -199,6 +199,7 @@ typedef struct {
 
     unsigned                         queued:1;
     unsigned                         warm:1;     /* has carried no request */
+    unsigned                         outlives:1; /* its limit, to test it */
     unsigned                         idle:1;     /* not with a request */
     unsigned                         testing:1;  /* nor in the pool */
     unsigned                         expiring:1;  /* the timer is ours */
@@ -489,6 +490,13 @@ ngx_msec_t ngx_http_upstream_reuse_left(ngx_http_upstream_reuse_kept_t *kept);
 ngx_msec_t ngx_http_upstream_reuse_unused_limit(
     ngx_http_upstream_reuse_srv_conf_t *rcf,
     ngx_http_upstream_reuse_server_t *server);
+
+/*
+ * An idle connection is near its end.  If that was learned, one may be left in
+ * the pool to see whether the origin closes it; returns 1 then.
+ */
+ngx_uint_t ngx_http_upstream_reuse_may_outlive(
+    ngx_http_upstream_reuse_kept_t *kept);
 
 /* How long before an idle limit a connection is given up. */
 ngx_msec_t ngx_http_upstream_reuse_margin(

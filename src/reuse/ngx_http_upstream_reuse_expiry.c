@@ -95,6 +95,26 @@ ngx_http_upstream_reuse_left(ngx_http_upstream_reuse_kept_t *kept)
 }
 
 
+ngx_uint_t
+ngx_http_upstream_reuse_may_outlive(ngx_http_upstream_reuse_kept_t *kept)
+{
+    ngx_http_upstream_reuse_limit_t  *limit;
+
+    limit = kept->limit;
+
+    if (reuse_learned(kept) == 0
+        || (ngx_msec_int_t) (limit->testing - ngx_current_msec) > 0)
+    {
+        return 0;
+    }
+
+    limit->testing = ngx_current_msec
+                     + reuse_tested(limit) * NGX_HTTP_UPSTREAM_REUSE_PAUSE;
+
+    return 1;
+}
+
+
 ngx_msec_t
 ngx_http_upstream_reuse_unused_limit(ngx_http_upstream_reuse_srv_conf_t *rcf,
     ngx_http_upstream_reuse_server_t *server)

@@ -88,6 +88,12 @@ ngx_http_upstream_reuse_note_closed(ngx_http_upstream_reuse_kept_t *kept,
         return;
     }
 
+    /* nor one that was opened ahead: it was not wanted */
+
+    if (limit != kept->server->limit && age < NGX_HTTP_UPSTREAM_REUSE_PROVED) {
+        return;
+    }
+
     ngx_http_upstream_reuse_lock(kept);
 
     learned = (limit->idle == 0 || age < limit->idle)

@@ -168,7 +168,7 @@ static ngx_int_t
 reuse_collect_server(ngx_http_upstream_reuse_warm_t *warm,
     ngx_http_upstream_rr_peer_t *peer)
 {
-    ngx_uint_t                          n;
+    ngx_uint_t                          n, weight;
     ngx_peer_connection_t               pc;
     ngx_http_upstream_reuse_server_t   *server, **servers;
 
@@ -187,18 +187,21 @@ reuse_collect_server(ngx_http_upstream_reuse_warm_t *warm,
         return NGX_OK;
     }
 
-    warm->weight += peer->weight;
+    /* in implicit upstreams it is 0 */
+
+    weight = ngx_max(peer->weight, 1);
+    warm->weight += weight;
 
     if (server->round == warm->round) {
 
         /* an address that is listed twice */
 
-        server->weight += peer->weight;
+        server->weight += weight;
         return NGX_OK;
     }
 
     server->round = warm->round;
-    server->weight = peer->weight;
+    server->weight = weight;
     server->room = peer->max_conns ? peer->max_conns - peer->conns
                                    : NGX_MAX_INT_T_VALUE;
 
@@ -324,11 +327,9 @@ reuse_count_ready(ngx_http_upstream_reuse_warm_t *warm,
     {
         kept = ngx_queue_data(q, ngx_http_upstream_reuse_kept_t, queue);
 
-        if (kept->kind != kind) {
+        if (kept->kind != kind || kept->outlives) {
             continue;
         }
-
-        kept->server->idle++;
 
         left = ngx_http_upstream_reuse_left(kept);
         ahead = reuse_ahead_of(warm, kept->server);
@@ -336,7 +337,13 @@ reuse_count_ready(ngx_http_upstream_reuse_warm_t *warm,
         if (left > ahead) {
             kept->server->ready++;
             *next = ngx_min(*next, left - ahead);
+
+        } else if (ngx_http_upstream_reuse_may_outlive(kept)) {
+            kept->outlives = 1;
+            continue;
         }
+
+        kept->server->idle++;
     }
 }
 
@@ -509,7 +516,7 @@ reuse_retire(ngx_http_upstream_reuse_warm_t *warm,
     {
         kept = ngx_queue_data(q, ngx_http_upstream_reuse_kept_t, queue);
 
-        if (kept->kind != kind || kept->server != server) {
+        if (kept->kind != kind || kept->server != server || kept->outlives) {
             continue;
         }
 

@@ -14,8 +14,6 @@
 /* milliseconds */
 
 #define NGX_HTTP_UPSTREAM_REUSE_SOON      10     /* after a change */
-#define NGX_HTTP_UPSTREAM_REUSE_PROVED    1000   /* a connection that has
-                                                    lasted so long is good */
 #define NGX_HTTP_UPSTREAM_REUSE_BACK_OFF  500    /* after a failure */
 #define NGX_HTTP_UPSTREAM_REUSE_DOUBLED   6      /* times, at most */
 
@@ -216,6 +214,7 @@ ngx_http_upstream_reuse_begin_idle(ngx_http_upstream_reuse_kept_t *kept)
     /* those that were opened or used together are not to end together */
 
     kept->early = 0;
+    kept->outlives = 0;
 
     left = ngx_http_upstream_reuse_left(kept);
 
@@ -299,6 +298,14 @@ static void
 reuse_back_off(ngx_http_upstream_reuse_server_t *server)
 {
     ngx_msec_t  delay;
+
+    if (server->failures
+        && (ngx_msec_int_t) (server->retry - ngx_current_msec) > 0)
+    {
+        /* several fail together, for one reason */
+
+        return;
+    }
 
     delay = NGX_HTTP_UPSTREAM_REUSE_BACK_OFF
             << ngx_min(server->failures, NGX_HTTP_UPSTREAM_REUSE_DOUBLED);

@@ -19,6 +19,9 @@
 /* milliseconds after which a plan is made again, if nothing has changed */
 #define NGX_HTTP_UPSTREAM_REUSE_SELDOM  1000
 
+/* milliseconds: a connection that has lasted so long is good */
+#define NGX_HTTP_UPSTREAM_REUSE_PROVED  1000
+
 /* seconds after which a peak of use is lowered */
 #define NGX_HTTP_UPSTREAM_REUSE_LOWER  60
 
