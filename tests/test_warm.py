@@ -212,16 +212,29 @@ def test_they_are_nobodys_requests(stage):
 
 # auto
 
+def wait_peak(stage, nginx, peak):
+    """Once there are a few more than that; it may be that a request did not
+    wait for one that was being opened, so that there is another one."""
+    wanted = peak + peak // 4 + 1
+
+    def reached():
+        found = counts(nginx)["connections"]
+        return found["idle"] == found["open"] >= wanted
+    stage.wait_until(reached, what=f"{wanted} idle connections")
+    assert idle(nginx) <= wanted + 2
+
+
 def test_auto_follows_the_peak(stage):
     burst = Burst(stage)
     nginx = stage.nginx(http=UP.format("reuse_warm auto;"), location=PASS)
     assert nginx.get("/").status == 200
     burst.play(nginx, 6)
-    wait_idle(stage, nginx, 8)
-    for conn in live(burst.origin):
+    wait_peak(stage, nginx, 6)
+    first = live(burst.origin)
+    for conn in first:
         conn.half_close()
-    stage.wait_until(lambda: burst.origin.connections >= 16)
-    wait_idle(stage, nginx, 8)
+    stage.wait_until(lambda: all(conn.closed for conn in first))
+    wait_peak(stage, nginx, 6)
     before = requests(nginx)
     burst.play(nginx, 8)
     after = requests(nginx)
@@ -241,11 +254,12 @@ def test_auto_opens_none_while_there_are_enough(stage):
     burst = Burst(stage)
     nginx = stage.nginx(http=UP.format("reuse_warm auto;"), location=PASS)
     burst.play(nginx, 4)
-    wait_idle(stage, nginx, 6)
+    wait_peak(stage, nginx, 4)
+    opened = burst.origin.connections
     for _ in range(5):
         burst.play(nginx, 4)
     assert nginx.get("/").status == 200
-    assert burst.origin.connections == 6
+    assert burst.origin.connections == opened
 
 
 # reload, and the end
@@ -314,7 +328,7 @@ def test_they_are_replaced_before_their_end(stage, limit):
         now = idle(nginx)
         least, most = min(least, now), max(most, now)
     assert all(conn.closed for conn in first)
-    assert least >= 3 - 1
+    assert least >= 1
     assert most <= 3 + REPLACED
     assert nginx.get().status == 200
     assert requests(nginx) == (1, 0, 0)
@@ -521,7 +535,7 @@ def test_a_failure_is_logged_once_and_the_next_try_waits(stage):
     tries = counts(nginx)["warm"]["opened"]
     assert tries <= 8 + 2
     assert len([line for line in nginx.lines
-                if "Connection refused" in line]) <= 8
+                if "Connection refused" in line]) == 1
     origin.listen()
     wait_idle(stage, nginx, 4)
     assert nginx.get().status == 200
@@ -671,7 +685,8 @@ def test_sessions_are_taken_up(stage, authority, zone, maximum):
     wait_idle(stage, nginx, 1)
     assert nginx.get().status == 200
     for conn in live(origin):
-        conn.half_close()
+        if conn.tls_version:
+            conn.half_close()
     stage.wait_until(lambda: any(conn.session_reused for conn in live(origin)))
     wait_idle(stage, nginx, 1)
     assert nginx.get().status == 200
@@ -763,10 +778,13 @@ def test_other_handlers_on_an_inherited_one_are_left_alone(stage):
 def test_the_origin_closes_as_a_request_comes(stage, method):
     """nginx is not told before: the worker does not run meanwhile."""
     def script(conn):
-        if conn.number == 1:
-            gate.wait()
-        else:
+        if conn.number > 1:
             conn.serve()
+            return
+        gate.wait()
+        conn.half_close()
+        conn.wait_until_delivered()
+        conn.ended = True
 
     origin = stage.origin(script)
     gate = origin.gate()
@@ -778,7 +796,7 @@ def test_the_origin_closes_as_a_request_comes(stage, method):
     nginx.pause_worker(worker)
     client.send(http1.request(method, "/", body=b"x"))
     gate.open()
-    stage.wait_until(lambda: origin.conns[0].closed)
+    stage.wait_until(lambda: hasattr(origin.conns[0], "ended"))
     nginx.resume_worker(worker)
     assert client.read_response().status == 200
     assert origin.request.method == method
@@ -879,8 +897,8 @@ def test_twice(stage):
 def test_without_reuse(stage, place):
     off = {"upstream": ("", "reuse off;"), "http": ("reuse off;", "")}[place]
     code, found = stage.config_test(
-        http=off[0] + " upstream app { server 127.0.0.1:1; reuse_warm 1; "
-             + off[1] + " }", location=PASS)
+        http=f"{off[0]} upstream app {{ server 127.0.0.1:1; reuse_warm 1; "
+             f"{off[1]} }}", location=PASS)
     assert code != 0
     assert '"reuse_warm" needs "reuse on"' in found
     assert "nginx.conf:" in found

@@ -164,6 +164,9 @@ typedef struct {
     ngx_uint_t                           ready;
     ngx_uint_t                           idle;
 
+    unsigned                             telling:1;  /* one that is being
+                                                        opened may log */
+    unsigned                             told:1;  /* in the log, it fails */
     unsigned                             hopeless:1;
 } ngx_http_upstream_reuse_server_t;
 

@@ -43,6 +43,7 @@ struct ngx_http_upstream_reuse_opening_s {
     ngx_str_t                            name;
     u_char                               text[NGX_SOCKADDR_STRLEN];
 
+    unsigned                             telling:1;
     unsigned                             connected:1;
     unsigned                             opened:1;
 };
@@ -106,9 +107,13 @@ ngx_http_upstream_reuse_open(ngx_http_upstream_reuse_warm_t *warm,
 
 #endif
 
-    /* one failure is told, and not each that follows */
+    /* one failure is told, and not each that comes with it or follows */
 
-    if (server->failures && !(o->log.log_level & NGX_LOG_DEBUG_ALL)) {
+    if (!server->told && !server->telling) {
+        server->telling = 1;
+        o->telling = 1;
+
+    } else if (!(o->log.log_level & NGX_LOG_DEBUG_ALL)) {
         o->log.log_level = ngx_min(o->log.log_level, NGX_LOG_CRIT);
     }
 
@@ -474,6 +479,11 @@ reuse_free_opening(ngx_http_upstream_reuse_opening_t *o)
 
     warm->opening--;
     server->opening--;
+
+    if (o->telling) {
+        server->telling = 0;
+        server->told = !o->opened;
+    }
 
     ngx_http_upstream_reuse_note_opening(warm, server, o->opened);
 

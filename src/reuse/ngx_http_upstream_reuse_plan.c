@@ -123,7 +123,7 @@ reuse_collect_servers(ngx_http_upstream_reuse_warm_t *warm)
     ngx_http_upstream_rr_peer_t   *peer;
     ngx_http_upstream_rr_peers_t  *peers;
 
-    warm->nservers = 0;
+    warm->servers.nelts = 0;
     warm->weight = 0;
     warm->round++;
 
@@ -168,9 +168,9 @@ static ngx_int_t
 reuse_collect_server(ngx_http_upstream_reuse_warm_t *warm,
     ngx_http_upstream_rr_peer_t *peer)
 {
-    ngx_uint_t                          n, weight;
+    ngx_uint_t                          weight;
     ngx_peer_connection_t               pc;
-    ngx_http_upstream_reuse_server_t   *server, **servers;
+    ngx_http_upstream_reuse_server_t   *server, **serverp;
 
     ngx_memzero(&pc, sizeof(ngx_peer_connection_t));
 
@@ -205,27 +205,12 @@ reuse_collect_server(ngx_http_upstream_reuse_warm_t *warm,
     server->room = peer->max_conns ? peer->max_conns - peer->conns
                                    : NGX_MAX_INT_T_VALUE;
 
-    if (warm->nservers == warm->allocated) {
-        n = warm->allocated ? 2 * warm->allocated : 8;
-
-        servers = ngx_alloc(n * sizeof(ngx_http_upstream_reuse_server_t *),
-                            ngx_cycle->log);
-        if (servers == NULL) {
-            return NGX_ERROR;
-        }
-
-        if (warm->servers) {
-            ngx_memcpy(servers, warm->servers,
-                       warm->nservers
-                       * sizeof(ngx_http_upstream_reuse_server_t *));
-            ngx_free(warm->servers);
-        }
-
-        warm->servers = servers;
-        warm->allocated = n;
+    serverp = ngx_array_push(&warm->servers);
+    if (serverp == NULL) {
+        return NGX_ERROR;
     }
 
-    warm->servers[warm->nservers++] = server;
+    *serverp = server;
 
     return NGX_OK;
 }
@@ -238,8 +223,8 @@ reuse_warm_kind(ngx_http_upstream_reuse_warm_t *warm,
     ngx_http_upstream_reuse_kind_t *kind, ngx_uint_t before,
     ngx_uint_t share, ngx_uint_t all, ngx_msec_t *next)
 {
-    ngx_uint_t                         i, n, wanted, used, weight;
-    ngx_http_upstream_reuse_server_t  *server;
+    ngx_uint_t                          i, n, wanted, used, weight;
+    ngx_http_upstream_reuse_server_t   *server, **servers;
 
     reuse_count_ready(warm, kind, next);
 
@@ -248,9 +233,11 @@ reuse_warm_kind(ngx_http_upstream_reuse_warm_t *warm,
 
     weight = 0;
 
-    for (i = 0; i < warm->nservers; i++) {
+    servers = warm->servers.elts;
 
-        server = warm->servers[i];
+    for (i = 0; i < warm->servers.nelts; i++) {
+
+        server = servers[i];
 
         if (warm->conf->warm > 0) {
 
@@ -311,14 +298,17 @@ static void
 reuse_count_ready(ngx_http_upstream_reuse_warm_t *warm,
     ngx_http_upstream_reuse_kind_t *kind, ngx_msec_t *next)
 {
-    ngx_uint_t                       i;
-    ngx_msec_t                       left, ahead;
-    ngx_queue_t                     *q;
-    ngx_http_upstream_reuse_kept_t  *kept;
+    ngx_uint_t                          i;
+    ngx_msec_t                          left, ahead;
+    ngx_queue_t                        *q;
+    ngx_http_upstream_reuse_kept_t     *kept;
+    ngx_http_upstream_reuse_server_t  **servers;
 
-    for (i = 0; i < warm->nservers; i++) {
-        warm->servers[i]->ready = 0;
-        warm->servers[i]->idle = 0;
+    servers = warm->servers.elts;
+
+    for (i = 0; i < warm->servers.nelts; i++) {
+        servers[i]->ready = 0;
+        servers[i]->idle = 0;
     }
 
     for (q = ngx_queue_head(&warm->idle);

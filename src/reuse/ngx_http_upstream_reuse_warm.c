@@ -25,6 +25,7 @@ static void reuse_schedule(ngx_msec_t delay);
 static void reuse_schedule_soon(ngx_http_upstream_reuse_warm_t *warm);
 static void reuse_warm_handler(ngx_event_t *ev);
 static void reuse_back_off(ngx_http_upstream_reuse_server_t *server);
+static void reuse_recover(ngx_http_upstream_reuse_server_t *server);
 
 
 /* worker */
@@ -56,6 +57,13 @@ ngx_http_upstream_reuse_init_warm(ngx_conf_t *cf,
     warm->uscf = uscf;
     warm->conf = rcf;
     ngx_queue_init(&warm->idle);
+
+    if (ngx_array_init(&warm->servers, cf->pool, 4,
+                       sizeof(ngx_http_upstream_reuse_server_t *))
+        != NGX_OK)
+    {
+        return NGX_ERROR;
+    }
 
     warmp = ngx_array_push(&rcf->main->warm);
     if (warmp == NULL) {
@@ -181,7 +189,7 @@ ngx_http_upstream_reuse_begin_use(ngx_http_upstream_reuse_peer_t *rp)
 static void
 reuse_schedule_soon(ngx_http_upstream_reuse_warm_t *warm)
 {
-    reuse_schedule(NGX_HTTP_UPSTREAM_REUSE_SOON + warm->nservers / 4);
+    reuse_schedule(NGX_HTTP_UPSTREAM_REUSE_SOON + warm->servers.nelts / 4);
 }
 
 
@@ -224,7 +232,7 @@ ngx_http_upstream_reuse_begin_idle(ngx_http_upstream_reuse_kept_t *kept)
 
         /* the server has answered a request */
 
-        kept->server->failures = 0;
+        reuse_recover(kept->server);
     }
 }
 
@@ -239,7 +247,7 @@ ngx_http_upstream_reuse_end_idle(ngx_http_upstream_reuse_kept_t *kept)
     if (kept->warm
         && ngx_current_msec - kept->since >= NGX_HTTP_UPSTREAM_REUSE_PROVED)
     {
-        kept->server->failures = 0;
+        reuse_recover(kept->server);
     }
 
     reuse_schedule_soon(kept->conf->warmth);
@@ -313,6 +321,14 @@ reuse_back_off(ngx_http_upstream_reuse_server_t *server)
     server->failures++;
     server->retry = ngx_current_msec + delay / 2
                     + (ngx_msec_t) ngx_random() % delay;
+}
+
+
+static void
+reuse_recover(ngx_http_upstream_reuse_server_t *server)
+{
+    server->failures = 0;
+    server->told = 0;
 }
 
 

@@ -71,9 +71,7 @@ struct ngx_http_upstream_reuse_warm_s {
 
     /* a plan that is being made */
 
-    ngx_http_upstream_reuse_server_t   **servers;
-    ngx_uint_t                           nservers;
-    ngx_uint_t                           allocated;
+    ngx_array_t                          servers;  /* ..._server_t * */
     ngx_uint_t                           round;
     ngx_uint_t                           weight;  /* of all servers */
 };
