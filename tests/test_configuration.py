@@ -474,27 +474,6 @@ def test_a_warning_of_reuse_off(stage):
     assert found.endswith(place(stage, "# wrong"))
 
 
-@pytest.mark.parametrize("http, warned", [
-    ("", True),
-    ("server { location / { myproxy_pass http://$arg_b; } }", True),
-    ("upstream app { server 127.0.0.1:1; }", False)])
-def test_a_warning_of_variables_without_an_upstream(stage, http, warned):
-    """An address that a pass names is no upstream that they could name."""
-    code, text = stage.config_test(http=http, server="""
-        location /fixed { myproxy_pass http://127.0.0.1:1; }
-        location / {
-            myproxy_pass http://$arg_a;
-        }
-    """)
-    assert code == 0
-    found = re.findall(r"\[warn\].*\n", text)
-    assert len(found) == warned
-    for line in found:
-        assert ("connections to what variables name are reused only if that "
-                "is an upstream block, and there is none: write ") in line
-        assert re.search(r" in \S+nginx\.conf:\d+\n", line)
-
-
 @pytest.mark.parametrize("lines", [
     "reuse_expiry 5s; keepalive 4; keepalive_timeout 5s; " + TWO,
     "reuse_expiry 5s; keepalive 4; " + TWO,

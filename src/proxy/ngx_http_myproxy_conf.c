@@ -225,7 +225,8 @@ ngx_http_myproxy_merge_loc_conf(ngx_conf_t *cf, void *parent, void *child)
 
     /* a pass with variables names its upstream when there is a request */
 
-    if (conf->upstream.upstream && conf->http_version == NGX_HTTP_VERSION_11
+    if (conf->upstream.upstream && conf->pass == NULL
+        && conf->http_version == NGX_HTTP_VERSION_11
         && ngx_http_upstream_reuse_foresee(cf, &conf->upstream, conf->ssl)
            != NGX_OK)
     {

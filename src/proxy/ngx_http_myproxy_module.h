@@ -10,6 +10,7 @@
  *     module    directives, variables, and the content handler
  *     conf      create and merge the configuration of a location
  *     target    what to connect to and which URI to ask for
+ *     resolve   a pool for what only variables name
  *     fields    header fields that the operator has written
  *     hops      header fields that concern one connection only
  *     request   the request as it goes to the origin
@@ -33,6 +34,7 @@
 
 typedef struct {
     ngx_array_t                      caches;  /* ngx_http_file_cache_t * */
+    ngx_http_upstream_srv_conf_t    *targets;  /* of variables; NULL: none */
 
 #if (NGX_HTTP_SSL)
     ngx_array_t                      ssl;
@@ -141,8 +143,13 @@ typedef struct {
 
 /* request */
 
+typedef struct ngx_http_myproxy_wait_s  ngx_http_myproxy_wait_t;
+
 typedef struct {
     ngx_http_myproxy_target_t        target;
+    ngx_http_upstream_resolved_t    *resolved;  /* NULL: core has it */
+    ngx_http_myproxy_wait_t         *wait;      /* for the resolver */
+
     ngx_str_t                        uri;      /* what we ask the origin for */
     ngx_str_t                        host;     /* what we send as Host */
     ngx_str_t                        upgrade;  /* protocols to ask for */
@@ -202,7 +209,7 @@ typedef struct {
 
 /* a location that has a target */
 #define ngx_http_myproxy_has_target(conf)                                     \
-    ((conf)->upstream.upstream || (conf)->pass)
+    ((conf)->upstream.upstream != NULL)
 
 
 /*
@@ -260,6 +267,30 @@ ngx_int_t ngx_http_myproxy_encode(ngx_http_request_t *r, ngx_str_t *s,
  */
 ngx_int_t ngx_http_myproxy_make_uri(ngx_http_request_t *r,
     ngx_http_myproxy_ctx_t *ctx, ngx_http_myproxy_loc_conf_t *mlcf);
+
+
+/* resolve */
+
+/*
+ * The upstream of what variables name and the configuration does not; NULL if
+ * there is no memory.  Without "reuse off" it keeps connections.
+ */
+ngx_http_upstream_srv_conf_t *ngx_http_myproxy_add_targets(ngx_conf_t *cf);
+
+/*
+ * Has core connect by that upstream instead of u->resolved, now or as soon as
+ * the name is resolved, if it knows no other.  To be called last in
+ * create_request.
+ */
+ngx_int_t ngx_http_myproxy_use_pool(ngx_http_request_t *r,
+    ngx_http_myproxy_ctx_t *ctx);
+
+/*
+ * The name is resolved, and core has come to create_request for the second
+ * time: puts back what it had from the first.
+ */
+void ngx_http_myproxy_resume(ngx_http_request_t *r,
+    ngx_http_myproxy_wait_t *wait);
 
 
 /* fields */

@@ -51,9 +51,16 @@ ngx_http_myproxy_create_request(ngx_http_request_t *r)
     ngx_buf_t                *b;
     ngx_chain_t              *cl;
     ngx_http_upstream_t      *u;
+    ngx_http_myproxy_ctx_t   *ctx;
     ngx_http_myproxy_plan_t   plan;
 
     u = r->upstream;
+    ctx = ngx_http_get_module_ctx(r, ngx_http_myproxy_module);
+
+    if (ctx->wait && ctx->resolved) {
+        ngx_http_myproxy_resume(r, ctx->wait);
+        return NGX_OK;
+    }
 
     ngx_memzero(&plan, sizeof(ngx_http_myproxy_plan_t));
 
@@ -91,7 +98,11 @@ ngx_http_myproxy_create_request(ngx_http_request_t *r)
         u->output.filter_ctx = r;
     }
 
-    return append_body(r, cl, &plan);
+    if (append_body(r, cl, &plan) != NGX_OK) {
+        return NGX_ERROR;
+    }
+
+    return plan.conf->pass ? ngx_http_myproxy_use_pool(r, ctx) : NGX_OK;
 }
 
 

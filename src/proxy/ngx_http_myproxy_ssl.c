@@ -346,6 +346,7 @@ ngx_http_myproxy_check_ssl_name(ngx_conf_t *cf,
     uscf = conf->upstream.upstream;
 
     if (uscf == NULL
+        || conf->pass
         || !conf->upstream.ssl_verify
         || conf->upstream.ssl_name)
     {

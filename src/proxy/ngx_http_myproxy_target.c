@@ -126,7 +126,12 @@ set_variable_pass(ngx_conf_t *cf, ngx_http_myproxy_loc_conf_t *mlcf,
     mlcf->ssl = 1;
 #endif
 
-    /* the variables may name any upstream */
+    mlcf->upstream.upstream = ngx_http_myproxy_add_targets(cf);
+    if (mlcf->upstream.upstream == NULL) {
+        return NGX_CONF_ERROR;
+    }
+
+    /* the variables may name any other upstream */
 
     if (ngx_http_upstream_reuse_ask(cf, NULL) != NGX_OK) {
         return NGX_CONF_ERROR;
@@ -280,7 +285,7 @@ ngx_http_myproxy_eval_target(ngx_http_request_t *r,
 }
 
 
-/* what core then looks for among the upstreams, or else resolves */
+/* what is then looked for among the upstreams, or else resolved */
 
 static ngx_int_t
 set_resolved(ngx_http_request_t *r, ngx_url_t *u)

@@ -71,9 +71,7 @@ typedef struct {
     ngx_shm_zone_t                  *zone;
     size_t                           zone_size;
 
-    /* where a handler has asked for all of them, first */
-    u_char                          *file;
-    ngx_uint_t                       line;
+    ngx_http_upstream_srv_conf_t    *open;  /* has no servers of its own */
     ngx_uint_t                       all;  /* unsigned  all:1; */
 } ngx_http_upstream_reuse_main_conf_t;
 
@@ -108,9 +106,12 @@ typedef struct {
     ngx_rbtree_node_t                sentinel;
 
     ngx_http_upstream_reuse_warm_t  *warmth;  /* NULL: it is not kept warm */
+    ngx_msec_t                       crowded_until;  /* not tried before */
 
     unsigned                         asked:1;
     unsigned                         added:1;
+    unsigned                         open:1;     /* has any number of them */
+    unsigned                         crowded:1;  /* it had too many */
 } ngx_http_upstream_reuse_srv_conf_t;
 
 
@@ -331,10 +332,6 @@ ngx_uint_t ngx_http_upstream_reuse_count_servers(
 void ngx_http_upstream_reuse_check_keepalive(ngx_conf_t *cf,
     ngx_http_upstream_srv_conf_t *uscf,
     ngx_http_upstream_reuse_srv_conf_t *rcf);
-
-/* Warns of variables that can name no upstream. */
-void ngx_http_upstream_reuse_check_variables(ngx_conf_t *cf,
-    ngx_http_upstream_reuse_main_conf_t *rmcf);
 
 
 /* peer */
@@ -562,16 +559,11 @@ ngx_shm_zone_t *ngx_http_upstream_reuse_add_zone(ngx_conf_t *cf, size_t size);
 
 /*
  * Finds or makes what is known of the server of the address in pc.  Never
- * NULL: if the zone is full, as the log says, all further servers are one.
+ * NULL: if the zone is full, as the log says, all further servers are one,
+ * and so are those of an open upstream that has many.
  */
 ngx_http_upstream_reuse_server_t *ngx_http_upstream_reuse_find_server(
     ngx_http_upstream_reuse_srv_conf_t *rcf, ngx_peer_connection_t *pc);
-
-/*
- * Lowers, with the lock, what is remembered of the connections that were used
- * at a time.
- */
-void ngx_http_upstream_reuse_lower_peaks(ngx_http_upstream_reuse_zone_t *zone);
 
 /*
  * With the lock: all records, beginning with NULL; the shares of workers that

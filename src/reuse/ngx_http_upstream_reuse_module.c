@@ -139,13 +139,7 @@ ngx_http_upstream_reuse_ask(ngx_conf_t *cf, ngx_http_upstream_srv_conf_t *uscf)
                                               ngx_http_upstream_reuse_module);
 
     if (uscf == NULL) {
-
-        if (!rmcf->all) {
-            rmcf->all = 1;
-            rmcf->file = cf->conf_file->file.name.data;
-            rmcf->line = cf->conf_file->line;
-        }
-
+        rmcf->all = 1;
         return NGX_OK;
     }
 
@@ -157,6 +151,20 @@ ngx_http_upstream_reuse_ask(ngx_conf_t *cf, ngx_http_upstream_srv_conf_t *uscf)
     *uscfp = uscf;
 
     return NGX_OK;
+}
+
+
+ngx_int_t
+ngx_http_upstream_reuse_ask_open(ngx_conf_t *cf,
+    ngx_http_upstream_srv_conf_t *uscf)
+{
+    ngx_http_upstream_reuse_main_conf_t  *rmcf;
+
+    rmcf = ngx_http_conf_get_module_main_conf(cf,
+                                              ngx_http_upstream_reuse_module);
+    rmcf->open = uscf;
+
+    return ngx_http_upstream_reuse_ask(cf, uscf);
 }
 
 
@@ -236,8 +244,6 @@ ngx_http_upstream_reuse_init_main_conf(ngx_conf_t *cf, void *conf)
         return NGX_CONF_ERROR;
     }
 
-    ngx_http_upstream_reuse_check_variables(cf, rmcf);
-
     uscfp = umcf->upstreams.elts;
 
     for (i = 0; i < umcf->upstreams.nelts; i++) {
@@ -289,12 +295,20 @@ reuse_complete(ngx_conf_t *cf, ngx_http_upstream_srv_conf_t *uscf,
                                               ngx_http_upstream_reuse_module);
     rcf->name = name;
     rcf->asked = wanted;
+    rcf->open = (uscf == rcf->main->open);
 
     if (reuse_check_warm(cf, uscf, rcf, http) != NGX_OK) {
         return NGX_ERROR;
     }
 
     reuse_inherit(rcf, http);
+
+    if (rcf->open) {
+
+        /* nobody knows which servers will be needed */
+
+        rcf->warm = 0;
+    }
 
     if (wanted || rcf->reuse == 1) {
         ngx_http_upstream_reuse_check_keepalive(cf, uscf, rcf);

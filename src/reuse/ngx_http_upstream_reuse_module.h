@@ -89,6 +89,13 @@ ngx_int_t ngx_http_upstream_reuse_foresee(ngx_conf_t *cf,
     ngx_http_upstream_conf_t *conf, ngx_uint_t ssl);
 
 /*
+ * The same for an upstream that has no servers: its addresses come with the
+ * requests, and may be any number.  There can be one of this kind.
+ */
+ngx_int_t ngx_http_upstream_reuse_ask_open(ngx_conf_t *cf,
+    ngx_http_upstream_srv_conf_t *uscf);
+
+/*
  * Tells that the handler of this request keeps the rules of a reusable
  * connection.  To be called before ngx_http_upstream_init().
  */

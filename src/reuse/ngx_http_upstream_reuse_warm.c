@@ -332,6 +332,25 @@ reuse_recover(ngx_http_upstream_reuse_server_t *server)
 }
 
 
+void
+ngx_http_upstream_reuse_lower_peaks(ngx_http_upstream_reuse_zone_t *zone)
+{
+    ngx_uint_t                         peak, seen;
+    ngx_http_upstream_reuse_record_t  *record;
+
+    for (record = ngx_http_upstream_reuse_next_record(zone, NULL);
+         record;
+         record = ngx_http_upstream_reuse_next_record(zone, record))
+    {
+        peak = record->peak;
+        seen = record->seen;
+
+        record->peak = ngx_http_upstream_reuse_lower(peak, seen);
+        record->seen = 0;
+    }
+}
+
+
 static void
 reuse_warm_handler(ngx_event_t *ev)
 {

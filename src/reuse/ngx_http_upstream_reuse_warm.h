@@ -94,6 +94,12 @@ ngx_int_t ngx_http_upstream_reuse_init_warm(ngx_conf_t *cf,
 #define ngx_http_upstream_reuse_lower(peak, seen)                             \
     ((peak) - ngx_min((peak) - ngx_min(peak, seen), 1 + (peak) / 8))
 
+/*
+ * Lowers, with the lock, what is remembered of the connections that were used
+ * at a time.
+ */
+void ngx_http_upstream_reuse_lower_peaks(ngx_http_upstream_reuse_zone_t *zone);
+
 /* A worker begins. */
 void ngx_http_upstream_reuse_start_warming(
     ngx_http_upstream_reuse_main_conf_t *rmcf);

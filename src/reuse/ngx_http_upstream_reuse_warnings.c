@@ -60,39 +60,6 @@ ngx_http_upstream_reuse_warn(ngx_conf_t *cf, u_char *file, ngx_uint_t line,
 
 
 void
-ngx_http_upstream_reuse_check_variables(ngx_conf_t *cf,
-    ngx_http_upstream_reuse_main_conf_t *rmcf)
-{
-    ngx_uint_t                       i;
-    ngx_http_upstream_srv_conf_t   **uscfp;
-    ngx_http_upstream_main_conf_t   *umcf;
-
-    if (!rmcf->all) {
-        return;
-    }
-
-    umcf = ngx_http_conf_get_module_main_conf(cf, ngx_http_upstream_module);
-
-    uscfp = umcf->upstreams.elts;
-
-    for (i = 0; i < umcf->upstreams.nelts; i++) {
-
-        /* those that were made for the URL of a pass have no flags */
-
-        if (uscfp[i]->flags) {
-            return;
-        }
-    }
-
-    ngx_http_upstream_reuse_warn(cf, rmcf->file, rmcf->line,
-                            "connections to what variables name are reused "
-                            "only if that is an upstream block, and there is "
-                            "none: write \"upstream\" blocks, and have the "
-                            "variables name them,");
-}
-
-
-void
 ngx_http_upstream_reuse_check_keepalive(ngx_conf_t *cf,
     ngx_http_upstream_srv_conf_t *uscf,
     ngx_http_upstream_reuse_srv_conf_t *rcf)

@@ -15,6 +15,9 @@
 /* milliseconds: so often a zone that is full is asked again */
 #define NGX_HTTP_UPSTREAM_REUSE_RETRY  1000
 
+/* records of the open upstream */
+#define NGX_HTTP_UPSTREAM_REUSE_OPEN   128
+
 /* processes that are remembered while records are gone through */
 #define NGX_HTTP_UPSTREAM_REUSE_PIDS   512
 
@@ -23,7 +26,8 @@ static ngx_int_t reuse_init_zone(ngx_shm_zone_t *shm_zone, void *data);
 static ngx_http_upstream_reuse_server_t *reuse_claim(
     ngx_http_upstream_reuse_srv_conf_t *rcf, ngx_peer_connection_t *pc);
 static ngx_http_upstream_reuse_record_t *reuse_find_record(
-    ngx_slab_pool_t *shpool, ngx_str_t *key);
+    ngx_http_upstream_reuse_srv_conf_t *rcf, ngx_slab_pool_t *shpool,
+    ngx_str_t *key);
 static ngx_http_upstream_reuse_share_t *reuse_claim_share(
     ngx_slab_pool_t *shpool, ngx_http_upstream_reuse_record_t *record);
 static ngx_http_upstream_reuse_server_t *reuse_find_overflow(
@@ -44,6 +48,10 @@ static ngx_http_upstream_reuse_server_t  reuse_overflow;
 static ngx_uint_t                        reuse_full;
 static ngx_msec_t                        reuse_full_until;  /* not tried
                                                                before */
+
+/* worker: the same for those of an open upstream that are too many */
+
+static ngx_http_upstream_reuse_server_t  reuse_others;
 
 /* worker: if there was no room even for that, its counts come to nothing */
 
@@ -130,6 +138,12 @@ ngx_http_upstream_reuse_find_server(ngx_http_upstream_reuse_srv_conf_t *rcf,
         return server;
     }
 
+    if (rcf->crowded
+        && (ngx_msec_int_t) (rcf->crowded_until - ngx_current_msec) > 0)
+    {
+        return &reuse_others;
+    }
+
     if (reuse_full
         && (ngx_msec_int_t) (reuse_full_until - ngx_current_msec) > 0)
     {
@@ -142,9 +156,10 @@ ngx_http_upstream_reuse_find_server(ngx_http_upstream_reuse_srv_conf_t *rcf,
         return reuse_find_overflow(rcf->main, pc->log);
     }
 
-    server->node.node.key = hash;
-
-    ngx_rbtree_insert(&rcf->servers, &server->node.node);
+    if (server != &reuse_others) {
+        server->node.node.key = hash;
+        ngx_rbtree_insert(&rcf->servers, &server->node.node);
+    }
 
     return server;
 }
@@ -158,6 +173,7 @@ reuse_claim(ngx_http_upstream_reuse_srv_conf_t *rcf,
 {
     u_char                            *p;
     ngx_str_t                          key;
+    ngx_uint_t                         others;
     ngx_slab_pool_t                   *shpool;
     ngx_http_upstream_reuse_zone_t    *zone;
     ngx_http_upstream_reuse_share_t   *share;
@@ -178,14 +194,16 @@ reuse_claim(ngx_http_upstream_reuse_srv_conf_t *rcf,
 
     ngx_shmtx_lock(&shpool->mutex);
 
-    record = reuse_find_record(shpool, &key);
+    record = reuse_find_record(rcf, shpool, &key);
     share = record ? reuse_claim_share(shpool, record) : NULL;
+    others = (key.len == rcf->name.len + 1);
 
     if (record && record->shares == NULL) {
 
         /* one that is new, and of no use */
 
         zone = shpool->data;
+        zone->nopen -= rcf->open && !others;
 
         ngx_rbtree_delete(&zone->rbtree, &record->node.node);
         ngx_slab_free_locked(shpool, record);
@@ -197,6 +215,16 @@ reuse_claim(ngx_http_upstream_reuse_srv_conf_t *rcf,
 
     if (share == NULL) {
         return NULL;
+    }
+
+    if (others) {
+        rcf->crowded = 1;
+        rcf->crowded_until = ngx_current_msec + NGX_HTTP_UPSTREAM_REUSE_RETRY;
+
+        reuse_others.record = record;
+        reuse_others.share = share;
+
+        return &reuse_others;
     }
 
     /* it lives as long as the upstream */
@@ -220,8 +248,11 @@ reuse_claim(ngx_http_upstream_reuse_srv_conf_t *rcf,
 }
 
 
+/* One more that is too many takes the key of all others: it has no address. */
+
 static ngx_http_upstream_reuse_record_t *
-reuse_find_record(ngx_slab_pool_t *shpool, ngx_str_t *key)
+reuse_find_record(ngx_http_upstream_reuse_srv_conf_t *rcf,
+    ngx_slab_pool_t *shpool, ngx_str_t *key)
 {
     uint32_t                           hash;
     ngx_http_upstream_reuse_zone_t    *zone;
@@ -237,6 +268,13 @@ reuse_find_record(ngx_slab_pool_t *shpool, ngx_str_t *key)
         return record;
     }
 
+    if (rcf->open && zone->nopen == NGX_HTTP_UPSTREAM_REUSE_OPEN
+        && key->len != rcf->name.len + 1)
+    {
+        key->len = rcf->name.len + 1;
+        return reuse_find_record(rcf, shpool, key);
+    }
+
     record = ngx_slab_calloc_locked(shpool,
                         sizeof(ngx_http_upstream_reuse_record_t) + key->len);
     if (record == NULL) {
@@ -250,6 +288,8 @@ reuse_find_record(ngx_slab_pool_t *shpool, ngx_str_t *key)
     ngx_memcpy(record->node.str.data, key->data, key->len);
 
     ngx_rbtree_insert(&zone->rbtree, &record->node.node);
+
+    zone->nopen += rcf->open && key->len != rcf->name.len + 1;
 
     return record;
 }
@@ -375,6 +415,11 @@ ngx_http_upstream_reuse_name_record(ngx_http_upstream_reuse_record_t *record,
 
     upstream->data = key->data;
     upstream->len = p - key->data;
+
+    if (size == 0) {
+        *len = ngx_sprintf(text, "others") - text;
+        return;
+    }
 
     *len = ngx_sock_ntop(&addr.sockaddr, size, text, NGX_SOCKADDR_STRLEN, 1);
 }
@@ -620,25 +665,6 @@ ngx_http_upstream_reuse_next_record(ngx_http_upstream_reuse_zone_t *zone,
     }
 
     return (ngx_http_upstream_reuse_record_t *) node;
-}
-
-
-void
-ngx_http_upstream_reuse_lower_peaks(ngx_http_upstream_reuse_zone_t *zone)
-{
-    ngx_uint_t                         peak, seen;
-    ngx_http_upstream_reuse_record_t  *record;
-
-    for (record = ngx_http_upstream_reuse_next_record(zone, NULL);
-         record;
-         record = ngx_http_upstream_reuse_next_record(zone, record))
-    {
-        peak = record->peak;
-        seen = record->seen;
-
-        record->peak = ngx_http_upstream_reuse_lower(peak, seen);
-        record->seen = 0;
-    }
 }
 
 

@@ -13,6 +13,7 @@ class NameServer:
     """Answers A and AAAA questions from `records`: name -> addresses.
 
     A name that is not there does not exist.  `questions` are those asked.
+    After hold() it is silent until release().
     """
 
     def __init__(self, exchange, records, ttl=1):
@@ -20,6 +21,8 @@ class NameServer:
         self.records = dict(records)
         self.ttl = ttl
         self.questions = []
+        self._held = None
+        self._lock = threading.Lock()
         self._sock = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
         self._sock.bind(("127.0.0.1", 0))
         self.port = self._sock.getsockname()[1]
@@ -28,6 +31,16 @@ class NameServer:
 
     def __str__(self):
         return f"127.0.0.1:{self.port}"
+
+    def hold(self):
+        with self._lock:
+            self._held = []
+
+    def release(self):
+        with self._lock:
+            held, self._held = self._held, None
+            for query, peer in held:
+                self._sock.sendto(self._answer(query), peer)
 
     def close(self):
         with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
@@ -40,13 +53,17 @@ class NameServer:
             query, peer = self._sock.recvfrom(4096)
             if not query:
                 return
-            self._sock.sendto(self._answer(query), peer)
+            with self._lock:
+                self.questions.append(read_name(query, 12)[0])
+                if self._held is None:
+                    self._sock.sendto(self._answer(query), peer)
+                else:
+                    self._held.append((query, peer))
 
     def _answer(self, query):
         name, end = read_name(query, 12)
         kind, _ = struct.unpack_from("!HH", query, end)
         question = query[12:end + 4]
-        self.questions.append(name)
         known = self.records.get(name)
         found = [ipaddress.ip_address(text) for text in known or ()]
         found = [address.packed for address in found
