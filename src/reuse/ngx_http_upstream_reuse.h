@@ -149,6 +149,10 @@ typedef struct {
 
     ngx_uint_t                           used;
 
+    /* those that are idle, of all kinds */
+
+    ngx_uint_t                           nidle;
+
     /* those that are being opened, and how that went of late */
 
     ngx_uint_t                           opening;
@@ -163,13 +167,20 @@ typedef struct {
     ngx_uint_t                           weight;
     ngx_uint_t                           room;
     ngx_uint_t                           ready;
-    ngx_uint_t                           idle;
+    ngx_uint_t                           idle;   /* ready or not */
 
+    unsigned                             unwanted:1;  /* it has closed some
+                                                         at once */
     unsigned                             telling:1;  /* one that is being
                                                         opened may log */
     unsigned                             told:1;  /* in the log, it fails */
     unsigned                             hopeless:1;
 } ngx_http_upstream_reuse_server_t;
+
+
+/* tells whether there is a layer over an upstream */
+#define ngx_http_upstream_reuse_has_layer(rcf)                                \
+    ((rcf)->asked || (rcf)->reuse != NGX_CONF_UNSET)
 
 
 typedef struct ngx_http_upstream_reuse_peer_s  ngx_http_upstream_reuse_peer_t;
@@ -199,11 +210,13 @@ typedef struct {
     ngx_http_upstream_reuse_kind_t  *kind;
     ngx_queue_t                      queue;
     ngx_msec_t                       early;  /* given up before the limit */
+    ngx_int_t                        ended;  /* if that was heard */
     ngx_event_handler_pt             handler;  /* stands behind ours */
 
     unsigned                         queued:1;
     unsigned                         warm:1;     /* has carried no request */
     unsigned                         outlives:1; /* its limit, to test it */
+    unsigned                         heard:1;    /* what ended it, in TLS */
     unsigned                         idle:1;     /* not with a request */
     unsigned                         testing:1;  /* nor in the pool */
     unsigned                         expiring:1;  /* the timer is ours */
@@ -311,6 +324,19 @@ struct ngx_http_upstream_reuse_peer_s {
  */
 ngx_command_t *ngx_http_upstream_reuse_find_directive(ngx_conf_t *cf,
     ngx_http_upstream_srv_conf_t *uscf, const char *directive, void **conf);
+
+/*
+ * Stands before the directive "keepalive" from the beginning to the end of the
+ * file, so as to be below the module where the operator writes it.
+ */
+ngx_int_t ngx_http_upstream_reuse_hook_keepalive(ngx_conf_t *cf);
+void ngx_http_upstream_reuse_unhook_keepalive(void);
+
+/* Carries out directives that are not in the file, unless others are. */
+ngx_int_t ngx_http_upstream_reuse_add_keepalive(ngx_conf_t *cf,
+    ngx_http_upstream_srv_conf_t *uscf);
+ngx_int_t ngx_http_upstream_reuse_raise_requests(ngx_conf_t *cf,
+    ngx_http_upstream_srv_conf_t *uscf);
 
 /* Reads its size and limits, once the upstream is initialised. */
 void ngx_http_upstream_reuse_read_keepalive(ngx_conf_t *cf,

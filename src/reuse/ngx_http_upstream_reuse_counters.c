@@ -200,7 +200,7 @@ ngx_http_upstream_reuse_count_idle_closed(ngx_http_upstream_reuse_kept_t *kept,
     } else if (kept->testing) {
         fate = NGX_HTTP_UPSTREAM_REUSE_FATE_EXPIRED;
 
-    } else if (c->read->timedout) {
+    } else if (c->read->timedout && !kept->heard) {
         fate = kept->expiring ? NGX_HTTP_UPSTREAM_REUSE_FATE_EXPIRED
                               : NGX_HTTP_UPSTREAM_REUSE_FATE_IDLE;
 

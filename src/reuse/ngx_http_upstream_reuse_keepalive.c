@@ -2,15 +2,50 @@
 /*
  * Copyright (C) 2026 The ngx_http_myproxy_module authors
  *
- * What the operator has told the keepalive module, as far as it concerns us.
+ * What the keepalive module is told, by the operator and by us.
  */
 
 
 #include "ngx_http_upstream_reuse.h"
 
 
+/*
+ * Where nothing else is written: how many idle connections a worker keeps,
+ * and how many requests one of them carries.  nginx's own limit of 1000
+ * requests would have busy connections opened anew all the time.
+ */
+
+#define NGX_HTTP_UPSTREAM_REUSE_KEEPALIVE  32
+#define NGX_HTTP_UPSTREAM_REUSE_WARM_SIZE  128    /* with "reuse_warm auto" */
+#define NGX_HTTP_UPSTREAM_REUSE_REQUESTS   "100000"
+
 /* milliseconds: nginx's own, where its directive is not known */
-#define NGX_HTTP_UPSTREAM_REUSE_TIMEOUT  60000
+
+#define NGX_HTTP_UPSTREAM_REUSE_TIMEOUT    60000
+
+
+static ngx_module_t *reuse_find_module(ngx_conf_t *cf);
+static ngx_command_t *reuse_find_command(ngx_module_t *module,
+    const char *directive);
+
+static void reuse_cleanup_hook(void *data);
+static char *reuse_keepalive(ngx_conf_t *cf, ngx_command_t *cmd, void *conf);
+static void reuse_stand_below(ngx_http_upstream_srv_conf_t *uscf);
+static ngx_int_t reuse_init_upstream(ngx_conf_t *cf,
+    ngx_http_upstream_srv_conf_t *us);
+
+static ngx_uint_t reuse_pool_size(ngx_http_upstream_srv_conf_t *uscf,
+    ngx_http_upstream_reuse_srv_conf_t *rcf);
+static char *reuse_carry_out(ngx_conf_t *cf,
+    ngx_http_upstream_srv_conf_t *uscf, const char *directive,
+    const char *argument);
+
+
+/* while the file is read: the directive, and what it was */
+
+static ngx_command_t  *reuse_command;
+static char         *(*reuse_set_keepalive)(ngx_conf_t *cf,
+    ngx_command_t *cmd, void *conf);
 
 
 /* looked for by name, so as not to depend on the module */
@@ -19,11 +54,27 @@ ngx_command_t *
 ngx_http_upstream_reuse_find_directive(ngx_conf_t *cf,
     ngx_http_upstream_srv_conf_t *uscf, const char *directive, void **conf)
 {
-    ngx_uint_t      m;
-    ngx_module_t  **modules;
-    ngx_command_t  *cmd;
+    ngx_module_t  *module;
 
     *conf = NULL;
+
+    module = reuse_find_module(cf);
+
+    if (module == NULL) {
+        return NULL;
+    }
+
+    *conf = uscf->srv_conf[module->ctx_index];
+
+    return reuse_find_command(module, directive);
+}
+
+
+static ngx_module_t *
+reuse_find_module(ngx_conf_t *cf)
+{
+    ngx_uint_t      m;
+    ngx_module_t  **modules;
 
     modules = cf->cycle->modules;
 
@@ -31,23 +82,272 @@ ngx_http_upstream_reuse_find_directive(ngx_conf_t *cf,
         if (ngx_strcmp(modules[m]->name, "ngx_http_upstream_keepalive_module")
             == 0)
         {
-            break;
+            return modules[m];
         }
     }
 
-    if (modules[m] == NULL) {
-        return NULL;
-    }
+    return NULL;
+}
 
-    *conf = uscf->srv_conf[modules[m]->ctx_index];
 
-    for (cmd = modules[m]->commands; cmd->name.len; cmd++) {
+static ngx_command_t *
+reuse_find_command(ngx_module_t *module, const char *directive)
+{
+    ngx_command_t  *cmd;
+
+    for (cmd = module->commands; cmd->name.len; cmd++) {
         if (ngx_strcmp(cmd->name.data, directive) == 0) {
             return cmd;
         }
     }
 
     return NULL;
+}
+
+
+/*
+ * Takes the place of the directive while the file is read: when it is carried
+ * out, what it finds below it is the balancer.
+ */
+
+ngx_int_t
+ngx_http_upstream_reuse_hook_keepalive(ngx_conf_t *cf)
+{
+    ngx_module_t        *module;
+    ngx_pool_cleanup_t  *cln;
+
+    module = reuse_find_module(cf);
+
+    reuse_command = module ? reuse_find_command(module, "keepalive") : NULL;
+
+    if (reuse_command == NULL) {
+        return NGX_OK;
+    }
+
+    /* if the file is in error, nothing else gives it back */
+
+    cln = ngx_pool_cleanup_add(cf->pool, 0);
+    if (cln == NULL) {
+        return NGX_ERROR;
+    }
+
+    cln->handler = reuse_cleanup_hook;
+
+    reuse_set_keepalive = reuse_command->set;
+    reuse_command->set = reuse_keepalive;
+
+    return NGX_OK;
+}
+
+
+static void
+reuse_cleanup_hook(void *data)
+{
+    ngx_http_upstream_reuse_unhook_keepalive();
+}
+
+
+void
+ngx_http_upstream_reuse_unhook_keepalive(void)
+{
+    if (reuse_command) {
+        reuse_command->set = reuse_set_keepalive;
+        reuse_command = NULL;
+    }
+}
+
+
+/*
+ * The one that the operator has written.  For connections that are opened
+ * ahead there has to be a layer below it as well, and no other has.
+ */
+
+static char *
+reuse_keepalive(ngx_conf_t *cf, ngx_command_t *cmd, void *conf)
+{
+    ngx_http_upstream_srv_conf_t  *uscf;
+
+    uscf = ngx_http_conf_get_module_srv_conf(cf, ngx_http_upstream_module);
+
+    reuse_stand_below(uscf);
+
+    return reuse_set_keepalive(cf, cmd, conf);
+}
+
+
+/* Our init_upstream runs within that of the keepalive module. */
+
+static void
+reuse_stand_below(ngx_http_upstream_srv_conf_t *uscf)
+{
+    ngx_http_upstream_reuse_srv_conf_t  *rcf;
+
+    rcf = ngx_http_conf_upstream_srv_conf(uscf,
+                                          ngx_http_upstream_reuse_module);
+
+    if (uscf->peer.init_upstream == reuse_init_upstream) {
+        return;
+    }
+
+    rcf->init_upstream = uscf->peer.init_upstream
+                         ? uscf->peer.init_upstream
+                         : ngx_http_upstream_init_round_robin;
+
+    uscf->peer.init_upstream = reuse_init_upstream;
+}
+
+
+static ngx_int_t
+reuse_init_upstream(ngx_conf_t *cf, ngx_http_upstream_srv_conf_t *us)
+{
+    ngx_http_upstream_reuse_srv_conf_t  *rcf;
+
+    rcf = ngx_http_conf_upstream_srv_conf(us, ngx_http_upstream_reuse_module);
+
+    if (rcf->init_upstream(cf, us) != NGX_OK) {
+        return NGX_ERROR;
+    }
+
+    if (rcf->added
+        || (rcf->warm && rcf->reuse && ngx_http_upstream_reuse_has_layer(rcf)))
+    {
+        rcf->init_balancer = us->peer.init;
+        us->peer.init = ngx_http_upstream_reuse_init_balancer;
+    }
+
+    return NGX_OK;
+}
+
+
+ngx_int_t
+ngx_http_upstream_reuse_add_keepalive(ngx_conf_t *cf,
+    ngx_http_upstream_srv_conf_t *uscf)
+{
+    char                                *rv;
+    u_char                               size[NGX_INT_T_LEN + 1];
+    ngx_http_upstream_init_pt            init_upstream;
+    ngx_http_upstream_reuse_srv_conf_t   saved, *rcf;
+
+    rcf = ngx_http_conf_upstream_srv_conf(uscf,
+                                          ngx_http_upstream_reuse_module);
+
+    init_upstream = uscf->peer.init_upstream;
+    saved = *rcf;
+
+    reuse_stand_below(uscf);
+
+    (void) ngx_sprintf(size, "%ui%Z", reuse_pool_size(uscf, rcf));
+
+    rv = reuse_carry_out(cf, uscf, "keepalive", (char *) size);
+
+    if (rv != NGX_CONF_OK) {
+
+        /* "is duplicate": the operator has chosen */
+
+        uscf->peer.init_upstream = init_upstream;
+        rcf->init_upstream = saved.init_upstream;
+
+        return (rv == NGX_CONF_ERROR) ? NGX_ERROR : NGX_OK;
+    }
+
+    rcf->added = 1;
+
+    return ngx_http_upstream_reuse_raise_requests(cf, uscf);
+}
+
+
+/* One for each server at least, and some besides those that are to be warm. */
+
+static ngx_uint_t
+reuse_pool_size(ngx_http_upstream_srv_conf_t *uscf,
+    ngx_http_upstream_reuse_srv_conf_t *rcf)
+{
+    ngx_uint_t  size;
+
+    size = NGX_HTTP_UPSTREAM_REUSE_KEEPALIVE;
+
+    if (rcf->warm == NGX_HTTP_UPSTREAM_REUSE_WARM_AUTO) {
+        size = NGX_HTTP_UPSTREAM_REUSE_WARM_SIZE;
+
+    } else if (rcf->warm > 0) {
+        size += rcf->warm;
+    }
+
+    return ngx_max(ngx_http_upstream_reuse_count_servers(uscf), size);
+}
+
+
+ngx_int_t
+ngx_http_upstream_reuse_raise_requests(ngx_conf_t *cf,
+    ngx_http_upstream_srv_conf_t *uscf)
+{
+    char  *rv;
+
+    rv = reuse_carry_out(cf, uscf, "keepalive_requests",
+                         NGX_HTTP_UPSTREAM_REUSE_REQUESTS);
+
+    return (rv == NGX_CONF_ERROR) ? NGX_ERROR : NGX_OK;
+}
+
+
+/*
+ * Has the keepalive module carry out a directive that is not in the file.
+ *
+ * Returns what the directive returns: a text if it is there already.
+ */
+
+static char *
+reuse_carry_out(ngx_conf_t *cf, ngx_http_upstream_srv_conf_t *uscf,
+    const char *directive, const char *argument)
+{
+    char                 *rv;
+    void                 *conf;
+    ngx_str_t            *value;
+    ngx_conf_t            save;
+    ngx_array_t           args;
+    ngx_command_t        *cmd;
+    ngx_http_conf_ctx_t   ctx;
+
+    cmd = ngx_http_upstream_reuse_find_directive(cf, uscf, directive, &conf);
+
+    if (conf == NULL) {
+        ngx_conf_log_error(NGX_LOG_WARN, cf, 0,
+                           "connections to upstream \"%V\" are not reused: "
+                           "this nginx is built without "
+                           "ngx_http_upstream_keepalive_module",
+                           &uscf->host);
+    }
+
+    if (cmd == NULL) {
+        return "is unknown";
+    }
+
+    if (ngx_array_init(&args, cf->pool, 2, sizeof(ngx_str_t)) != NGX_OK) {
+        return NGX_CONF_ERROR;
+    }
+
+    value = ngx_array_push_n(&args, 2);
+    if (value == NULL) {
+        return NGX_CONF_ERROR;
+    }
+
+    value[0] = cmd->name;
+    value[1].data = (u_char *) argument;
+    value[1].len = ngx_strlen(argument);
+
+    ctx = *(ngx_http_conf_ctx_t *) cf->ctx;
+    ctx.srv_conf = uscf->srv_conf;
+
+    save = *cf;
+    cf->ctx = &ctx;
+    cf->args = &args;
+    cf->cmd_type = NGX_HTTP_UPS_CONF;
+
+    rv = cmd->set(cf, cmd, conf);
+
+    *cf = save;
+
+    return rv;
 }
 
 

@@ -139,6 +139,7 @@ reuse_cleanup_kept(void *data)
     ngx_http_upstream_reuse_kept_t  *kept = data;
 
     ngx_int_t          ended;
+    ngx_msec_t         age;
     ngx_connection_t  *c;
 
     if (kept->queued) {
@@ -151,10 +152,21 @@ reuse_cleanup_kept(void *data)
 
     c = kept->connection;
 
-    ended = (c->close || ngx_exiting || ngx_terminate)
-            ? NGX_AGAIN
-            : ngx_http_upstream_reuse_note_end(kept, ngx_current_msec
-                                                     - kept->since);
+    age = ngx_current_msec - kept->since;
+
+    if (c->close || ngx_exiting || ngx_terminate) {
+        ended = NGX_AGAIN;
+
+    } else if (kept->heard) {
+        ended = kept->ended;
+
+        if (ended == NGX_OK) {
+            ngx_http_upstream_reuse_note_closed(kept, age);
+        }
+
+    } else {
+        ended = ngx_http_upstream_reuse_note_end(kept, age);
+    }
 
     ngx_http_upstream_reuse_count_idle_closed(kept, ended);
 }

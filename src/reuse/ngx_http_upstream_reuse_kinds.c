@@ -10,6 +10,10 @@
 #include "ngx_http_upstream_reuse.h"
 
 
+/* bytes that the identity of a kind takes at first */
+#define NGX_HTTP_UPSTREAM_REUSE_ROOM  512
+
+
 static ngx_int_t reuse_foreseen_identity(
     ngx_http_upstream_reuse_foreseen_t *foreseen,
     ngx_http_upstream_srv_conf_t *uscf,
@@ -21,11 +25,14 @@ static ngx_http_upstream_reuse_kind_t *reuse_look_up(
     ngx_http_upstream_reuse_warm_t *warm,
     ngx_http_upstream_reuse_identity_t *id, ngx_http_upstream_conf_t *conf);
 static ngx_http_upstream_reuse_kind_t *reuse_add_kind(
-    ngx_http_upstream_reuse_warm_t *warm,
+    ngx_http_upstream_reuse_warm_t *warm, ngx_pool_t *pool);
+static ngx_http_upstream_reuse_kind_t *reuse_find_idle_kind(
+    ngx_http_upstream_reuse_warm_t *warm);
+static ngx_int_t reuse_set_kind(ngx_http_upstream_reuse_kind_t *kind,
     ngx_http_upstream_reuse_identity_t *id, ngx_http_upstream_conf_t *conf,
     ngx_http_conf_ctx_t *ctx, ngx_pool_t *pool);
-static ngx_int_t reuse_set_opening(ngx_http_upstream_reuse_kind_t *kind,
-    ngx_pool_t *pool);
+static void reuse_set_opening(ngx_http_upstream_reuse_kind_t *kind,
+    ngx_http_upstream_srv_conf_t *uscf);
 
 
 ngx_int_t
@@ -56,6 +63,7 @@ ngx_http_upstream_reuse_foresee_kinds(ngx_conf_t *cf,
     ngx_http_upstream_reuse_warm_t *warm)
 {
     ngx_uint_t                            i;
+    ngx_http_upstream_reuse_kind_t       *kind;
     ngx_http_upstream_reuse_identity_t    id;
     ngx_http_upstream_reuse_foreseen_t   *foreseen;
     ngx_http_upstream_reuse_main_conf_t  *rmcf;
@@ -76,12 +84,17 @@ ngx_http_upstream_reuse_foresee_kinds(ngx_conf_t *cf,
             continue;
         }
 
-        if (reuse_add_kind(warm, &id, foreseen[i].conf, &foreseen[i].ctx,
-                           cf->pool)
-            == NULL)
+        kind = reuse_add_kind(warm, cf->pool);
+
+        if (kind == NULL
+            || reuse_set_kind(kind, &id, foreseen[i].conf, &foreseen[i].ctx,
+                              cf->pool)
+               != NGX_OK)
         {
             return NGX_ERROR;
         }
+
+        reuse_set_opening(kind, warm->uscf);
     }
 
     return NGX_OK;
@@ -244,28 +257,50 @@ ngx_http_upstream_reuse_learn_kind(ngx_http_upstream_reuse_peer_t *rp)
     kind = reuse_look_up(warm, &rp->identity, conf);
 
     if (kind
-        || warm->nkinds == NGX_HTTP_UPSTREAM_REUSE_KINDS
         || !reuse_is_constant(conf)
         || !reuse_may_be_silent(conf, &rp->identity))
     {
         return kind;
     }
 
+    kind = reuse_find_idle_kind(warm);
+
+    if (kind == NULL) {
+
+        if (warm->nkinds == NGX_HTTP_UPSTREAM_REUSE_KINDS) {
+            return NULL;
+        }
+
+        kind = reuse_add_kind(warm, rp->conf->main->pool);
+        if (kind == NULL) {
+            return NULL;
+        }
+    }
+
     ctx.main_conf = r->main_conf;
     ctx.srv_conf = r->srv_conf;
     ctx.loc_conf = r->loc_conf;
 
-    return reuse_add_kind(warm, &rp->identity, conf, &ctx,
-                          rp->conf->main->pool);
+    kind->learned = 1;
+
+    if (reuse_set_kind(kind, &rp->identity, conf, &ctx,
+                       rp->conf->main->pool)
+        != NGX_OK)
+    {
+        return NULL;
+    }
+
+    reuse_set_opening(kind, warm->uscf);
+
+    return kind;
 }
 
 
+/* Of a kind that is not known yet, nothing is opened and no request is. */
+
 static ngx_http_upstream_reuse_kind_t *
-reuse_add_kind(ngx_http_upstream_reuse_warm_t *warm,
-    ngx_http_upstream_reuse_identity_t *id, ngx_http_upstream_conf_t *conf,
-    ngx_http_conf_ctx_t *ctx, ngx_pool_t *pool)
+reuse_add_kind(ngx_http_upstream_reuse_warm_t *warm, ngx_pool_t *pool)
 {
-    u_char                          *p;
     ngx_http_upstream_reuse_kind_t  *kind;
 
     kind = ngx_pcalloc(pool, sizeof(ngx_http_upstream_reuse_kind_t));
@@ -273,17 +308,10 @@ reuse_add_kind(ngx_http_upstream_reuse_warm_t *warm,
         return NULL;
     }
 
-    p = ngx_palloc(pool, ngx_http_upstream_reuse_identity_size(id) + 1);
-    if (p == NULL) {
-        return NULL;
-    }
+    kind->room = NGX_HTTP_UPSTREAM_REUSE_ROOM;
 
-    ngx_http_upstream_reuse_copy_identity(&kind->identity, id, p);
-
-    kind->ctx = *ctx;
-    kind->conf = conf;
-
-    if (reuse_set_opening(kind, pool) != NGX_OK) {
+    kind->bytes = ngx_palloc(pool, kind->room);
+    if (kind->bytes == NULL) {
         return NULL;
     }
 
@@ -294,20 +322,93 @@ reuse_add_kind(ngx_http_upstream_reuse_warm_t *warm,
 
 
 /*
- * The settings without what is evaluated for a request, or is for one that
- * has a client; what the identity has stands for it.
+ * When all have been used up, the place of one that no connection is of and
+ * none was of late: clients may bring along any number of names.
  */
 
-static ngx_int_t
-reuse_set_opening(ngx_http_upstream_reuse_kind_t *kind, ngx_pool_t *pool)
+static ngx_http_upstream_reuse_kind_t *
+reuse_find_idle_kind(ngx_http_upstream_reuse_warm_t *warm)
 {
-    u_char                    *text;
+    ngx_uint_t                       i;
+    ngx_http_upstream_reuse_kind_t  *kind;
+
+    if (warm->nkinds < NGX_HTTP_UPSTREAM_REUSE_KINDS) {
+        return NULL;
+    }
+
+    for (i = 0; i < warm->nkinds; i++) {
+        kind = warm->kinds[i];
+
+        if (kind->learned && kind->refs == 0 && kind->peak == 0) {
+            return kind;
+        }
+    }
+
+    return NULL;
+}
+
+
+static ngx_int_t
+reuse_set_kind(ngx_http_upstream_reuse_kind_t *kind,
+    ngx_http_upstream_reuse_identity_t *id, ngx_http_upstream_conf_t *conf,
+    ngx_http_conf_ctx_t *ctx, ngx_pool_t *pool)
+{
+    size_t   size;
+    u_char  *p;
+
+    size = ngx_http_upstream_reuse_identity_size(id) + NGX_SOCKADDR_STRLEN;
+
+    if (size > kind->room) {
+
+        p = ngx_palloc(pool, size);
+        if (p == NULL) {
+            return NGX_ERROR;
+        }
+
+        kind->bytes = p;
+        kind->room = size;
+    }
+
+    p = kind->bytes + NGX_SOCKADDR_STRLEN;
+
+    ngx_http_upstream_reuse_copy_identity(&kind->identity, id, p);
+
+    kind->ctx = *ctx;
+    kind->conf = conf;
+    kind->seen = 0;
+    kind->peak = 0;
+
+    if (kind->identity.local) {
+        kind->local.sockaddr = kind->identity.local;
+        kind->local.socklen = kind->identity.local_len;
+        kind->local.name.data = kind->bytes;
+        kind->local.name.len = ngx_sock_ntop(kind->identity.local,
+                                             kind->identity.local_len,
+                                             kind->bytes,
+                                             NGX_SOCKADDR_STRLEN, 1);
+    }
+
+    return NGX_OK;
+}
+
+
+/*
+ * The settings without what is evaluated for a request, or is for one that
+ * has a client; what the identity has stands for it.  The upstream may have
+ * been found by variables.
+ */
+
+static void
+reuse_set_opening(ngx_http_upstream_reuse_kind_t *kind,
+    ngx_http_upstream_srv_conf_t *uscf)
+{
     ngx_http_upstream_conf_t  *conf;
 
     conf = &kind->opening;
 
     *conf = *kind->conf;
 
+    conf->upstream = uscf;
     conf->local = NULL;
     conf->store = 0;
     conf->buffering = 0;
@@ -323,22 +424,4 @@ reuse_set_opening(ngx_http_upstream_reuse_kind_t *kind, ngx_pool_t *pool)
 #if (NGX_HTTP_SSL)
     conf->ssl_name = NULL;
 #endif
-
-    if (kind->identity.local == NULL) {
-        return NGX_OK;
-    }
-
-    text = ngx_pnalloc(pool, NGX_SOCKADDR_STRLEN);
-    if (text == NULL) {
-        return NGX_ERROR;
-    }
-
-    kind->local.sockaddr = kind->identity.local;
-    kind->local.socklen = kind->identity.local_len;
-    kind->local.name.data = text;
-    kind->local.name.len = ngx_sock_ntop(kind->identity.local,
-                                         kind->identity.local_len, text,
-                                         NGX_SOCKADDR_STRLEN, 1);
-
-    return NGX_OK;
 }

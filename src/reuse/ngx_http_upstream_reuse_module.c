@@ -7,21 +7,12 @@
 #include "ngx_http_upstream_reuse.h"
 
 
-/*
- * Where nothing else is written: how many idle connections a worker keeps,
- * and how many requests one of them carries.  nginx's own limit of 1000
- * requests would have busy connections opened anew all the time.
- */
-
-#define NGX_HTTP_UPSTREAM_REUSE_KEEPALIVE  32
-#define NGX_HTTP_UPSTREAM_REUSE_WARM_SIZE  128    /* with "reuse_warm auto" */
-#define NGX_HTTP_UPSTREAM_REUSE_REQUESTS   "100000"
-
 /* bytes; a page is not taken from the system before it is needed */
 
 #define NGX_HTTP_UPSTREAM_REUSE_ZONE  (8 * 1024 * 1024)
 
 
+static ngx_int_t ngx_http_upstream_reuse_preconfiguration(ngx_conf_t *cf);
 static void *ngx_http_upstream_reuse_create_main_conf(ngx_conf_t *cf);
 static char *ngx_http_upstream_reuse_init_main_conf(ngx_conf_t *cf,
     void *conf);
@@ -43,18 +34,7 @@ static ngx_int_t reuse_create_srv_conf(ngx_conf_t *cf,
     ngx_http_upstream_srv_conf_t *uscf);
 static ngx_int_t reuse_add_port(ngx_conf_t *cf,
     ngx_http_upstream_srv_conf_t *uscf, ngx_str_t *name);
-static ngx_int_t reuse_add_keepalive(ngx_conf_t *cf,
-    ngx_http_upstream_srv_conf_t *uscf);
-static ngx_uint_t reuse_pool_size(ngx_http_upstream_srv_conf_t *uscf,
-    ngx_http_upstream_reuse_srv_conf_t *rcf);
-static ngx_int_t reuse_raise_requests(ngx_conf_t *cf,
-    ngx_http_upstream_srv_conf_t *uscf);
-static char *reuse_carry_out(ngx_conf_t *cf,
-    ngx_http_upstream_srv_conf_t *uscf, const char *directive,
-    const char *argument);
 
-static ngx_int_t reuse_init_upstream(ngx_conf_t *cf,
-    ngx_http_upstream_srv_conf_t *us);
 
 
 static ngx_command_t  ngx_http_upstream_reuse_commands[] = {
@@ -99,7 +79,7 @@ static ngx_command_t  ngx_http_upstream_reuse_commands[] = {
 
 
 static ngx_http_module_t  ngx_http_upstream_reuse_module_ctx = {
-    ngx_http_upstream_reuse_add_variables, /* preconfiguration */
+    ngx_http_upstream_reuse_preconfiguration, /* preconfiguration */
     ngx_http_upstream_reuse_postconfiguration, /* postconfiguration */
 
     ngx_http_upstream_reuse_create_main_conf, /* create main configuration */
@@ -178,6 +158,17 @@ ngx_http_upstream_reuse_accept(ngx_http_request_t *r)
 }
 
 
+static ngx_int_t
+ngx_http_upstream_reuse_preconfiguration(ngx_conf_t *cf)
+{
+    if (ngx_http_upstream_reuse_add_variables(cf) != NGX_OK) {
+        return NGX_ERROR;
+    }
+
+    return ngx_http_upstream_reuse_hook_keepalive(cf);
+}
+
+
 static void *
 ngx_http_upstream_reuse_create_main_conf(ngx_conf_t *cf)
 {
@@ -224,6 +215,8 @@ ngx_http_upstream_reuse_init_main_conf(ngx_conf_t *cf, void *conf)
     ngx_http_upstream_srv_conf_t        **uscfp;
     ngx_http_upstream_main_conf_t        *umcf;
     ngx_http_upstream_reuse_srv_conf_t   *http;
+
+    ngx_http_upstream_reuse_unhook_keepalive();
 
     umcf = ngx_http_conf_get_module_main_conf(cf, ngx_http_upstream_module);
 
@@ -322,10 +315,10 @@ reuse_complete(ngx_conf_t *cf, ngx_http_upstream_srv_conf_t *uscf,
 
         /* there is a pool, and to touch it would change its kind */
 
-        return reuse_raise_requests(cf, uscf);
+        return ngx_http_upstream_reuse_raise_requests(cf, uscf);
     }
 
-    return reuse_add_keepalive(cf, uscf);
+    return ngx_http_upstream_reuse_add_keepalive(cf, uscf);
 }
 
 
@@ -467,139 +460,6 @@ reuse_add_port(ngx_conf_t *cf, ngx_http_upstream_srv_conf_t *uscf,
 }
 
 
-static ngx_int_t
-reuse_add_keepalive(ngx_conf_t *cf, ngx_http_upstream_srv_conf_t *uscf)
-{
-    char                                *rv;
-    u_char                               size[NGX_INT_T_LEN + 1];
-    ngx_http_upstream_init_pt            init_upstream;
-    ngx_http_upstream_reuse_srv_conf_t  *rcf;
-
-    /* our init_upstream runs within that of the keepalive module */
-
-    rcf = ngx_http_conf_upstream_srv_conf(uscf,
-                                          ngx_http_upstream_reuse_module);
-
-    init_upstream = uscf->peer.init_upstream;
-
-    rcf->init_upstream = init_upstream ? init_upstream
-                                       : ngx_http_upstream_init_round_robin;
-
-    uscf->peer.init_upstream = reuse_init_upstream;
-
-    (void) ngx_sprintf(size, "%ui%Z", reuse_pool_size(uscf, rcf));
-
-    rv = reuse_carry_out(cf, uscf, "keepalive", (char *) size);
-
-    if (rv != NGX_CONF_OK) {
-
-        /* "is duplicate": the operator has chosen */
-
-        uscf->peer.init_upstream = init_upstream;
-
-        return (rv == NGX_CONF_ERROR) ? NGX_ERROR : NGX_OK;
-    }
-
-    rcf->added = 1;
-
-    return reuse_raise_requests(cf, uscf);
-}
-
-
-/* One for each server at least, and some besides those that are to be warm. */
-
-static ngx_uint_t
-reuse_pool_size(ngx_http_upstream_srv_conf_t *uscf,
-    ngx_http_upstream_reuse_srv_conf_t *rcf)
-{
-    ngx_uint_t  size;
-
-    size = NGX_HTTP_UPSTREAM_REUSE_KEEPALIVE;
-
-    if (rcf->warm == NGX_HTTP_UPSTREAM_REUSE_WARM_AUTO) {
-        size = NGX_HTTP_UPSTREAM_REUSE_WARM_SIZE;
-
-    } else if (rcf->warm > 0) {
-        size += rcf->warm;
-    }
-
-    return ngx_max(ngx_http_upstream_reuse_count_servers(uscf), size);
-}
-
-
-static ngx_int_t
-reuse_raise_requests(ngx_conf_t *cf, ngx_http_upstream_srv_conf_t *uscf)
-{
-    char  *rv;
-
-    rv = reuse_carry_out(cf, uscf, "keepalive_requests",
-                         NGX_HTTP_UPSTREAM_REUSE_REQUESTS);
-
-    return (rv == NGX_CONF_ERROR) ? NGX_ERROR : NGX_OK;
-}
-
-
-/*
- * Has the keepalive module carry out a directive that is not in the file.
- *
- * Returns what the directive returns: a text if it is there already.
- */
-
-static char *
-reuse_carry_out(ngx_conf_t *cf, ngx_http_upstream_srv_conf_t *uscf,
-    const char *directive, const char *argument)
-{
-    char                 *rv;
-    void                 *conf;
-    ngx_str_t            *value;
-    ngx_conf_t            save;
-    ngx_array_t           args;
-    ngx_command_t        *cmd;
-    ngx_http_conf_ctx_t   ctx;
-
-    cmd = ngx_http_upstream_reuse_find_directive(cf, uscf, directive, &conf);
-
-    if (conf == NULL) {
-        ngx_conf_log_error(NGX_LOG_WARN, cf, 0,
-                           "connections to upstream \"%V\" are not reused: "
-                           "this nginx is built without "
-                           "ngx_http_upstream_keepalive_module",
-                           &uscf->host);
-    }
-
-    if (cmd == NULL) {
-        return "is unknown";
-    }
-
-    if (ngx_array_init(&args, cf->pool, 2, sizeof(ngx_str_t)) != NGX_OK) {
-        return NGX_CONF_ERROR;
-    }
-
-    value = ngx_array_push_n(&args, 2);
-    if (value == NULL) {
-        return NGX_CONF_ERROR;
-    }
-
-    value[0] = cmd->name;
-    value[1].data = (u_char *) argument;
-    value[1].len = ngx_strlen(argument);
-
-    ctx = *(ngx_http_conf_ctx_t *) cf->ctx;
-    ctx.srv_conf = uscf->srv_conf;
-
-    save = *cf;
-    cf->ctx = &ctx;
-    cf->args = &args;
-    cf->cmd_type = NGX_HTTP_UPS_CONF;
-
-    rv = cmd->set(cf, cmd, conf);
-
-    *cf = save;
-
-    return rv;
-}
-
-
 static void *
 ngx_http_upstream_reuse_create_srv_conf(ngx_conf_t *cf)
 {
@@ -619,24 +479,6 @@ ngx_http_upstream_reuse_create_srv_conf(ngx_conf_t *cf)
                     ngx_str_rbtree_insert_value);
 
     return rcf;
-}
-
-
-static ngx_int_t
-reuse_init_upstream(ngx_conf_t *cf, ngx_http_upstream_srv_conf_t *us)
-{
-    ngx_http_upstream_reuse_srv_conf_t  *rcf;
-
-    rcf = ngx_http_conf_upstream_srv_conf(us, ngx_http_upstream_reuse_module);
-
-    if (rcf->init_upstream(cf, us) != NGX_OK) {
-        return NGX_ERROR;
-    }
-
-    rcf->init_balancer = us->peer.init;
-    us->peer.init = ngx_http_upstream_reuse_init_balancer;
-
-    return NGX_OK;
 }
 
 
@@ -667,7 +509,7 @@ ngx_http_upstream_reuse_postconfiguration(ngx_conf_t *cf)
 
         ngx_http_upstream_reuse_read_keepalive(cf, uscfp[i], rcf);
 
-        if (!rcf->asked && rcf->reuse == NGX_CONF_UNSET) {
+        if (!ngx_http_upstream_reuse_has_layer(rcf)) {
             continue;
         }
 

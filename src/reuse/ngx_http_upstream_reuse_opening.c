@@ -62,6 +62,8 @@ static void reuse_finalize_request(ngx_http_request_t *r, ngx_int_t rc);
 static ngx_int_t reuse_connected(void *data, ngx_chain_t *in);
 
 static void reuse_end_handler(ngx_event_t *ev);
+static void reuse_conclude(ngx_http_upstream_reuse_opening_t *o,
+    ngx_http_upstream_t *u);
 static void reuse_free_opening(ngx_http_upstream_reuse_opening_t *o);
 
 static void reuse_read_idle(ngx_event_t *ev);
@@ -114,7 +116,7 @@ ngx_http_upstream_reuse_open(ngx_http_upstream_reuse_warm_t *warm,
         o->telling = 1;
 
     } else if (!(o->log.log_level & NGX_LOG_DEBUG_ALL)) {
-        o->log.log_level = ngx_min(o->log.log_level, NGX_LOG_CRIT);
+        o->log.log_level = ngx_min(o->log.log_level, NGX_LOG_ALERT);
     }
 
     /* core must neither look at a client, nor log, nor close the connection */
@@ -134,6 +136,7 @@ ngx_http_upstream_reuse_open(ngx_http_upstream_reuse_warm_t *warm,
 
     warm->opening++;
     server->opening++;
+    kind->refs++;
 
     if (reuse_create_upstream(o) != NGX_OK) {
         ngx_post_event(&o->end, &ngx_posted_events);
@@ -144,6 +147,13 @@ ngx_http_upstream_reuse_open(ngx_http_upstream_reuse_warm_t *warm,
                    "upstream reuse: opening a connection to %V", &o->name);
 
     ngx_http_upstream_init(r);
+
+    if (r->upstream->cleanup == NULL && !o->end.posted) {
+
+        /* core had no memory to begin with */
+
+        ngx_post_event(&o->end, &ngx_posted_events);
+    }
 
     return NGX_OK;
 }
@@ -432,28 +442,66 @@ reuse_end_handler(ngx_event_t *ev)
 {
     ngx_http_upstream_reuse_opening_t  *o = ev->data;
 
-    ngx_connection_t     *c;
     ngx_http_upstream_t  *u;
 
     u = o->request->upstream;
-    c = u ? u->peer.connection : NULL;
 
-    if (o->connected && c && !ngx_exiting && !ngx_terminate
-#if (NGX_HTTP_SSL)
-        && (c->ssl == NULL || ngx_http_upstream_reuse_drain(c))
-#endif
-       )
-    {
-
-        /* what it was opened by was no request */
-
-        c->requests = 0;
-
-        u->keepalive = 1;
-        u->request_body_sent = 1;
+    if (o->connected && u->peer.connection) {
+        reuse_conclude(o, u);
     }
 
     reuse_free_opening(o);
+}
+
+
+/* The connection is open, and is kept if it is as it should be. */
+
+static void
+reuse_conclude(ngx_http_upstream_reuse_opening_t *o, ngx_http_upstream_t *u)
+{
+    ngx_int_t          rc;
+    ngx_connection_t  *c;
+
+    c = u->peer.connection;
+
+    /* what it was opened by was no request */
+
+    c->requests = 0;
+    u->request_body_sent = 1;
+
+    rc = NGX_AGAIN;
+
+#if (NGX_HTTP_SSL)
+
+    if (c->ssl) {
+        rc = ngx_http_upstream_reuse_drain(c);
+    }
+
+#endif
+
+    switch (rc) {
+
+    case NGX_AGAIN:
+        u->keepalive = 1;
+        break;
+
+    case NGX_BUSY:
+
+        /* a ticket that has come in part: there is nothing wrong with it */
+
+        o->opened = 1;
+        break;
+
+    case NGX_OK:
+        ngx_http_upstream_reuse_explain(o->request,
+                                        NGX_HTTP_UPSTREAM_REUSE_FATE_CLOSED);
+        break;
+
+    case NGX_DECLINED:
+        ngx_http_upstream_reuse_explain(o->request,
+                                        NGX_HTTP_UPSTREAM_REUSE_FATE_EXCESS);
+        break;
+    }
 }
 
 
@@ -479,6 +527,7 @@ reuse_free_opening(ngx_http_upstream_reuse_opening_t *o)
 
     warm->opening--;
     server->opening--;
+    o->kind->refs--;
 
     if (o->telling) {
         server->telling = 0;
@@ -530,10 +579,19 @@ ngx_http_upstream_reuse_count_all_openings(void)
 void
 ngx_http_upstream_reuse_abort_openings(void)
 {
+    ngx_http_upstream_reuse_opening_t  *o;
+
     while (reuse_nopenings) {
-        reuse_free_opening(ngx_queue_data(ngx_queue_head(&reuse_openings),
-                                          ngx_http_upstream_reuse_opening_t,
-                                          queue));
+
+        o = ngx_queue_data(ngx_queue_head(&reuse_openings),
+                           ngx_http_upstream_reuse_opening_t, queue);
+
+        if (o->request->upstream) {
+            ngx_http_upstream_reuse_explain(o->request,
+                                       NGX_HTTP_UPSTREAM_REUSE_FATE_SHUTDOWN);
+        }
+
+        reuse_free_opening(o);
     }
 }
 
@@ -578,22 +636,28 @@ ngx_http_upstream_reuse_end_opening(ngx_http_upstream_reuse_peer_t *rp,
 static void
 reuse_read_idle(ngx_event_t *ev)
 {
-    ngx_http_upstream_reuse_kept_t  *kept;
-#if (NGX_HTTP_SSL)
     ngx_connection_t                *c;
-#endif
-
-    kept = ngx_http_upstream_reuse_find_kept(ev->data);
-
-#if (NGX_HTTP_SSL)
+    ngx_http_upstream_reuse_kept_t  *kept;
 
     c = ev->data;
+    kept = ngx_http_upstream_reuse_find_kept(c);
 
-    if (c->ssl && !c->close && !ev->timedout
-        && ngx_http_upstream_reuse_read_tickets(kept)
-        && ngx_handle_read_event(ev, 0) == NGX_OK)
-    {
-        return;
+#if (NGX_HTTP_SSL)
+
+    if (c->ssl && !c->close && !ev->timedout) {
+
+        kept->ended = ngx_http_upstream_reuse_read_tickets(kept);
+
+        if ((kept->ended == NGX_AGAIN || kept->ended == NGX_BUSY)
+            && ngx_handle_read_event(ev, 0) == NGX_OK)
+        {
+            return;
+        }
+
+        /* the module would look at the socket, from which it is read */
+
+        kept->heard = 1;
+        ev->timedout = 1;
     }
 
 #endif

@@ -92,9 +92,6 @@ ngx_http_upstream_reuse_init_peer(ngx_http_request_t *r,
             return NGX_ERROR;
         }
 
-        if (rcf->warmth && !rp->around) {
-            rp->kind = ngx_http_upstream_reuse_find_kind(rp);
-        }
     }
 
     if (rp->balancer_get) {
@@ -319,6 +316,9 @@ reuse_unfit(ngx_http_upstream_reuse_peer_t *rp, ngx_connection_t *c,
     ngx_http_upstream_reuse_kept_t *kept)
 {
     ngx_http_request_t  *r;
+#if (NGX_HTTP_SSL)
+    ngx_int_t            rc;
+#endif
 
     r = rp->request;
 
@@ -343,6 +343,25 @@ reuse_unfit(ngx_http_upstream_reuse_peer_t *rp, ngx_connection_t *c,
         return NGX_HTTP_UPSTREAM_REUSE_NEW_UNBUFFERED;
     }
 
+#if (NGX_HTTP_SSL)
+
+    /* what was read from the socket does not show there any more */
+
+    if (kept->warm && c->ssl
+        && (c->read->ready
+            || (r->method & NGX_HTTP_UPSTREAM_REUSE_NON_IDEMPOTENT)
+            || ngx_http_myproxy_ssl_pending(c->ssl->connection)))
+    {
+        rc = ngx_http_upstream_reuse_read_tickets(kept);
+
+        if (rc != NGX_AGAIN) {
+            rp->excess = (rc == NGX_DECLINED);
+            return NGX_HTTP_UPSTREAM_REUSE_NEW_STALE;
+        }
+    }
+
+#endif
+
     /*
      * For other methods it will show soon whether something had arrived, and
      * they may go again then.
@@ -354,16 +373,6 @@ reuse_unfit(ngx_http_upstream_reuse_peer_t *rp, ngx_connection_t *c,
     {
         return NGX_HTTP_UPSTREAM_REUSE_NEW_NONE;
     }
-
-#if (NGX_HTTP_SSL)
-
-    /* those of TLS that have come since the handshake do no harm */
-
-    if (kept->warm && c->ssl) {
-        (void) ngx_http_upstream_reuse_read_tickets(kept);
-    }
-
-#endif
 
     if (!reuse_is_silent(c)) {
         rp->excess = (ngx_http_upstream_reuse_note_end(kept, rp->age)
@@ -539,6 +548,10 @@ reuse_why_not_kept(ngx_http_upstream_reuse_peer_t *rp, ngx_connection_t *c,
 
     u = rp->upstream;
     in = &u->headers_in;
+
+    if (rp->opening && rp->explained != NGX_HTTP_UPSTREAM_REUSE_FATE_PENDING) {
+        return rp->explained;
+    }
 
     if ((state & NGX_PEER_FAILED) && rp->kept == NULL && !u->request_sent) {
         return NGX_HTTP_UPSTREAM_REUSE_FATE_UNCONNECTED;

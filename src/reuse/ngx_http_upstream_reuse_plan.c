@@ -11,11 +11,20 @@
 
 
 /*
- * Milliseconds before the end of a connection, without round trips, at which
- * another one is opened in its place.
+ * Milliseconds before the end of a connection, without round trips: another
+ * one is opened in its place, if there are few at a time; and it has to be.
  */
 
-#define NGX_HTTP_UPSTREAM_REUSE_AHEAD_OF  60
+#define NGX_HTTP_UPSTREAM_REUSE_AHEAD_OF  250
+#define NGX_HTTP_UPSTREAM_REUSE_AT_LAST   30
+
+/* an unused connection that ends so soon is not opened */
+
+#define NGX_HTTP_UPSTREAM_REUSE_HOPELESS  100
+
+/* with "auto", so many more than were needed of late, at least */
+
+#define NGX_HTTP_UPSTREAM_REUSE_SPARE     3
 
 /* so many at a time in a worker, whatever there is to be opened */
 
@@ -50,7 +59,7 @@ static ngx_uint_t reuse_is_hopeless(ngx_http_upstream_reuse_warm_t *warm,
     ngx_http_upstream_reuse_server_t *server);
 static ngx_uint_t reuse_retire(ngx_http_upstream_reuse_warm_t *warm,
     ngx_http_upstream_reuse_kind_t *kind,
-    ngx_http_upstream_reuse_server_t *server);
+    ngx_http_upstream_reuse_server_t *server, ngx_msec_t most);
 
 
 ngx_msec_t
@@ -288,7 +297,7 @@ reuse_wanted(ngx_http_upstream_reuse_server_t *server)
 
     peak = server->record->peak;
 
-    return peak ? peak + peak / 4 + 1 : 0;
+    return peak ? peak + ngx_max(peak / 4, NGX_HTTP_UPSTREAM_REUSE_SPARE) : 0;
 }
 
 
@@ -338,7 +347,6 @@ reuse_count_ready(ngx_http_upstream_reuse_warm_t *warm,
 }
 
 
-/* It takes so many milliseconds, at most, to have another one in its place. */
 
 static ngx_msec_t
 reuse_ahead_of(ngx_http_upstream_reuse_warm_t *warm,
@@ -346,7 +354,7 @@ reuse_ahead_of(ngx_http_upstream_reuse_warm_t *warm,
 {
     ngx_msec_t  ahead, limit;
 
-    ahead = NGX_HTTP_UPSTREAM_REUSE_AHEAD_OF + 4 * server->limit->rtt / 1000;
+    ahead = NGX_HTTP_UPSTREAM_REUSE_AHEAD_OF + 8 * server->limit->rtt / 1000;
     limit = ngx_http_upstream_reuse_unused_limit(warm->conf, server);
 
     return ngx_min(ahead, limit / 4);
@@ -359,6 +367,7 @@ reuse_warm_server(ngx_http_upstream_reuse_warm_t *warm,
     ngx_http_upstream_reuse_server_t *server, ngx_uint_t wanted,
     ngx_msec_t *next)
 {
+    ngx_msec_t  last;
     ngx_uint_t  opening;
 
     opening = ngx_http_upstream_reuse_count_openings(kind, server);
@@ -369,7 +378,8 @@ reuse_warm_server(ngx_http_upstream_reuse_warm_t *warm,
 
         while (server->idle > server->ready
                && server->idle > wanted
-               && reuse_retire(warm, kind, server))
+               && reuse_retire(warm, kind, server,
+                               NGX_HTTP_UPSTREAM_REUSE_SELDOM))
         {
             server->idle--;
         }
@@ -380,16 +390,20 @@ reuse_warm_server(ngx_http_upstream_reuse_warm_t *warm,
     while (server->ready + opening < wanted
            && reuse_may_open(warm, server, wanted, next))
     {
-        /* one more than there are to be, for as long as it takes */
+        /* an eighth more than there are to be, for as long as it takes */
 
-        if (server->idle + opening > wanted
+        if (server->idle + opening >= wanted + ngx_max(wanted / 8, 1)
             || (warm->conf->size
                 && warm->used + warm->nidle + warm->opening
                    >= warm->conf->size))
         {
+            last = NGX_HTTP_UPSTREAM_REUSE_AT_LAST
+                   + 2 * server->limit->rtt / 1000;
+
             if (server->idle <= server->ready
-                || !reuse_retire(warm, kind, server))
+                || !reuse_retire(warm, kind, server, last))
             {
+                *next = ngx_min(*next, NGX_HTTP_UPSTREAM_REUSE_AT_LAST);
                 return;
             }
 
@@ -420,7 +434,7 @@ reuse_may_open(ngx_http_upstream_reuse_warm_t *warm,
         return 0;
     }
 
-    if (server->idle + server->opening >= server->room) {
+    if (server->nidle + server->opening >= server->room) {
         return 0;
     }
 
@@ -465,7 +479,7 @@ reuse_is_hopeless(ngx_http_upstream_reuse_warm_t *warm,
 
     limit = ngx_http_upstream_reuse_unused_limit(warm->conf, server);
 
-    if (limit > 2 * NGX_HTTP_UPSTREAM_REUSE_AHEAD_OF
+    if (limit > NGX_HTTP_UPSTREAM_REUSE_HOPELESS
                 + 8 * server->limit->rtt / 1000)
     {
         server->hopeless = 0;
@@ -485,12 +499,15 @@ reuse_is_hopeless(ngx_http_upstream_reuse_warm_t *warm,
 }
 
 
-/* Has the keepalive module close the idle connection that ends first. */
+/*
+ * Has the keepalive module close the idle connection that ends first, if it
+ * will within so many milliseconds.
+ */
 
 static ngx_uint_t
 reuse_retire(ngx_http_upstream_reuse_warm_t *warm,
     ngx_http_upstream_reuse_kind_t *kind,
-    ngx_http_upstream_reuse_server_t *server)
+    ngx_http_upstream_reuse_server_t *server, ngx_msec_t most)
 {
     ngx_msec_t                       left, least;
     ngx_queue_t                     *q;
@@ -518,7 +535,7 @@ reuse_retire(ngx_http_upstream_reuse_warm_t *warm,
         }
     }
 
-    if (found == NULL) {
+    if (found == NULL || least > most) {
         return 0;
     }
 

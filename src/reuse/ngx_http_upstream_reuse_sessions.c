@@ -16,16 +16,17 @@
 typedef void (*reuse_save_session_pt)(ngx_connection_t *c);
 
 
+static ngx_uint_t reuse_is_eof(void);
 static void reuse_save_ticket(ngx_connection_t *c);
 static ngx_http_upstream_rr_peer_t *reuse_find_rr_peer(
     ngx_http_upstream_rr_peers_t *peers,
     ngx_http_upstream_reuse_server_t *server);
 
 
-ngx_uint_t
+ngx_int_t
 ngx_http_upstream_reuse_read_tickets(ngx_http_upstream_reuse_kept_t *kept)
 {
-    ngx_uint_t              silent;
+    ngx_int_t               rc;
     ngx_connection_t       *c;
     reuse_save_session_pt   save_session;
 
@@ -39,39 +40,67 @@ ngx_http_upstream_reuse_read_tickets(ngx_http_upstream_reuse_kept_t *kept)
         c->ssl->save_session = reuse_save_ticket;
     }
 
-    silent = ngx_http_upstream_reuse_drain(c);
+    rc = ngx_http_upstream_reuse_drain(c);
 
     c->ssl->save_session = save_session;
 
-    return silent;
+    return rc;
 }
 
 
-ngx_uint_t
+ngx_int_t
 ngx_http_upstream_reuse_drain(ngx_connection_t *c)
 {
-    int          n;
-    char         buf[1];
-    SSL         *ssl;
-    ngx_uint_t   silent;
+    int         n, err;
+    char        buf[1];
+    SSL        *ssl;
+    ngx_int_t   rc;
 
     ssl = c->ssl->connection;
 
     ERR_clear_error();
 
     n = SSL_peek(ssl, buf, 1);
+    err = SSL_get_error(ssl, n);
 
-    silent = (n <= 0
-              && SSL_get_error(ssl, n) == SSL_ERROR_WANT_READ
-              && !ngx_http_myproxy_ssl_pending(ssl));
+    if (n > 0) {
+        rc = NGX_DECLINED;
+
+    } else if (err == SSL_ERROR_WANT_READ) {
+        rc = ngx_http_myproxy_ssl_pending(ssl) ? NGX_BUSY : NGX_AGAIN;
+        c->read->ready = 0;
+
+    } else if (err == SSL_ERROR_ZERO_RETURN
+               || (err == SSL_ERROR_SYSCALL && n == 0)
+               || reuse_is_eof())
+    {
+        rc = NGX_OK;
+
+    } else {
+        rc = NGX_ERROR;
+    }
 
     ERR_clear_error();
 
-    if (silent) {
-        c->read->ready = 0;
-    }
+    return rc;
+}
 
-    return silent;
+
+/* The end of TCP's stream, without one of TLS's before it. */
+
+static ngx_uint_t
+reuse_is_eof(void)
+{
+#ifdef SSL_R_UNEXPECTED_EOF_WHILE_READING
+
+    return ERR_GET_REASON(ERR_peek_error())
+           == SSL_R_UNEXPECTED_EOF_WHILE_READING;
+
+#else
+
+    return 0;
+
+#endif
 }
 
 
@@ -82,6 +111,15 @@ reuse_save_ticket(ngx_connection_t *c)
     ngx_http_upstream_reuse_kept_t  *kept;
 
     kept = ngx_http_upstream_reuse_find_kept(c);
+
+    /* a handshake that the origin has begun anew was not looked at */
+
+    if ((kept->identity.checks & 2)
+        && (SSL_get_verify_result(c->ssl->connection) != X509_V_OK
+            || ngx_ssl_check_host(c, &kept->identity.name) != NGX_OK))
+    {
+        return;
+    }
 
     ngx_memzero(&pc, sizeof(ngx_peer_connection_t));
 

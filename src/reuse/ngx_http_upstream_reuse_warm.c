@@ -14,15 +14,16 @@
 /* milliseconds */
 
 #define NGX_HTTP_UPSTREAM_REUSE_SOON      10     /* after a change */
-#define NGX_HTTP_UPSTREAM_REUSE_BACK_OFF  500    /* after a failure */
-#define NGX_HTTP_UPSTREAM_REUSE_DOUBLED   6      /* times, at most */
+#define NGX_HTTP_UPSTREAM_REUSE_BACK_OFF  200    /* after a failure */
+#define NGX_HTTP_UPSTREAM_REUSE_DOUBLED   7      /* times, at most */
 
 static ngx_int_t reuse_check_warm(ngx_conf_t *cf,
     ngx_http_upstream_srv_conf_t *uscf,
     ngx_http_upstream_reuse_srv_conf_t *rcf);
 
-static void reuse_schedule(ngx_msec_t delay);
-static void reuse_schedule_soon(ngx_http_upstream_reuse_warm_t *warm);
+static void reuse_schedule(ngx_http_upstream_reuse_warm_t *warm,
+    ngx_msec_t delay);
+static void reuse_set_timer(ngx_msec_t delay);
 static void reuse_warm_handler(ngx_event_t *ev);
 static void reuse_back_off(ngx_http_upstream_reuse_server_t *server);
 static void reuse_recover(ngx_http_upstream_reuse_server_t *server);
@@ -84,6 +85,16 @@ static ngx_int_t
 reuse_check_warm(ngx_conf_t *cf, ngx_http_upstream_srv_conf_t *uscf,
     ngx_http_upstream_reuse_srv_conf_t *rcf)
 {
+    if (rcf->init_balancer == NULL) {
+
+        ngx_http_upstream_reuse_warn(cf, uscf->file_name, uscf->line,
+                            "\"reuse_warm\" has no effect on upstream \"%V\": "
+                            "what keeps its connections is not \"keepalive\" "
+                            "behind what balances it", &uscf->host);
+
+        return NGX_DECLINED;
+    }
+
     if (!ngx_http_upstream_reuse_has_round_robin(uscf)) {
 
         if (uscf->file_name) {
@@ -113,6 +124,9 @@ void
 ngx_http_upstream_reuse_start_warming(
     ngx_http_upstream_reuse_main_conf_t *rmcf)
 {
+    ngx_uint_t                        i;
+    ngx_http_upstream_reuse_warm_t  **warm;
+
     if (rmcf->warm.nelts == 0) {
         return;
     }
@@ -128,12 +142,30 @@ ngx_http_upstream_reuse_start_warming(
     reuse_warm_event.log = ngx_cycle->log;
     reuse_warm_event.cancelable = 1;
 
-    reuse_schedule(1);
+    warm = rmcf->warm.elts;
+
+    for (i = 0; i < rmcf->warm.nelts; i++) {
+        warm[i]->due = ngx_current_msec + 1;
+    }
+
+    reuse_set_timer(1);
+}
+
+
+/* A plan is made for the upstream after so many milliseconds, at most. */
+
+static void
+reuse_schedule(ngx_http_upstream_reuse_warm_t *warm, ngx_msec_t delay)
+{
+    if ((ngx_msec_int_t) (warm->due - ngx_current_msec - delay) > 0) {
+        warm->due = ngx_current_msec + delay;
+        reuse_set_timer(delay);
+    }
 }
 
 
 static void
-reuse_schedule(ngx_msec_t delay)
+reuse_set_timer(ngx_msec_t delay)
 {
     if (reuse_warm_event.timer_set) {
 
@@ -154,24 +186,34 @@ reuse_schedule(ngx_msec_t delay)
 void
 ngx_http_upstream_reuse_begin_use(ngx_http_upstream_reuse_peer_t *rp)
 {
-    ngx_uint_t                         used;
+    ngx_uint_t                         used, more;
     ngx_http_upstream_reuse_kind_t    *kind;
+    ngx_http_upstream_reuse_warm_t    *warm;
     ngx_http_upstream_reuse_record_t  *record;
 
+    warm = rp->conf->warmth;
+
     rp->uses = 1;
-    rp->conf->warmth->used++;
+    warm->used++;
 
     record = rp->server->record;
     used = ++rp->server->used;
+    more = 0;
 
     if (used > record->seen) {
         record->seen = used;
-        record->peak = ngx_max(record->peak, used);
+
+        if (used > record->peak) {
+            record->peak = used;
+            more = 1;
+        }
     }
 
-    kind = rp->kind;
+    kind = ngx_http_upstream_reuse_find_kind(rp);
+    rp->kind = kind;
 
     if (kind) {
+        kind->refs++;
         used = ++kind->used;
 
         if (used > kind->seen) {
@@ -180,16 +222,18 @@ ngx_http_upstream_reuse_begin_use(ngx_http_upstream_reuse_peer_t *rp)
         }
     }
 
-    reuse_schedule_soon(rp->conf->warmth);
-}
+    /* while there are enough, nothing costs anything */
 
+    if (rp->conf->warm > 0) {
+        more = warm->nidle < (ngx_uint_t) rp->conf->warm
+               && (rp->conf->size == 0
+                   || warm->used + warm->nidle + warm->opening
+                      < rp->conf->size);
+    }
 
-/* A plan takes longer, the more servers there are. */
-
-static void
-reuse_schedule_soon(ngx_http_upstream_reuse_warm_t *warm)
-{
-    reuse_schedule(NGX_HTTP_UPSTREAM_REUSE_SOON + warm->servers.nelts / 4);
+    if (more) {
+        reuse_schedule(warm, NGX_HTTP_UPSTREAM_REUSE_SOON);
+    }
 }
 
 
@@ -203,6 +247,7 @@ ngx_http_upstream_reuse_end_use(ngx_http_upstream_reuse_peer_t *rp)
 
     if (rp->kind) {
         rp->kind->used--;
+        rp->kind->refs--;
     }
 }
 
@@ -218,6 +263,11 @@ ngx_http_upstream_reuse_begin_idle(ngx_http_upstream_reuse_kept_t *kept)
     ngx_queue_insert_tail(&warm->idle, &kept->queue);
     kept->queued = 1;
     warm->nidle++;
+    kept->server->nidle++;
+
+    if (kept->kind) {
+        kept->kind->refs++;
+    }
 
     /* those that were opened or used together are not to end together */
 
@@ -240,9 +290,18 @@ ngx_http_upstream_reuse_begin_idle(ngx_http_upstream_reuse_kept_t *kept)
 void
 ngx_http_upstream_reuse_end_idle(ngx_http_upstream_reuse_kept_t *kept)
 {
+    ngx_http_upstream_reuse_warm_t  *warm;
+
+    warm = kept->conf->warmth;
+
     ngx_queue_remove(&kept->queue);
     kept->queued = 0;
-    kept->conf->warmth->nidle--;
+    warm->nidle--;
+    kept->server->nidle--;
+
+    if (kept->kind) {
+        kept->kind->refs--;
+    }
 
     if (kept->warm
         && ngx_current_msec - kept->since >= NGX_HTTP_UPSTREAM_REUSE_PROVED)
@@ -250,7 +309,12 @@ ngx_http_upstream_reuse_end_idle(ngx_http_upstream_reuse_kept_t *kept)
         reuse_recover(kept->server);
     }
 
-    reuse_schedule_soon(kept->conf->warmth);
+    if (kept->idle && !ngx_exiting) {
+
+        /* it was closed, not taken */
+
+        reuse_schedule(warm, NGX_HTTP_UPSTREAM_REUSE_SOON);
+    }
 }
 
 
@@ -265,11 +329,17 @@ ngx_http_upstream_reuse_note_opening(ngx_http_upstream_reuse_warm_t *warm,
     if (!opened) {
         reuse_back_off(server);
 
-    } else if (server->failures) {
+    } else if (server->unwanted) {
+
+        /* it has still to show whether it wants this one */
+
         server->retry = ngx_current_msec;
+
+    } else {
+        reuse_recover(server);
     }
 
-    reuse_schedule(1);
+    reuse_schedule(warm, 1);
 }
 
 
@@ -297,6 +367,7 @@ ngx_http_upstream_reuse_note_wasted(ngx_http_upstream_reuse_kept_t *kept,
     {
         /* it accepts connections, but does not want them */
 
+        server->unwanted = 1;
         reuse_back_off(server);
     }
 }
@@ -328,6 +399,7 @@ static void
 reuse_recover(ngx_http_upstream_reuse_server_t *server)
 {
     server->failures = 0;
+    server->unwanted = 0;
     server->told = 0;
 }
 
@@ -355,7 +427,8 @@ static void
 reuse_warm_handler(ngx_event_t *ev)
 {
     ngx_uint_t                        i;
-    ngx_msec_t                        next, soonest;
+    ngx_msec_t                        next;
+    ngx_msec_int_t                    left, soonest;
     ngx_http_upstream_reuse_warm_t  **warm;
 
     if (ngx_exiting || ngx_terminate) {
@@ -367,9 +440,23 @@ reuse_warm_handler(ngx_event_t *ev)
     soonest = NGX_HTTP_UPSTREAM_REUSE_SELDOM;
 
     for (i = 0; i < reuse_main->warm.nelts; i++) {
-        next = ngx_http_upstream_reuse_plan(warm[i]);
-        soonest = ngx_min(soonest, next);
+
+        left = warm[i]->due - ngx_current_msec;
+
+        if (left <= 0) {
+
+            /* it may be made earlier by what the plan does */
+
+            warm[i]->due = ngx_current_msec + NGX_HTTP_UPSTREAM_REUSE_SELDOM;
+
+            next = ngx_http_upstream_reuse_plan(warm[i]);
+            reuse_schedule(warm[i], ngx_max(next, 1));
+
+            left = warm[i]->due - ngx_current_msec;
+        }
+
+        soonest = ngx_min(soonest, left);
     }
 
-    reuse_schedule(ngx_max(soonest, 1));
+    reuse_set_timer(ngx_max(soonest, 1));
 }

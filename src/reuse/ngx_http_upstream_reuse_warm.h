@@ -19,8 +19,8 @@
 /* milliseconds after which a plan is made again, if nothing has changed */
 #define NGX_HTTP_UPSTREAM_REUSE_SELDOM  1000
 
-/* milliseconds: a connection that has lasted so long is good */
-#define NGX_HTTP_UPSTREAM_REUSE_PROVED  1000
+/* milliseconds: a connection that has lasted so long is wanted */
+#define NGX_HTTP_UPSTREAM_REUSE_PROVED  250
 
 /* seconds after which a peak of use is lowered */
 #define NGX_HTTP_UPSTREAM_REUSE_LOWER  60
@@ -51,6 +51,13 @@ struct ngx_http_upstream_reuse_kind_s {
     ngx_uint_t                           used;   /* with requests */
     ngx_uint_t                           peak;   /* of late */
     ngx_uint_t                           seen;   /* since it was lowered */
+
+    /* a request has shown it, and another may once it is of no use */
+
+    ngx_uint_t                           refs;   /* connections of any state */
+    size_t                               room;   /* for what has no end */
+    u_char                              *bytes;
+    unsigned                             learned:1;
 };
 
 
@@ -68,6 +75,7 @@ struct ngx_http_upstream_reuse_warm_s {
     ngx_uint_t                           used;   /* with requests */
     ngx_uint_t                           opening;
     ngx_msec_t                           lowered;  /* the kinds' peaks */
+    ngx_msec_t                           due;    /* the next plan */
 
     /* a plan that is being made */
 
@@ -126,9 +134,9 @@ ngx_int_t ngx_http_upstream_reuse_foresee_kinds(ngx_conf_t *cf,
     ngx_http_upstream_reuse_warm_t *warm);
 
 /*
- * The kind of connections that a request needs; NULL if there is none, or it
- * is not known yet.  The second makes it one that is known, if its settings
- * can be had without a client's request and there is room.
+ * The kind of connections that a request needs; NULL if it is not known.  The
+ * second makes it one that is known, if its settings can be had without a
+ * client's request and there is room.
  */
 ngx_http_upstream_reuse_kind_t *ngx_http_upstream_reuse_find_kind(
     ngx_http_upstream_reuse_peer_t *rp);
@@ -183,8 +191,12 @@ void ngx_http_upstream_reuse_end_opening(ngx_http_upstream_reuse_peer_t *rp,
 
 #if (NGX_HTTP_SSL)
 
-/* Reads what is no data.  Returns 0 if there are data, or the end. */
-ngx_uint_t ngx_http_upstream_reuse_drain(ngx_connection_t *c);
+/*
+ * Reads what is no data, such as session tickets.  Returns NGX_AGAIN if that
+ * was all, NGX_BUSY if a part of more is there, NGX_DECLINED if there are
+ * data, NGX_OK if it is the end, and NGX_ERROR.
+ */
+ngx_int_t ngx_http_upstream_reuse_drain(ngx_connection_t *c);
 
 /* TLS sessions of the server that a connection is opened to */
 ngx_int_t ngx_http_upstream_reuse_set_server_session(
@@ -193,11 +205,8 @@ void ngx_http_upstream_reuse_save_server_session(ngx_peer_connection_t *pc,
     ngx_http_upstream_srv_conf_t *uscf,
     ngx_http_upstream_reuse_server_t *server);
 
-/*
- * Session tickets come behind the handshake: reads what has come of them.
- * Returns 0 if something else has, or the end.
- */
-ngx_uint_t ngx_http_upstream_reuse_read_tickets(
+/* The same of a connection that is kept, and may have no request. */
+ngx_int_t ngx_http_upstream_reuse_read_tickets(
     ngx_http_upstream_reuse_kept_t *kept);
 #endif
 
