@@ -13,6 +13,7 @@ import pathlib
 import pwd
 import re
 import shutil
+import signal
 import subprocess
 import tempfile
 import typing
@@ -20,6 +21,7 @@ import typing
 from harness import settings
 
 PORT = 8080
+LOG = "access.log"
 APACHE_MODULES = pathlib.Path("/usr/lib/apache2/modules")
 
 
@@ -40,6 +42,11 @@ class Setting:
     directory: pathlib.Path
     origin: str                         #: address:port
     authority: typing.Optional[str]     #: the CA's file if it speaks TLS
+    #: worker processes, or threads; None for the proxy's default, or one
+    workers: typing.Optional[int] = None
+    tls13: bool = False                 #: speak this to the origin
+    spread: bool = False                #: each worker has its own listener
+    log: bool = False                   #: write LOG for each request
 
     def write(self, name, text):
         path = self.directory / name
@@ -60,6 +67,8 @@ class Contender:
     configure: typing.Callable
     tls: bool = True
     remark: str = ""
+    #: What makes it read its configuration anew; None if nothing does.
+    reload: typing.Optional[signal.Signals] = None
 
     def missing(self):
         """Why it cannot take part; None if it can."""
@@ -87,6 +96,13 @@ def nginx(upstream, location, load=True):
             prefix = "myproxy" if location is OURS else "proxy"
             tls = (f"{prefix}_ssl_trusted_certificate {setting.authority};"
                    f"\n{prefix}_ssl_verify on;")
+            if setting.tls13:
+                # before 1.23.4 it must be asked for
+                tls += f"\n{prefix}_ssl_protocols TLSv1.3;"
+        log = "off"
+        if setting.log:
+            log = f"{setting.directory}/{LOG} bench"
+        connection = "$reuse_connection" if load else "-"
         temp_paths = "\n".join(
             f"{name}_temp_path {setting.directory}/{name}_temp;"
             for name in ("client_body", "proxy", "fastcgi", "uwsgi", "scgi"))
@@ -94,19 +110,21 @@ def nginx(upstream, location, load=True):
 {f"load_module {module};" if needed else ""}
 user root;
 daemon off;
-worker_processes 1;
+worker_processes {setting.workers or 1};
 pid {setting.directory}/nginx.pid;
 error_log stderr error;
 events {{ worker_connections 1024; }}
 http {{
-    access_log off;
+    log_format bench "$request_uri|$status|$upstream_connect_time|"
+                     "{connection}";
+    access_log {log};
     {temp_paths}
     upstream app {{
         server {setting.origin} max_fails=0;
         {upstream.replace("ORIGIN", setting.origin)}
     }}
     server {{
-        listen 127.0.0.1:{PORT};
+        listen 127.0.0.1:{PORT} {"reuseport" if setting.spread else ""};
         location / {{
             {location.replace("SCHEME", setting.scheme)}
             {tls}
@@ -121,6 +139,10 @@ http {{
 
 class NginxContender(Contender):
     """Left out where nginx does not know its directives."""
+
+    def __init__(self, name, label, configure):
+        super().__init__(name, label, settings.NGINX, ("-v",), configure,
+                         reload=signal.SIGHUP)
 
     def missing(self):
         if shutil.which(self.binary) is None:
@@ -148,12 +170,13 @@ OURS = "myproxy_pass SCHEME://app;"
 # others
 
 HAPROXY = """
+{threads}
 defaults
     mode http
     timeout connect 10s
     timeout client 60s
     timeout server 60s
-    {retry}
+    {options}
 frontend front
     bind 127.0.0.1:{port}
     default_backend back
@@ -162,14 +185,18 @@ backend back
 """
 
 
-def haproxy(retry=""):
+def haproxy(options=""):
     def configure(setting):
+        threads = ""
+        if setting.workers:
+            threads = f"global\n    nbthread {setting.workers}"
         tls = ""
         if setting.authority:
             tls = f"ssl verify required ca-file {setting.authority}"
         path = setting.write("haproxy.cfg", HAPROXY.format(
-            retry=retry, port=PORT, origin=setting.origin, tls=tls))
-        return ["haproxy", "-db", "-f", path]
+            threads=threads, options=options, port=PORT,
+            origin=setting.origin, tls=tls))
+        return ["haproxy", "-W", "-db", "-f", path]
     return configure
 
 
@@ -301,25 +328,37 @@ ip_allow:
 
 ALL = [
     NginxContender(
-        "stock", "nginx proxy_pass", settings.NGINX, ("-v",),
-        nginx("keepalive 64;", STOCK, load=False)),
+        "stock", "nginx proxy_pass", nginx("keepalive 64;", STOCK,
+                                           load=False)),
     NginxContender(
-        "stock-retry", "nginx proxy_pass told to retry", settings.NGINX,
-        ("-v",), nginx("server ORIGIN max_fails=0; keepalive 64;",
-                       STOCK_RETRY, load=False)),
+        "stock-retry", "nginx proxy_pass told to retry",
+        nginx("server ORIGIN max_fails=0; keepalive 64;", STOCK_RETRY,
+              load=False)),
     NginxContender(
-        "stock-reuse", "nginx proxy_pass, reuse on", settings.NGINX, ("-v",),
+        "stock-reuse", "nginx proxy_pass, reuse on",
         nginx("keepalive 64; reuse on;", STOCK)),
+    NginxContender("ours", "myproxy_pass", nginx("", OURS)),
     NginxContender(
-        "ours", "myproxy_pass", settings.NGINX, ("-v",), nginx("", OURS)),
+        "ours-no-expiry", "myproxy_pass, reuse_expiry off",
+        nginx("reuse_expiry off;", OURS)),
     NginxContender(
-        "ours-no-expiry", "myproxy_pass, reuse_expiry off", settings.NGINX,
-        ("-v",), nginx("reuse_expiry off;", OURS)),
-    Contender("haproxy", "HAProxy", "haproxy", ("-v",), haproxy()),
+        "ours-auto", "myproxy_pass, reuse_warm auto",
+        nginx("reuse_warm auto;", OURS)),
+    NginxContender(
+        "ours-20", "myproxy_pass, reuse_warm 20",
+        nginx("reuse_warm 20;", OURS)),
+    NginxContender(
+        "ours-churn", "myproxy_pass, reuse_warm 20, reuse_expiry 1s",
+        nginx("reuse_warm 20; reuse_expiry 1s;", OURS)),
+    Contender("haproxy", "HAProxy", "haproxy", ("-v",), haproxy(),
+              reload=signal.SIGUSR2),
     Contender(
         "haproxy-retry", "HAProxy told to retry", "haproxy", ("-v",),
         haproxy("retries 3\n    retry-on all-retryable-errors\n"
-                "    option redispatch")),
+                "    option redispatch"), reload=signal.SIGUSR2),
+    Contender(
+        "haproxy-always", "HAProxy, http-reuse always", "haproxy", ("-v",),
+        haproxy("http-reuse always"), reload=signal.SIGUSR2),
     Contender("varnish", "Varnish", "varnishd", ("-V",), varnish, tls=False),
     Contender("caddy", "Caddy", "caddy", ("version",), caddy),
     Contender("apache", "Apache httpd", "apache2", ("-v",), apache),

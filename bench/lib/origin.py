@@ -3,7 +3,8 @@
 
 It says "ready" once it listens, and at the end of its standard input prints
 what happened as JSON.  A request /r/ID is executed when all of it has been
-received; that alone makes it count, whether its answer arrives or not.
+received; that alone makes it count, whether its answer arrives or not.  A line
+"restart" there restarts it.
 """
 
 import argparse
@@ -12,6 +13,7 @@ import gc
 import heapq
 import itertools
 import json
+import os
 import random
 import select
 import selectors
@@ -21,21 +23,22 @@ import struct
 import sys
 import time
 
-#: Seconds that a connection may take to its first request.
-FIRST = 60
 #: A request that comes so long after the last one begins a new burst.
 GAP = 0.1
 INFINITE = float("inf")
 
 
 class Connection:
-    def __init__(self, sock):
+    def __init__(self, sock, first):
         self.sock = sock
         self.received = b""
         self.handshaking = isinstance(sock, ssl.SSLSocket)
+        #: When a request could be read from it.
+        self.ready = None if self.handshaking else time.monotonic()
+        #: When the first one came.
+        self.used = None
         #: When it is closed as idle.
-        self.due = time.monotonic() + FIRST
-        self.events = selectors.EVENT_READ
+        self.due = time.monotonic() + first
 
     def fileno(self):
         return self.sock.fileno()
@@ -58,10 +61,13 @@ class Origin:
         self.listener = None
         self._timers = []
         self._order = itertools.count()
+        self.journal = Journal() if options.journal else None
         self.tls = None
         if options.tls:
             self.tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
             self.tls.load_cert_chain(*options.tls)
+            if options.tls13:
+                self.tls.minimum_version = ssl.TLSVersion.TLSv1_3
         self.answer = self._compose()
 
     def _compose(self):
@@ -82,16 +88,18 @@ class Origin:
 
     def run(self):
         self.listen()
-        self.selector.register(sys.stdin, selectors.EVENT_READ)
+        self.selector.register(sys.stdin.fileno(), selectors.EVENT_READ)
         print("ready", flush=True)
         while True:
             timeout = None
             if self._timers:
                 timeout = max(0, self._timers[0][0] - time.monotonic())
             for key, _ in self.selector.select(timeout):
-                if key.fileobj is sys.stdin:
-                    return
-                if key.fileobj is self.listener:
+                if key.fileobj == sys.stdin.fileno():
+                    if not os.read(key.fd, 100):
+                        return
+                    self._restart(0)
+                elif key.fileobj is self.listener:
                     self._accept()
                 elif key.fileobj in self.conns:
                     self._read(key.fileobj)
@@ -121,7 +129,7 @@ class Origin:
             if self.tls:
                 sock = self.tls.wrap_socket(sock, server_side=True,
                                             do_handshake_on_connect=False)
-            conn = Connection(sock)
+            conn = Connection(sock, self.options.first / 1000)
             self.conns.add(conn)
             self.selector.register(conn, selectors.EVENT_READ)
             self.at(conn.due, self._close_idle, conn)
@@ -142,6 +150,8 @@ class Origin:
     def close(self, conn, reset=False):
         self.conns.discard(conn)
         self.selector.unregister(conn)
+        if self.journal:
+            self.journal.closed(conn)
         if reset:
             conn.sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER,
                                  struct.pack("ii", 1, 0))
@@ -157,6 +167,7 @@ class Origin:
             if conn.handshaking:
                 conn.sock.do_handshake()
                 conn.handshaking = False
+                conn.ready = time.monotonic()
             data = conn.sock.recv(65536)
         except (BlockingIOError, ssl.SSLWantReadError):
             return
@@ -176,6 +187,9 @@ class Origin:
     def _execute(self, conn, target):
         first = target not in self.executed
         self.executed[target] += 1
+        conn.used = conn.used or time.monotonic()
+        if self.journal:
+            self.journal.executed(conn, target)
         self._count_bursts()
         if first and self._is_dropped(target):
             self.close(conn)
@@ -228,6 +242,9 @@ class Origin:
 
     def report(self):
         late = sorted(self.late)
+        if self.journal:
+            for conn in self.conns:
+                self.journal.closed(conn)
         return {
             "executed": sorted(self.executed),
             "executed_twice": sorted(target for target, count
@@ -237,7 +254,34 @@ class Origin:
             "restarts": self.restarts,
             "late_ms": round(late[len(late) * 99 // 100] * 1000, 3)
             if late else 0,
+            "journal": self.journal and vars(self.journal),
         }
+
+
+class Journal:
+    """When connections were ready, and which of them carried a request.
+
+    The times are those of time.monotonic(), which is one clock for all that
+    runs on a machine.
+    """
+
+    def __init__(self):
+        #: {target: when the connection that it came on was ready}
+        self.requests = {}
+        #: [ready, first request or None, closed] of each that was ready
+        self.connections = []
+        self.protocols = {}
+
+    def executed(self, conn, target):
+        self.requests[target] = conn.ready
+
+    def closed(self, conn):
+        if conn.ready is None:
+            return
+        self.connections.append([conn.ready, conn.used, time.monotonic()])
+        tls = isinstance(conn.sock, ssl.SSLSocket)
+        protocol = conn.sock.version() if tls else "TCP"
+        self.protocols[protocol] = self.protocols.get(protocol, 0) + 1
 
 
 def take_request(conn):
@@ -265,6 +309,9 @@ def main():
     parser.add_argument("--port", type=int, required=True)
     parser.add_argument("--seed", default="1")
     parser.add_argument("--idle", type=float, metavar="MS", required=True)
+    parser.add_argument("--first", type=float, default=60000, metavar="MS",
+                        help="how long a connection that carried no request"
+                        " may be idle")
     parser.add_argument("--rst", action="store_true",
                         help="close idle connections with RST")
     parser.add_argument("--announce", type=int, default=0, metavar="S",
@@ -279,6 +326,10 @@ def main():
                         help="from the beginning of that burst")
     parser.add_argument("--restart-spread", type=float, metavar="MS")
     parser.add_argument("--tls", nargs=2, metavar=("CERT", "KEY"))
+    parser.add_argument("--tls13", action="store_true",
+                        help="speak nothing older")
+    parser.add_argument("--journal", action="store_true",
+                        help="report the times of connections")
     origin = Origin(parser.parse_args())
     gc.disable()
     origin.run()

@@ -1,0 +1,258 @@
+"""What the benches share: the processes on both sides of a link, the
+contenders that take part, and tables.
+"""
+
+import argparse
+import contextlib
+import dataclasses
+import json
+import math
+import os
+import pathlib
+import random
+import signal
+import subprocess
+import sys
+import time
+
+HERE = pathlib.Path(__file__).resolve().parent
+sys.path.insert(0, str(HERE.parent.parent / "tests"))
+
+import contenders as proxies                            # noqa: E402
+from harness import link as links                       # noqa: E402
+
+ORIGIN_PORT = 8000
+PATIENCE = 15
+#: What is later than this part of the round trip is doubtful.
+LATE = 0.25
+
+
+class Failure(Exception):
+    """A proxy or an origin did not do its part."""
+
+
+def hurry(pid, priority):
+    """Real time: what else runs on this machine should not be measured.
+
+    Link and origin come before proxies and load.
+    """
+    with contextlib.suppress(OSError):
+        os.sched_setscheduler(pid, os.SCHED_RR, os.sched_param(priority))
+
+
+class Process:
+    """A program that says "ready", then at its input's end a report."""
+
+    def __init__(self, command, priority=2):
+        self._process = subprocess.Popen(
+            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+            text=True)
+        hurry(self._process.pid, priority)
+        if self._process.stdout.readline() != "ready\n":
+            raise Failure(f"{command} did not start")
+
+    def tell(self, line):
+        self._process.stdin.write(line + "\n")
+        self._process.stdin.flush()
+
+    def finish(self, patience=PATIENCE):
+        text, _ = self._process.communicate(timeout=patience)
+        return json.loads(text) if text else None
+
+
+class Proxy:
+    """A contender that runs on side a of the link, and accepts."""
+
+    def __init__(self, link, contender, setting):
+        self._contender = contender
+        self._log = setting.directory / "output"
+        with self._log.open("wb") as output:
+            self._process = subprocess.Popen(
+                [*link.enter("a"), "setpriv", "--pdeathsig", "TERM",
+                 *contender.configure(setting)],
+                stdin=subprocess.DEVNULL, stdout=output, stderr=output)
+        try:
+            self._wait(link)
+        except Failure:
+            self.stop()
+            raise
+
+    @property
+    def pid(self):
+        return self._process.pid
+
+    def _wait(self, link):
+        deadline = time.monotonic() + PATIENCE
+        while self._process.poll() is None and time.monotonic() < deadline:
+            try:
+                link.connect("a", ("127.0.0.1", proxies.PORT)).close()
+                return
+            except OSError:
+                time.sleep(0.05)
+        raise Failure(f"the proxy did not start:\n{self.output()}")
+
+    def output(self):
+        """The end of what it has printed."""
+        return self._log.read_text(errors="replace").strip()[-1000:]
+
+    def reload(self):
+        self._process.send_signal(self._contender.reload)
+
+    def stop(self):
+        for number in (signal.SIGTERM, signal.SIGKILL):
+            if self._process.poll() is None:
+                self._process.send_signal(number)
+            try:
+                self._process.wait(PATIENCE)
+                return
+            except subprocess.TimeoutExpired:
+                pass
+
+
+def origin_command(link, *words):
+    return [*link.enter("b"), sys.executable, str(HERE / "origin.py"),
+            "--address", link.b_address, "--port", str(ORIGIN_PORT),
+            *map(str, words)]
+
+
+def load_command(link, program, *words):
+    return [*link.enter("a"), sys.executable, str(HERE / program),
+            "--port", str(proxies.PORT), *map(str, words)]
+
+
+@dataclasses.dataclass
+class Scene:
+    link: links.Link
+    origin: Process
+    proxy: Proxy
+    directory: pathlib.Path
+    #: What the origin says in the end.
+    report: dict = None
+
+
+@contextlib.contextmanager
+def play(contender, rtt, origin_words, certificates=None, **setting):
+    """A Scene, for as long as the body takes."""
+    link = links.Link(rtt / 2)
+    hurry(link.pid, 3)
+    try:
+        with proxies.scratch() as directory:
+            authority = None
+            if certificates:
+                authority, pair = certificates
+                origin_words = [*origin_words, "--tls", *pair]
+            origin = Process(origin_command(link, *origin_words))
+            scene = Scene(link, origin, None, directory)
+            try:
+                scene.proxy = Proxy(link, contender, proxies.Setting(
+                    directory, f"{link.b_address}:{ORIGIN_PORT}", authority,
+                    **setting))
+                yield scene
+            finally:
+                if scene.proxy:
+                    scene.proxy.stop()
+                scene.report = origin.finish()
+    finally:
+        link.close()
+
+
+def make_certificates(directory):
+    """(the CA's file, (certificate, key)) for the origin."""
+    def openssl(*words):
+        subprocess.run(["openssl", *words], check=True, cwd=directory,
+                       capture_output=True)
+    os.chmod(directory, 0o755)
+    new = ("req", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256",
+           "-nodes")
+    openssl(*new, "-x509", "-days", "30", "-subj", "/CN=Bench CA",
+            "-keyout", "ca.key", "-out", "ca.crt")
+    openssl(*new, "-subj", "/CN=app", "-keyout", "app.key",
+            "-out", "app.csr")
+    (directory / "names").write_text(
+        f"subjectAltName=DNS:app,DNS:origin.test,IP:{links.Link.b_address}\n")
+    openssl("x509", "-req", "-days", "30", "-in", "app.csr", "-CA", "ca.crt",
+            "-CAkey", "ca.key", "-CAcreateserial", "-extfile", "names",
+            "-out", "app.crt")
+    return (str(directory / "ca.crt"),
+            (str(directory / "app.crt"), str(directory / "app.key")))
+
+
+# options
+
+def parser(bench, about, contenders):
+    """An ArgumentParser with what all benches understand."""
+    made = argparse.ArgumentParser(
+        prog=f"bench/{bench}", description=f"{about}; see bench/README.md.")
+    made.add_argument("--contenders",
+                      help=f"some of {','.join(contenders)}")
+    made.add_argument("--rtt", type=float, default=20, metavar="MS",
+                      help="the round trip to the origin (%(default)s)")
+    made.add_argument("--seed", default=str(random.randrange(10 ** 6)),
+                      help="of all that is random; printed")
+    made.add_argument("--json", metavar="FILE",
+                      help="write all numbers there as well")
+    made.add_argument("--install", action="store_true",
+                      help="get the other proxies from Debian; none of "
+                      "them is started as a service")
+    made.add_argument("--as-is", action="store_true",
+                      help="neither install nor build anything")
+    return made
+
+
+def choose(made, wanted, known):
+    """The names in a list with commas; all of them must be known."""
+    wanted = wanted.split(",")
+    unknown = set(wanted) - set(known)
+    if unknown:
+        made.error(f"{', '.join(sorted(unknown))}: not one of "
+                   + ",".join(known))
+    return wanted
+
+
+def call_up(names):
+    """([contenders that can take part], {name: version}); prints both."""
+    able, versions = [], {}
+    for contender in proxies.ALL:
+        if contender.name not in names:
+            continue
+        reason = contender.missing()
+        if reason is None:
+            able.append(contender)
+            versions[contender.name] = contender.version()
+        remark = reason and f"left out, {reason}" or (
+            versions[contender.name] + (contender.remark and
+                                        f", {contender.remark}"))
+        print(f"- {contender.label}: {remark}")
+    sys.stdout.flush()
+    return able, versions
+
+
+def need_link(bench):
+    reason = links.missing()
+    if reason is not None:
+        sys.exit(f"bench/{bench}: {reason}")
+
+
+# what is printed
+
+def table(columns, rows):
+    """The lines of a table; columns is {heading: key in a row}."""
+    yield "| " + " | ".join(columns) + " |"
+    yield "|---" + "|---:" * (len(columns) - 1) + "|"
+    for found in rows:
+        yield "| " + " | ".join(str(found[key])
+                                for key in columns.values()) + " |"
+
+
+def percentile(values, percent):
+    """The least value that so many of them do not exceed; None of none."""
+    if not values:
+        return None
+    ordered = sorted(values)
+    return ordered[max(0, math.ceil(len(ordered) * percent / 100) - 1)]
+
+
+def write_json(path, found):
+    with open(path, "w", encoding="utf-8") as file:
+        json.dump(found, file, indent=1)
+        file.write("\n")
