@@ -19,12 +19,12 @@ def needed():
         pytest.skip(link.missing())
 
 
-def stale(tmp_path, *options):
-    """bench/stale with few requests: (what it prints, what it writes)."""
-    path = tmp_path / "stale.json"
+def run(bench, tmp_path, *options):
+    """A bench with few requests: (what it prints, what it writes)."""
+    path = tmp_path / f"{bench}.json"
     done = subprocess.run(
-        [settings.ROOT / "bench" / "stale", "--as-is", "--quick",
-         "--seed", "1", "--json", path, *options],
+        [settings.ROOT / "bench" / bench, "--as-is", "--quick",
+         "--json", path, *options],
         stdin=subprocess.DEVNULL, capture_output=True, text=True,
         timeout=5 * settings.PATIENCE, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
@@ -32,7 +32,8 @@ def stale(tmp_path, *options):
 
 
 def test_stale_counts_what_becomes_of_each_request(tmp_path):
-    text, found = stale(tmp_path, "--modes", "fin", "--requests", "240")
+    text, found = run("stale", tmp_path, "--seed", "1", "--modes", "fin",
+                      "--requests", "240")
 
     assert "seed 1," in text
     assert "\n## fin: " in text
@@ -57,8 +58,8 @@ def test_stale_counts_what_becomes_of_each_request(tmp_path):
 
 
 def test_stale_sees_what_is_executed_twice(tmp_path):
-    _, found = stale(tmp_path, "--modes", "dropped", "--requests", "150",
-                     "--contenders", "stock-retry")
+    _, found = run("stale", tmp_path, "--seed", "1", "--modes", "dropped",
+                   "--requests", "150", "--contenders", "stock-retry")
     row, = found["rows"]
     assert row["executed_twice"] > 0
 
@@ -70,3 +71,51 @@ def test_stale_says_which_contender_it_does_not_know(tmp_path):
         text=True, check=False)
     assert done.returncode == 2
     assert "other: not one of stock,stock-retry," in done.stderr
+
+
+def test_cold_tells_who_waited_for_a_handshake(tmp_path):
+    text, found = run("cold", tmp_path, "--modes", "plain", "--burst", "8",
+                      "--contenders", "stock,ours", "--idle", "0.3",
+                      "--pause", "0.5")
+
+    assert "\n## plain: TCP\n" in text
+    tables = [block.splitlines() for block in text.split("\n\n")
+              if block.startswith("|")]
+    assert [len(table) for table in tables] == [2 + 8, 2 + 2]
+    for table in tables:
+        assert len({line.count("|") for line in table}) == 1
+
+    assert [(row["contender"], row["kind"]) for row in found["rows"]] == [
+        (contender, kind) for contender in ("stock", "ours")
+        for kind in ("first", "later", "reload", "restart")]
+    for row in found["rows"]:
+        assert row["mode"] == "plain"
+        assert row["requests"] == 8
+        assert row["failed"] == 0
+        # with neither warm connections nor idle ones, all must wait
+        assert row["waited"] == 8
+        assert 40 <= row["median_ms"] <= row["p99_ms"]
+        assert len(row["latencies_ms"]) == 8
+    for total in found["totals"]:
+        assert total["requests"] == total["connections"] == 32
+        assert total["never_used"] == 0
+        assert total["protocols"] == ["TCP"]
+
+
+def test_cold_sees_connections_that_were_there(tmp_path):
+    _, found = run("cold", tmp_path, "--modes", "tls", "--burst", "8",
+                   "--contenders", "stock", "--idle", "60", "--pause", "0.1")
+    waited = {row["kind"]: row["waited"] for row in found["rows"]}
+    # what was kept was closed by the reload, and by the restart
+    assert waited == {"first": 8, "later": 0, "reload": 8, "restart": 8}
+    assert found["totals"][0]["protocols"] == ["TLSv1.3"]
+
+
+def test_cold_fails_where_the_goal_is_missed(tmp_path):
+    done = subprocess.run(
+        [settings.ROOT / "bench" / "cold", "--as-is", "--quick", "--check",
+         "--modes", "plain", "--burst", "2", "--idle", "0.3", "--pause",
+         "0.5", "--contenders", "stock"], stdin=subprocess.DEVNULL,
+        capture_output=True, text=True, check=False)
+    assert done.returncode == 1
+    assert "plain, ours-auto, from the second on" in done.stdout

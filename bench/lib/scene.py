@@ -55,6 +55,10 @@ class Process:
         self._process.stdin.write(line + "\n")
         self._process.stdin.flush()
 
+    def start(self, start, moments):
+        """Tells lib/timed.py when to send."""
+        self.tell(json.dumps({"start": start, "moments": moments}))
+
     def finish(self, patience=PATIENCE):
         text, _ = self._process.communicate(timeout=patience)
         return json.loads(text) if text else None
@@ -120,6 +124,10 @@ def load_command(link, program, *words):
             "--port", str(proxies.PORT), *map(str, words)]
 
 
+def sleep_until(due):
+    time.sleep(max(0, due - time.monotonic()))
+
+
 @dataclasses.dataclass
 class Scene:
     link: links.Link
@@ -179,6 +187,11 @@ def make_certificates(directory):
 
 # options
 
+def add_seed(made):
+    made.add_argument("--seed", default=str(random.randrange(10 ** 6)),
+                      help="of all that is random; printed")
+
+
 def parser(bench, about, contenders):
     """An ArgumentParser with what all benches understand."""
     made = argparse.ArgumentParser(
@@ -187,8 +200,6 @@ def parser(bench, about, contenders):
                       help=f"some of {','.join(contenders)}")
     made.add_argument("--rtt", type=float, default=20, metavar="MS",
                       help="the round trip to the origin (%(default)s)")
-    made.add_argument("--seed", default=str(random.randrange(10 ** 6)),
-                      help="of all that is random; printed")
     made.add_argument("--json", metavar="FILE",
                       help="write all numbers there as well")
     made.add_argument("--install", action="store_true",

@@ -150,6 +150,7 @@ def parse():
     parser = scene.parser(
         "stale", "What becomes of POSTs when an origin closes idle "
         "connections just as they are sent", CONTENDERS)
+    scene.add_seed(parser)
     parser.add_argument("--requests", type=int, metavar="N",
                         help="per mode and contender (10000)")
     parser.add_argument("--modes", default=",".join(MODES),
