@@ -15,9 +15,6 @@ CONTENDERS = ("stock", "haproxy", "haproxy-always", "ours", "ours-auto",
 QUICK = ("stock", "ours", "ours-auto", "ours-20")
 MODES = ("plain", "tls")
 
-#: Seconds from the proxy's start, its reload or the origin's restart to the
-#: burst that follows.
-SETTLED = 1
 #: Seconds in which a burst is over.
 BURST = 0.2
 
@@ -62,14 +59,14 @@ class Timeline:
         self.kinds = []                 #: of each burst
         self.events = []                #: (seconds, "reload" or "restart")
         self._options = options
-        self._add("first", SETTLED)
+        self._add("first", options.settle)
         for _ in range(options.bursts):
             self._add("later", self._pause_over())
         for kind in ("reload", "restart"):
             if kind == "restart" or reloads:
                 at = self._pause_over()
                 self.events.append((at, kind))
-                self._add(kind, at + SETTLED)
+                self._add(kind, at + options.settle)
 
     def _pause_over(self):
         return self.moments[-1][0] + BURST + self._options.pause
@@ -209,6 +206,9 @@ def parse():
                         help="the origin's limit (%(default)s)")
     parser.add_argument("--pause", type=float, default=3, metavar="S",
                         help="between bursts (%(default)s)")
+    parser.add_argument("--settle", type=float, default=1, metavar="S",
+                        help="from the proxy's start, its reload or the "
+                        "origin's restart to a burst (%(default)s)")
     parser.add_argument("--workers", type=int, default=1, metavar="N",
                         help="processes of nginx, threads of HAProxy "
                         "(%(default)s)")
@@ -256,8 +256,9 @@ def main():
         scene.write_json(options.json, {
             "rtt_ms": options.rtt, "burst": options.burst,
             "pause_s": options.pause, "idle_s": options.idle,
-            "workers": options.workers, "versions": versions, "rows": rows,
-            "totals": totals, "missed": missed})
+            "settle_s": options.settle, "workers": options.workers,
+            "versions": versions, "rows": rows, "totals": totals,
+            "missed": missed})
     sys.exit(failures > 0 or not rows or bool(missed))
 
 
