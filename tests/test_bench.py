@@ -119,3 +119,48 @@ def test_cold_fails_where_the_goal_is_missed(tmp_path):
         capture_output=True, text=True, check=False)
     assert done.returncode == 1
     assert "plain, ours-auto, from the second on" in done.stdout
+
+
+def test_mixed_counts_who_waited_in_two_ways(tmp_path):
+    text, found = run("mixed", tmp_path, "--seed", "1", "--rate", "100",
+                      "--contenders", "stock,ours")
+
+    tables = [block.splitlines() for block in text.split("\n\n")
+              if block.startswith("|")]
+    assert [len(table) for table in tables] == [2 + 14, 2 + 2]
+    phases = ["start", "steady", "bursts", "pauses", "reload", "restart",
+              "all"]
+    assert [(row["contender"], row["phase"]) for row in found["rows"]] == [
+        (contender, phase) for contender in ("stock", "ours")
+        for phase in phases]
+
+    for first in (0, 7):
+        *parts, whole = found["rows"][first:first + 7]
+        for key in ("requests", "failed", "waited_by_log",
+                    "waited_by_origin"):
+            assert sum(part[key] for part in parts) == whole[key]
+        # the restart may take requests with it that are on their way
+        assert whole["failed"] <= whole["requests"] / 100
+        assert 0 < whole["waited_by_log"] < whole["requests"]
+    assert ([row["requests"] for row in found["rows"][:7]]
+            == [row["requests"] for row in found["rows"][7:]])
+    new = found["rows"][-1]["connection"]["new"]
+    assert 0 < new <= found["rows"][-1]["waited_by_log"]
+    for cost in found["costs"]:
+        assert 0 < cost["cpu_s"] < 10
+        assert cost["connections"] >= 1
+        assert cost["memory_end_mb"] >= cost["memory_mb"] > 1
+        assert cost["descriptors"] > 4
+
+
+def test_churn_looks_at_each_worker(tmp_path):
+    text, found = run("churn", tmp_path, "--contenders", "ours", "--check")
+    assert "| worker | RSS, kB, second fifth |" in text
+    result, = found["results"]
+    assert result["failed"] == 0
+    assert [worker["worker"] for worker in result["workers"]] == [0, 1, 2, 3]
+    for worker in result["workers"]:
+        assert len(worker["samples"]) == 21
+        assert worker["memory_before"] <= worker["memory_most"]
+        assert worker["descriptors_most"] > 4
+    assert found["missed"] == []

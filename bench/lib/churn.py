@@ -108,9 +108,13 @@ def parse():
                         help="a sample is taken (%(default)s)")
     parser.add_argument("--rate", type=float, default=5, metavar="N",
                         help="requests a second (%(default)s)")
+    parser.add_argument("--quick", action="store_true",
+                        help="ten seconds, a sample each half of one")
     parser.add_argument("--check", action="store_true",
                         help="fail if memory or descriptors have grown")
     options = parser.parse_args()
+    if options.quick:
+        options.minutes, options.every = 1 / 6, 0.5
     if 60 * options.minutes / options.every < 10:
         parser.error("less than ten samples tell nothing")
     options.contenders = scene.choose(
@@ -124,7 +128,7 @@ def main():
     scene.need_link("churn")
     schedule = moments(options.seed, 60 * options.minutes, options.rate)
     print(f"Round trip {options.rtt:g} ms, TLS, {WORKERS} workers, "
-          f"{options.minutes:g} minutes, seed {options.seed}, on "
+          f"{options.minutes:.1f} minutes, seed {options.seed}, on "
           f"{os.cpu_count()} cores.\n")
     taking_part, versions = scene.call_up(options.contenders)
     missed = [] if taking_part else ["nobody takes part"]

@@ -27,6 +27,8 @@ CYCLE = {"steady": 20, "bursts": 10, "pauses": 12}
 #: after it.  The load is that of the steady phase, and so is it at the start.
 EVENTS = ("reload", "restart", "reload")
 AFTER = 5
+#: What all times are multiplied by with --quick.
+QUICK = 0.2
 PHASES = ("start", "steady", "bursts", "pauses", "reload", "restart")
 
 #: Percent of the requests that may wait for a handshake.
@@ -60,13 +62,14 @@ COST_COLUMNS = {
 
 # the schedule
 
-def phases(seconds):
+def phases(seconds, scale):
     """[(name, begin, end)], in whole cycles, about as long as that."""
     made = []
+    seconds /= scale
 
     def add(name, length):
         begin = made[-1][2] if made else 0
-        made.append((name, begin, begin + length))
+        made.append((name, begin, begin + scale * length))
 
     cycles = max(1, round((seconds - AFTER * (1 + len(EVENTS)))
                           / sum(CYCLE.values())))
@@ -84,20 +87,21 @@ def phases(seconds):
     return made
 
 
-def moments(seed, timeline, rate):
+def moments(timeline, options):
     """[[seconds, requests]] for the load."""
-    chance = random.Random(f"mixed {seed}")
+    chance = random.Random(f"mixed {options.seed}")
+    scale = options.scale
     made = []
     for name, begin, end in timeline:
         if name == "pauses":
-            made += repeated(begin, end, BURST,
-                             lambda: chance.uniform(1.25 * IDLE, 2 * IDLE))
+            made += repeated(begin, end, BURST, lambda: scale
+                             * chance.uniform(1.25 * IDLE, 2 * IDLE))
             continue
-        usual = rate
+        usual = options.rate
         if name == "bursts":
             made += repeated(begin, end, BURST,
-                             lambda: chance.uniform(0.5, 1.5))
-            usual = rate / 4
+                             lambda: scale * chance.uniform(0.5, 1.5))
+            usual = options.rate / 4
         made += repeated(begin, end, 1,
                          lambda usual=usual: chance.expovariate(usual))
     return sorted(made)
@@ -115,8 +119,8 @@ def repeated(begin, end, count, wait):
 
 def measure(contender, timeline, schedule, options):
     """(what became of each request, what the log says of it, the rest)."""
-    words = ["--idle", IDLE * 1000, "--first", IDLE * 1000, "--journal",
-             "--tls13"]
+    idle = IDLE * options.scale * 1000
+    words = ["--idle", idle, "--first", idle, "--journal", "--tls13"]
     with scene.play(contender, options.rtt, words, options.certificates,
                     workers=WORKERS, tls13=True, spread=True,
                     log=True) as played:
@@ -273,10 +277,15 @@ def parse():
     parser.add_argument("--rate", type=float, default=300, metavar="N",
                         help="requests a second in the steady phase "
                         "(%(default)s)")
+    parser.add_argument("--quick", action="store_const", const=QUICK,
+                        default=1, dest="scale", help="one cycle, in a "
+                        "fifth of the time")
     parser.add_argument("--check", action="store_true",
                         help=f"fail if {GOAL} % of the requests waited with "
                         "`auto`, or any failed".replace("%", "%%"))
     options = parser.parse_args()
+    if options.scale == QUICK:
+        options.minutes = 0
     options.contenders = scene.choose(
         parser, options.contenders or ",".join(CONTENDERS), CONTENDERS)
     return options
@@ -286,12 +295,12 @@ def main():
     options = parse()
     scene.hurry(0, 1)
     scene.need_link("mixed")
-    timeline = phases(60 * options.minutes)
-    schedule = moments(options.seed, timeline, options.rate)
+    timeline = phases(60 * options.minutes, options.scale)
+    schedule = moments(timeline, options)
     print(f"Round trip {options.rtt:g} ms, TLS, {WORKERS} workers, "
           f"{timeline[-1][2] / 60:.1f} minutes, the origin closes after "
-          f"{IDLE} s; seed {options.seed}, all contenders at once on "
-          f"{os.cpu_count()} cores.\n")
+          f"{IDLE * options.scale:g} s; seed {options.seed}, all contenders "
+          f"at once on {os.cpu_count()} cores.\n")
     taking_part, versions = scene.call_up(options.contenders)
     if not taking_part:
         sys.exit("bench/mixed: nobody takes part")
