@@ -60,8 +60,7 @@ def measure(contender, schedule, options):
         while due <= start + 60 * options.minutes:
             scene.sleep_until(due)
             for pid in workers.of(played.proxy.pid):
-                samples[pid].append((workers.memory_kb(pid),
-                                     workers.descriptors(pid)))
+                samples[pid].append(workers.takes(pid))
             due += options.every
         cpu = workers.cpu_seconds(played.proxy.pid)
         found = load.finish()

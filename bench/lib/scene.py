@@ -10,6 +10,7 @@ import math
 import os
 import pathlib
 import random
+import re
 import signal
 import subprocess
 import sys
@@ -99,6 +100,13 @@ class Proxy:
         """The end of what it has printed."""
         return self._log.read_text(errors="replace").strip()[-1000:]
 
+    def check(self):
+        """Fails if one of its processes has crashed, or the like."""
+        found = re.search(r".*\[(alert|emerg)\].*",
+                          self._log.read_text(errors="replace"))
+        if found:
+            raise Failure(found.group())
+
     def reload(self):
         self._process.send_signal(self._contender.reload)
 
@@ -160,6 +168,7 @@ def play(contender, rtt, origin_words, certificates=None, **setting):
                 if scene.proxy:
                     scene.proxy.stop()
                 scene.report = origin.finish()
+            scene.proxy.check()
     finally:
         link.close()
 

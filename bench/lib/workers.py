@@ -2,6 +2,7 @@
 
 import os
 import pathlib
+import re
 
 TICKS = os.sysconf("SC_CLK_TCK")
 
@@ -28,17 +29,19 @@ def cpu_seconds(master):
     return _times(master)[1] + sum(_times(pid)[0] for pid in of(master))
 
 
-def memory_kb(pid):
-    """What of its memory is resident."""
-    text = pathlib.Path(f"/proc/{pid}/status").read_text()
-    return int(text.partition("VmRSS:")[2].split()[0])
-
-
-def descriptors(pid):
-    return len(os.listdir(f"/proc/{pid}/fd"))
+def takes(pid):
+    """(resident kilobytes, descriptors); both are 0 if it has just ended."""
+    try:
+        text = pathlib.Path(f"/proc/{pid}/status").read_text()
+        descriptors = len(os.listdir(f"/proc/{pid}/fd"))
+    except OSError:
+        return 0, 0
+    found = re.search(r"VmRSS:\s+(\d+) kB", text)
+    return (int(found[1]), descriptors) if found else (0, 0)
 
 
 def sums(master):
     """(resident kilobytes, descriptors) of all that are there."""
-    pids = of(master)
-    return sum(map(memory_kb, pids)), sum(map(descriptors, pids))
+    taken = [takes(pid) for pid in of(master)]
+    return sum(kilobytes for kilobytes, _ in taken), sum(
+        descriptors for _, descriptors in taken)
