@@ -201,7 +201,7 @@ def parse():
     parser.add_argument("--bursts", type=int, metavar="N",
                         help="after the first one, in a round (6)")
     parser.add_argument("--rounds", type=int, metavar="N",
-                        help="each with proxy and origin started anew (5)")
+                        help="each with proxy and origin started anew (3)")
     parser.add_argument("--idle", type=float, default=2, metavar="S",
                         help="the origin's limit (%(default)s)")
     parser.add_argument("--pause", type=float, default=3, metavar="S",
@@ -212,7 +212,7 @@ def parse():
     parser.add_argument("--workers", type=int, default=1, metavar="N",
                         help="processes of nginx, threads of HAProxy "
                         "(%(default)s)")
-    parser.add_argument("--jobs", type=int, default=2,
+    parser.add_argument("--jobs", type=int, default=1,
                         help="contenders at a time (%(default)s)")
     parser.add_argument("--check", action="store_true",
                         help="fail if ours misses the goal: 99 % within "
@@ -222,7 +222,7 @@ def parse():
                         help="one round of two bursts, without HAProxy")
     options = parser.parse_args()
     options.bursts = options.bursts or (1 if options.quick else 6)
-    options.rounds = options.rounds or (1 if options.quick else 5)
+    options.rounds = options.rounds or (1 if options.quick else 3)
     default = ",".join(QUICK if options.quick else CONTENDERS)
     options.contenders = scene.choose(
         parser, options.contenders or default, CONTENDERS)
