@@ -16,8 +16,9 @@ from scene import Failure
 CONTENDERS = ("stock", "ours", "ours-auto")
 WORKERS = 4
 CLIENTS = 64
-#: Seconds that the origin keeps idle connections.
-IDLE = 2
+#: Seconds by which contenders start one after another, so that what happens
+#: to one does not fall together with what happens to the others.
+STAGGER = 7
 #: Requests of a burst.
 BURST = 20
 
@@ -94,8 +95,8 @@ def moments(timeline, options):
     made = []
     for name, begin, end in timeline:
         if name == "pauses":
-            made += repeated(begin, end, BURST, lambda: scale
-                             * chance.uniform(1.25 * IDLE, 2 * IDLE))
+            made += repeated(begin, end, BURST,
+                             lambda: scale * chance.uniform(2.5, 4))
             continue
         usual = options.rate
         if name == "bursts":
@@ -117,9 +118,10 @@ def repeated(begin, end, count, wait):
 
 # one contender
 
-def measure(contender, timeline, schedule, options):
+def measure(contender, timeline, schedule, delay, options):
     """(what became of each request, what the log says of it, the rest)."""
-    idle = IDLE * options.scale * 1000
+    idle = options.idle * options.scale * 1000
+    time.sleep(delay)
     words = ["--idle", idle, "--first", idle, "--journal", "--tls13"]
     with scene.play(contender, options.rtt, words, options.certificates,
                     workers=WORKERS, tls13=True, spread=True,
@@ -226,9 +228,10 @@ def compare(taking_part, timeline, schedule, options):
     """(rows, costs, notes) of contenders that run at the same time."""
     rows, costs, notes = [], [], []
     with concurrent.futures.ThreadPoolExecutor(len(taking_part)) as pool:
-        running = [(contender, pool.submit(measure, contender, timeline,
-                                           schedule, options))
-                   for contender in taking_part]
+        running = [(contender, pool.submit(
+                       measure, contender, timeline, schedule,
+                       number * STAGGER * options.scale, options))
+                   for number, contender in enumerate(taking_part)]
         for contender, future in running:
             try:
                 result = future.result()
@@ -277,6 +280,9 @@ def parse():
     parser.add_argument("--rate", type=float, default=300, metavar="N",
                         help="requests a second in the steady phase "
                         "(%(default)s)")
+    parser.add_argument("--idle", type=float, default=2, metavar="S",
+                        help="the origin's limit (%(default)s); pauses are of "
+                        "2.5 to 4 s")
     parser.add_argument("--quick", action="store_const", const=QUICK,
                         default=1, dest="scale", help="one cycle, in a "
                         "fifth of the time")
@@ -299,8 +305,8 @@ def main():
     schedule = moments(timeline, options)
     print(f"Round trip {options.rtt:g} ms, TLS, {WORKERS} workers, "
           f"{timeline[-1][2] / 60:.1f} minutes, the origin closes after "
-          f"{IDLE * options.scale:g} s; seed {options.seed}, all contenders "
-          f"at once on {os.cpu_count()} cores.\n")
+          f"{options.idle * options.scale:g} s; seed {options.seed}, all "
+          f"contenders at once on {os.cpu_count()} cores.\n")
     taking_part, versions = scene.call_up(options.contenders)
     if not taking_part:
         sys.exit("bench/mixed: nobody takes part")
@@ -316,7 +322,8 @@ def main():
     if options.json:
         scene.write_json(options.json, {
             "seed": options.seed, "rtt_ms": options.rtt,
-            "rate": options.rate, "phases": timeline, "versions": versions,
+            "rate": options.rate, "idle_s": options.idle,
+            "phases": timeline, "versions": versions,
             "rows": rows, "costs": costs, "missed": missed})
     sys.exit(len(costs) < len(taking_part) or bool(missed))
 
