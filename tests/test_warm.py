@@ -513,7 +513,7 @@ def test_a_balancer_counts_none_of_them(stage, zone):
 @pytest.mark.skipif(version() < (1, 27, 3), reason="takes resolve")
 def test_with_servers_that_are_resolved(stage):
     origin = stage.origin()
-    stage.dns({"app.test": "127.0.0.1"})
+    stage.dns({"app.test": ["127.0.0.1"]})
     nginx = stage.nginx(
         http=f"""resolver %{{dns}} valid=1s ipv6=off;
             upstream app {{ zone app 64k;
