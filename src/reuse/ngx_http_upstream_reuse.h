@@ -158,6 +158,8 @@ typedef struct {
     ngx_uint_t                           opening;
     ngx_uint_t                           failures;
     ngx_msec_t                           retry;   /* not before */
+    ngx_msec_t                           closed;  /* one that was young */
+    ngx_msec_t                           restarted;  /* one that was not */
     ngx_uint_t                           wasted;  /* closed unused */
     ngx_msec_t                           second;  /* in which they were */
 

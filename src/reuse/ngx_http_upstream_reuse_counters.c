@@ -221,8 +221,8 @@ ngx_http_upstream_reuse_count_idle_closed(ngx_http_upstream_reuse_kept_t *kept,
 
     ngx_http_upstream_reuse_count_closed(kept->server, fate);
 
-    if (kept->warm) {
-        ngx_http_upstream_reuse_note_wasted(kept, fate);
+    if (kept->conf->warmth) {
+        ngx_http_upstream_reuse_note_closed_idle(kept, fate);
     }
 }
 

@@ -246,9 +246,9 @@ reuse_take(ngx_http_upstream_reuse_peer_t *rp, ngx_peer_connection_t *pc)
             ngx_http_upstream_reuse_count_closed(kept->server,
                                                  reuse_unfit_fate(rp));
 
-            if (kept->warm) {
-                ngx_http_upstream_reuse_note_wasted(kept,
-                                                    reuse_unfit_fate(rp));
+            if (kept->conf->warmth) {
+                ngx_http_upstream_reuse_note_closed_idle(kept,
+                                                        reuse_unfit_fate(rp));
             }
         }
 

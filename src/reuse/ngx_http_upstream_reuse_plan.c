@@ -308,7 +308,7 @@ reuse_count_ready(ngx_http_upstream_reuse_warm_t *warm,
     ngx_http_upstream_reuse_kind_t *kind, ngx_msec_t *next)
 {
     ngx_uint_t                          i;
-    ngx_msec_t                          left, ahead;
+    ngx_msec_t                          age, left, ahead;
     ngx_queue_t                        *q;
     ngx_http_upstream_reuse_kept_t     *kept;
     ngx_http_upstream_reuse_server_t  **servers;
@@ -328,6 +328,12 @@ reuse_count_ready(ngx_http_upstream_reuse_warm_t *warm,
 
         if (kept->kind != kind || kept->outlives) {
             continue;
+        }
+
+        age = ngx_current_msec - kept->since;
+
+        if (kept->server->failures && age >= NGX_HTTP_UPSTREAM_REUSE_PROVED) {
+            ngx_http_upstream_reuse_recover(kept->server);
         }
 
         left = ngx_http_upstream_reuse_left(kept);
@@ -378,8 +384,7 @@ reuse_warm_server(ngx_http_upstream_reuse_warm_t *warm,
 
         while (server->idle > server->ready
                && server->idle > wanted
-               && reuse_retire(warm, kind, server,
-                               NGX_HTTP_UPSTREAM_REUSE_SELDOM))
+               && reuse_retire(warm, kind, server, NGX_MAX_INT32_VALUE))
         {
             server->idle--;
         }
@@ -535,7 +540,9 @@ reuse_retire(ngx_http_upstream_reuse_warm_t *warm,
         }
     }
 
-    if (found == NULL || least > most) {
+    /* that it is given up early is for others, not because it has to be */
+
+    if (found == NULL || least + found->early > most) {
         return 0;
     }
 

@@ -14,6 +14,7 @@
 /* milliseconds */
 
 #define NGX_HTTP_UPSTREAM_REUSE_SOON      10     /* after a change */
+#define NGX_HTTP_UPSTREAM_REUSE_TOGETHER  50     /* closed at one time */
 #define NGX_HTTP_UPSTREAM_REUSE_BACK_OFF  200    /* after a failure */
 #define NGX_HTTP_UPSTREAM_REUSE_DOUBLED   7      /* times, at most */
 
@@ -26,7 +27,6 @@ static void reuse_schedule(ngx_http_upstream_reuse_warm_t *warm,
 static void reuse_set_timer(ngx_msec_t delay);
 static void reuse_warm_handler(ngx_event_t *ev);
 static void reuse_back_off(ngx_http_upstream_reuse_server_t *server);
-static void reuse_recover(ngx_http_upstream_reuse_server_t *server);
 
 
 /* worker */
@@ -282,7 +282,7 @@ ngx_http_upstream_reuse_begin_idle(ngx_http_upstream_reuse_kept_t *kept)
 
         /* the server has answered a request */
 
-        reuse_recover(kept->server);
+        ngx_http_upstream_reuse_recover(kept->server);
     }
 }
 
@@ -306,7 +306,7 @@ ngx_http_upstream_reuse_end_idle(ngx_http_upstream_reuse_kept_t *kept)
     if (kept->warm
         && ngx_current_msec - kept->since >= NGX_HTTP_UPSTREAM_REUSE_PROVED)
     {
-        reuse_recover(kept->server);
+        ngx_http_upstream_reuse_recover(kept->server);
     }
 
     if (kept->idle && !ngx_exiting) {
@@ -336,7 +336,7 @@ ngx_http_upstream_reuse_note_opening(ngx_http_upstream_reuse_warm_t *warm,
         server->retry = ngx_current_msec;
 
     } else {
-        reuse_recover(server);
+        ngx_http_upstream_reuse_recover(server);
     }
 
     reuse_schedule(warm, 1);
@@ -344,12 +344,37 @@ ngx_http_upstream_reuse_note_opening(ngx_http_upstream_reuse_warm_t *warm,
 
 
 void
-ngx_http_upstream_reuse_note_wasted(ngx_http_upstream_reuse_kept_t *kept,
+ngx_http_upstream_reuse_note_closed_idle(ngx_http_upstream_reuse_kept_t *kept,
     ngx_http_upstream_reuse_fate_e fate)
 {
+    ngx_uint_t                         ended, young;
     ngx_http_upstream_reuse_server_t  *server;
 
     server = kept->server;
+
+    ended = (fate == NGX_HTTP_UPSTREAM_REUSE_FATE_CLOSED
+             || fate == NGX_HTTP_UPSTREAM_REUSE_FATE_EXCESS
+             || fate == NGX_HTTP_UPSTREAM_REUSE_FATE_ERROR);
+
+    young = (ngx_current_msec - kept->since < NGX_HTTP_UPSTREAM_REUSE_PROVED);
+
+    if (ended && !young) {
+
+        /* with this one it has closed others, of whatever age */
+
+        server->restarted = ngx_current_msec;
+
+        if (server->unwanted
+            && ngx_current_msec - server->closed
+               < NGX_HTTP_UPSTREAM_REUSE_TOGETHER)
+        {
+            ngx_http_upstream_reuse_recover(server);
+        }
+    }
+
+    if (!kept->warm) {
+        return;
+    }
 
     ngx_http_upstream_reuse_count(server, UNUSED);
 
@@ -360,14 +385,15 @@ ngx_http_upstream_reuse_note_wasted(ngx_http_upstream_reuse_kept_t *kept,
 
     server->wasted++;
 
-    if ((fate == NGX_HTTP_UPSTREAM_REUSE_FATE_CLOSED
-         || fate == NGX_HTTP_UPSTREAM_REUSE_FATE_EXCESS
-         || fate == NGX_HTTP_UPSTREAM_REUSE_FATE_ERROR)
-        && ngx_current_msec - kept->since < NGX_HTTP_UPSTREAM_REUSE_PROVED)
+    if (ended && young
+        && ngx_current_msec - server->restarted
+           >= NGX_HTTP_UPSTREAM_REUSE_TOGETHER)
     {
         /* it accepts connections, but does not want them */
 
         server->unwanted = 1;
+        server->closed = ngx_current_msec;
+
         reuse_back_off(server);
     }
 }
@@ -395,8 +421,8 @@ reuse_back_off(ngx_http_upstream_reuse_server_t *server)
 }
 
 
-static void
-reuse_recover(ngx_http_upstream_reuse_server_t *server)
+void
+ngx_http_upstream_reuse_recover(ngx_http_upstream_reuse_server_t *server)
 {
     server->failures = 0;
     server->unwanted = 0;

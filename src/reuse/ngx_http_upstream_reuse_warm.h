@@ -123,8 +123,8 @@ void ngx_http_upstream_reuse_end_idle(ngx_http_upstream_reuse_kept_t *kept);
 /* One has been opened, or not; one was closed with no request on it. */
 void ngx_http_upstream_reuse_note_opening(ngx_http_upstream_reuse_warm_t *warm,
     ngx_http_upstream_reuse_server_t *server, ngx_uint_t opened);
-void ngx_http_upstream_reuse_note_wasted(ngx_http_upstream_reuse_kept_t *kept,
-    ngx_http_upstream_reuse_fate_e fate);
+void ngx_http_upstream_reuse_note_closed_idle(
+    ngx_http_upstream_reuse_kept_t *kept, ngx_http_upstream_reuse_fate_e fate);
 
 
 /* kinds */
@@ -142,6 +142,9 @@ ngx_http_upstream_reuse_kind_t *ngx_http_upstream_reuse_find_kind(
     ngx_http_upstream_reuse_peer_t *rp);
 ngx_http_upstream_reuse_kind_t *ngx_http_upstream_reuse_learn_kind(
     ngx_http_upstream_reuse_peer_t *rp);
+
+/* A server takes connections, and keeps them. */
+void ngx_http_upstream_reuse_recover(ngx_http_upstream_reuse_server_t *server);
 
 
 /* plan */
