@@ -354,24 +354,26 @@ reuse_set_kind(ngx_http_upstream_reuse_kind_t *kind,
     ngx_http_conf_ctx_t *ctx, ngx_pool_t *pool)
 {
     size_t   size;
-    u_char  *p;
+    u_char  *p, *text;
 
-    size = ngx_http_upstream_reuse_identity_size(id) + NGX_SOCKADDR_STRLEN;
+    size = ngx_http_upstream_reuse_identity_size(id);
 
-    if (size > kind->room) {
+    if (size + NGX_SOCKADDR_STRLEN > kind->room) {
 
-        p = ngx_palloc(pool, size);
+        p = ngx_palloc(pool, size + NGX_SOCKADDR_STRLEN);
         if (p == NULL) {
             return NGX_ERROR;
         }
 
         kind->bytes = p;
-        kind->room = size;
+        kind->room = size + NGX_SOCKADDR_STRLEN;
     }
 
-    p = kind->bytes + NGX_SOCKADDR_STRLEN;
+    /* an address comes first, and has to be aligned */
 
-    ngx_http_upstream_reuse_copy_identity(&kind->identity, id, p);
+    ngx_http_upstream_reuse_copy_identity(&kind->identity, id, kind->bytes);
+
+    text = kind->bytes + size;
 
     kind->ctx = *ctx;
     kind->conf = conf;
@@ -381,10 +383,9 @@ reuse_set_kind(ngx_http_upstream_reuse_kind_t *kind,
     if (kind->identity.local) {
         kind->local.sockaddr = kind->identity.local;
         kind->local.socklen = kind->identity.local_len;
-        kind->local.name.data = kind->bytes;
+        kind->local.name.data = text;
         kind->local.name.len = ngx_sock_ntop(kind->identity.local,
-                                             kind->identity.local_len,
-                                             kind->bytes,
+                                             kind->identity.local_len, text,
                                              NGX_SOCKADDR_STRLEN, 1);
     }
 
