@@ -1,6 +1,7 @@
 """What `bench/cold` runs, see bench/README.md."""
 
 import concurrent.futures
+import dataclasses
 import os
 import subprocess
 import sys
@@ -26,6 +27,12 @@ KINDS = {
     "restart": "after the origin's restart",
 }
 
+#: Rounds, in multiples of those that are wanted, after which bursts that were
+#: disturbed are not played again.
+ROUNDS_MOST = 2
+#: The part of the wanted bursts without which nothing is said of a kind.
+ENOUGH = 0.5
+
 #: The 99th percentile that is the goal, in round trips.
 GOAL = 1.25
 #: {contender: the bursts that it is the goal for}
@@ -35,6 +42,8 @@ GOALS = {"ours-auto": ("later", "reload", "restart"),
 COLUMNS = {
     "contender": "label",
     "bursts": "about",
+    "counted": "counted",
+    "left out": "disturbed",
     "requests": "requests",
     "median, ms": "median_ms",
     "99 %, ms": "p99_ms",
@@ -52,21 +61,24 @@ CONNECTION_COLUMNS = {
 
 
 class Timeline:
-    """One round: the bursts, and what happens between them."""
+    """One round: the bursts, and what happens between them.
 
-    def __init__(self, options, reloads):
+    later is how many bursts follow the first one, events what is done then,
+    some of "reload" and "restart".
+    """
+
+    def __init__(self, options, later, events):
         self.moments = []               #: [seconds, requests] of each burst
         self.kinds = []                 #: of each burst
         self.events = []                #: (seconds, "reload" or "restart")
         self._options = options
         self._add("first", options.settle)
-        for _ in range(options.bursts):
+        for _ in range(later):
             self._add("later", self._pause_over())
-        for kind in ("reload", "restart"):
-            if kind == "restart" or reloads:
-                at = self._pause_over()
-                self.events.append((at, kind))
-                self._add(kind, at + options.settle)
+        for kind in events:
+            at = self._pause_over()
+            self.events.append((at, kind))
+            self._add(kind, at + options.settle)
 
     def _pause_over(self):
         return self.moments[-1][0] + BURST + self._options.pause
@@ -76,13 +88,70 @@ class Timeline:
         self.kinds.append(kind)
 
 
+@dataclasses.dataclass
+class Round:
+    """What came of one."""
+    kinds: list             #: of each burst
+    found: dict             #: what became of each request
+    origin: dict            #: what the origin says
+    late_ms: float
+    bursts: dict            #: what the machine did to each, of lib/watch.py
+    disturbed: set          #: the numbers of the bursts that it spoilt
+
+    def numbers(self, kind):
+        """The bursts of that kind."""
+        return {number for number, found in enumerate(self.kinds)
+                if found == kind}
+
+    def requests(self, numbers):
+        """What became of those of some bursts."""
+        return {target: exchange for target, exchange in self.found.items()
+                if exchange[0] in numbers}
+
+
+class Wanted:
+    """The bursts that are to be counted, and the rounds that yield them."""
+
+    def __init__(self, options, reloads):
+        self._options = options
+        self._events = ("reload", "restart") if reloads else ("restart",)
+        self.counts = {kind: options.rounds * count for kind, count in
+                       (("first", 1), ("later", options.bursts),
+                        *((event, 1) for event in self._events))
+                       if count}
+
+    def next(self, rounds):
+        """A Timeline to be played after those, None if there is no more.
+
+        Once all rounds have been played, those bursts that were disturbed
+        are played again, behind whatever has to precede them.
+        """
+        later, events = self._options.bursts, self._events
+        if len(rounds) >= self._options.rounds:
+            lacking = self._lacking(rounds)
+            if not lacking or len(rounds) >= (ROUNDS_MOST
+                                              * self._options.rounds):
+                return None
+            if not lacking & set(events):
+                events = ()
+            if lacking == {"first"}:
+                later = 0
+        return Timeline(self._options, later, events)
+
+    def _lacking(self, rounds):
+        """The kinds of which too few bursts can be counted."""
+        return {kind for kind, count in self.counts.items()
+                if count > sum(len(played.numbers(kind) - played.disturbed)
+                               for played in rounds)}
+
+
 def play_round(contender, mode, timeline, options):
-    """(what became of each request, what the origin says, how late)."""
     idle = options.idle * 1000
     words = ["--idle", idle, "--first", idle, "--journal", "--tls13"]
     certificates = options.certificates if mode == "tls" else None
     with scene.play(contender, options.rtt, words, certificates,
                     workers=options.workers, tls13=True) as played:
+        controls = scene.start_controls(played.link)
         start = time.monotonic()
         load = scene.Process(
             scene.load_command(played.link, "timed.py",
@@ -95,54 +164,75 @@ def play_round(contender, mode, timeline, options):
             else:
                 played.origin.tell("restart")
         found = load.finish(timeline.moments[-1][0] + 2 * scene.PATIENCE)
-    late = watch.late_ms(found, start, timeline.moments)
-    return found, played.report, late
+        echoes = scene.finish_controls(controls)
+    bursts = watch.bursts(found, start, timeline.moments, echoes)
+    return Round(
+        timeline.kinds, found, played.report,
+        watch.late_ms(found, start, timeline.moments), bursts,
+        {number for number, burst in bursts.items()
+         if watch.disturbed(burst, options.rtt)})
 
 
 def measure(contender, mode, options):
     """The rows of one contender: (one for each kind, one for all of it)."""
-    timeline = Timeline(options, contender.reload is not None)
-    by_kind = {kind: [] for kind in KINDS}
-    total = {"contender": contender.name, "label": contender.label,
-             "mode": mode, "requests": 0, "connections": 0, "never_used": 0,
-             "protocols": [], "late_ms": 0}
-    for _ in range(options.rounds):
-        found, origin, late = play_round(contender, mode, timeline, options)
-        journal = origin["journal"]
-        for kind, exchanges in by_kind.items():
-            exchanges.append(({
-                target: exchange for target, exchange in found.items()
-                if timeline.kinds[exchange[0]] == kind}, journal))
-        total["requests"] += len(found)
-        total["connections"] += origin["connections"]
-        total["never_used"] = max(total["never_used"], watch.never_used(
-            journal, options.rtt))
-        total["protocols"] = sorted({*total["protocols"],
-                                     *journal["protocols"]})
-        total["late_ms"] = round(max(total["late_ms"], late), 2)
-    return [row(contender, mode, kind, exchanges, options.rtt)
-            for kind, exchanges in by_kind.items()
-            if any(found for found, _ in exchanges)], total
+    wanted = Wanted(options, contender.reload is not None)
+    rounds = []
+    while timeline := wanted.next(rounds):
+        rounds.append(play_round(contender, mode, timeline, options))
+    named = {"contender": contender.name, "label": contender.label,
+             "mode": mode}
+    return [{**named, "kind": kind, "about": KINDS[kind], "wanted": count,
+             **row(kind, rounds, options.rtt)}
+            for kind, count in wanted.counts.items()], {
+                **named, **total(rounds, options.rtt)}
 
 
-def row(contender, mode, kind, exchanges, rtt):
-    """Of one kind of bursts, in all rounds."""
-    values = [value for found, _ in exchanges
-              for value in watch.latencies_ms(found)]
-    made = {
-        "contender": contender.name,
-        "label": contender.label,
-        "mode": mode,
-        "kind": kind,
-        "about": KINDS[kind],
-        "requests": sum(len(found) for found, _ in exchanges),
-        "failed": sum(watch.failed(found) for found, _ in exchanges),
-        "waited": sum(len(watch.waited(found, journal, rtt))
-                      for found, journal in exchanges),
-        "latencies_ms": [round(value, 2) for value in values],
-    }
+def row(kind, rounds, rtt):
+    """Of one kind of bursts, in all rounds.
+
+    Latencies are of those that were not disturbed, all else is of all.
+    """
+    made = {"counted": 0, "disturbed": 0, "requests": 0, "failed": 0,
+            "waited": 0}
+    values, left_out, machine = [], [], []
+    for played in rounds:
+        numbers = played.numbers(kind)
+        disturbed = numbers & played.disturbed
+        found = played.requests(numbers)
+        made["counted"] += len(numbers - disturbed)
+        made["disturbed"] += len(disturbed)
+        made["requests"] += len(found)
+        made["failed"] += watch.failed(found)
+        made["waited"] += len(watch.waited(found, played.origin["journal"],
+                                           rtt))
+        values += watch.latencies_ms(played.requests(numbers - disturbed))
+        left_out += watch.latencies_ms(played.requests(disturbed))
+        machine += [played.bursts[number] for number in sorted(numbers)]
     watch.add_latency(made, values, rtt)
+    made["latencies_ms"] = [round(value, 2) for value in values]
+    made["left_out_ms"] = [round(value, 2) for value in left_out]
+    made["echo_and_late_ms"] = machine
     return made
+
+
+def total(rounds, rtt):
+    """Of all bursts, disturbed or not."""
+    origins = [played.origin for played in rounds]
+    return {
+        "rounds": len(rounds),
+        "requests": sum(len(played.found) for played in rounds),
+        "connections": sum(origin["connections"] for origin in origins),
+        "never_used": max(watch.never_used(origin["journal"], rtt)
+                          for origin in origins),
+        "protocols": sorted({name for origin in origins
+                             for name in origin["journal"]["protocols"]}),
+        "late_ms": round(max(played.late_ms for played in rounds), 2),
+    }
+
+
+def too_few(made):
+    """Whether so many bursts were disturbed that the rest says nothing."""
+    return made["counted"] < ENOUGH * made["wanted"]
 
 
 def compare(mode, taking_part, options):
@@ -157,16 +247,18 @@ def compare(mode, taking_part, options):
                    for contender in taking_part]
         for contender, future in running:
             try:
-                found, total = future.result()
+                found, summary = future.result()
             except (Failure, subprocess.SubprocessError) as failure:
                 notes.append(f"{contender.label}: {failure}")
                 continue
             rows += found
-            totals.append(total)
-            if total["late_ms"] > scene.LATE * options.rtt:
-                notes.append(f"{contender.label}: doubtful, the load was "
-                             f"{total['late_ms']} ms late to send.")
-    spoken = sorted({name for total in totals for name in total["protocols"]})
+            totals.append(summary)
+            notes += [f"{contender.label}, {made['about']}: doubtful, the "
+                      f"machine left {made['counted']} of {made['wanted']} "
+                      "bursts undisturbed." for made in found
+                      if too_few(made)]
+    spoken = sorted({name for summary in totals
+                     for name in summary["protocols"]})
     print(f"\n## {mode}: {', '.join(spoken)}\n")
     print(*scene.table(COLUMNS, rows), "", sep="\n")
     print(*scene.table(CONNECTION_COLUMNS, totals), sep="\n")
@@ -179,13 +271,13 @@ def compare(mode, taking_part, options):
 def misses(rows, modes):
     """What is not as good as the goal, one line each."""
     found = {(made["mode"], made["contender"], made["kind"]): made["p99_rtt"]
-             for made in rows}
+             for made in rows if not too_few(made)}
     for mode in modes:
         for contender, kinds in GOALS.items():
             for kind in kinds:
                 value = found.get((mode, contender, kind))
                 if value is None or value > GOAL:
-                    was = "not measured" if value is None else value
+                    was = value or "not measured, or too often disturbed"
                     yield (f"{mode}, {contender}, {KINDS[kind]}: 99 % "
                            f"should be at most {GOAL} round trips: {was}")
 
@@ -257,6 +349,8 @@ def main():
             "rtt_ms": options.rtt, "burst": options.burst,
             "pause_s": options.pause, "idle_s": options.idle,
             "settle_s": options.settle, "workers": options.workers,
+            "echo_ms_most": watch.slow_ms(options.rtt),
+            "late_ms_most": watch.LATE_MS,
             "versions": versions, "rows": rows, "totals": totals,
             "missed": missed})
     sys.exit(failures > 0 or not rows or bool(missed))

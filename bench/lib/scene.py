@@ -12,6 +12,7 @@ import pathlib
 import random
 import re
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -26,6 +27,8 @@ ORIGIN_PORT = 8000
 PATIENCE = 15
 #: What is later than this part of the round trip is doubtful.
 LATE = 0.25
+#: CPUs that have a control, at most: each has its packets on the link.
+CONTROLS = 8
 
 
 class Failure(Exception):
@@ -44,10 +47,10 @@ def hurry(pid, priority):
 class Process:
     """A program that says "ready", then at its input's end a report."""
 
-    def __init__(self, command, priority=2):
+    def __init__(self, command, priority=2, descriptors=()):
         self._process = subprocess.Popen(
             command, stdin=subprocess.PIPE, stdout=subprocess.PIPE,
-            text=True)
+            text=True, pass_fds=descriptors)
         hurry(self._process.pid, priority)
         if self._process.stdout.readline() != "ready\n":
             raise Failure(f"{command} did not start")
@@ -130,6 +133,35 @@ def origin_command(link, *words):
 def load_command(link, program, *words):
     return [*link.enter("a"), sys.executable, str(HERE / program),
             "--port", str(proxies.PORT), *map(str, words)]
+
+
+def start_controls(link):
+    """lib/control.py on each CPU.
+
+    They come as early as the link, so no proxy or origin can hold them up.
+    """
+    return [start_control(link, cpu)
+            for cpu in sorted(os.sched_getaffinity(0))[:CONTROLS]]
+
+
+def start_control(link, cpu):
+    with link.socket_in("a", kind=socket.SOCK_DGRAM) as near, \
+            link.socket_in("b", kind=socket.SOCK_DGRAM) as far:
+        far.bind((link.b_address, 0))
+        near.connect(far.getsockname())
+        descriptors = near.fileno(), far.fileno()
+        return Process(
+            [sys.executable, str(HERE / "control.py"),
+             "--near", str(descriptors[0]), "--far", str(descriptors[1]),
+             "--cpu", str(cpu)], priority=3, descriptors=descriptors)
+
+
+def finish_controls(controls):
+    """The echoes of all."""
+    found = [control.finish() for control in controls]
+    if not all(found):
+        raise Failure("a control has ended early")
+    return [echo for echoes in found for echo in echoes]
 
 
 def sleep_until(due):

@@ -5,6 +5,9 @@ Their times are of one clock, time.monotonic().
 
 import scene
 
+#: A load that begins later than this was stalled.
+LATE_MS = 2
+
 
 def latencies_ms(found):
     """Of the requests that were answered with 2xx."""
@@ -55,6 +58,39 @@ def late_ms(found, start, moments):
     return scene.percentile(
         [1000 * (sent - start - moments[moment][0])
          for moment, sent, _, _ in found.values()], 99)
+
+
+def bursts(found, start, moments, echoes):
+    """What the machine did to each burst.
+
+    {number of the moment: (ms that the control's slowest echo took, ms that
+    the load was late to begin)}; the echoes are those that were on their way
+    between the burst's moment and its last answer.  Requests after the first
+    one do not tell how late the load was: the proxy is at work by then.
+    """
+    exchanges = {}
+    for moment, *times, _ in found.values():
+        exchanges.setdefault(moment, []).append(times)
+    made = {}
+    for moment, burst in exchanges.items():
+        begin = start + moments[moment][0]
+        end = max(answered or sent for sent, answered in burst)
+        echo_ms = 1000 * max(back - due for due, back in echoes
+                             if due < end and back > begin)
+        late = 1000 * (min(sent for sent, _ in burst) - begin)
+        made[moment] = round(echo_ms, 2), round(late, 2)
+    return made
+
+
+def disturbed(burst, rtt_ms):
+    """Whether the machine stalled during what bursts() says of one."""
+    echo_ms, late = burst
+    return echo_ms > slow_ms(rtt_ms) or late > LATE_MS
+
+
+def slow_ms(rtt_ms):
+    """What the control takes longer than only if the machine stalls."""
+    return 1.1 * rtt_ms + 1
 
 
 def add_latency(row, values, rtt_ms):
