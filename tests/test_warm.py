@@ -258,11 +258,11 @@ def test_auto_opens_none_while_there_are_enough(stage):
     nginx = stage.nginx(http=UP.format("reuse_warm auto;"), location=PASS)
     burst.play(nginx, 4)
     wait_peak(stage, nginx, 4)
-    opened = burst.origin.connections
+    opened = counts(nginx)["connections"]["opened"]
     for _ in range(5):
         burst.play(nginx, 4)
     assert nginx.get("/").status == 200
-    assert burst.origin.connections == opened
+    assert counts(nginx)["connections"]["opened"] == opened
 
 
 # reload, and the end
