@@ -641,6 +641,22 @@ def test_a_certificate_that_is_not_valid(stage):
     assert all(conn.closed for conn in origin.conns[:3])
 
 
+def test_servers_that_hang_keep_no_others_cold(stage):
+    """None answers a handshake but one."""
+    for name in ("first", "second"):
+        stage.origin(lambda conn: conn.wait_for_close(), name=name)
+    good = stage.origin(name="good", tls="app")
+    nginx = stage.nginx(
+        http="upstream hung { server %{first}; server %{second}; "
+             "reuse_warm 60; } upstream app { server %{first}; "
+             "server %{good}; reuse_warm 6; }",
+        server="location /hung { myproxy_pass https://hung; "
+               "myproxy_ssl_verify off; }",
+        location=TLS_PASS)
+    stage.wait_until(lambda: idle(nginx) == 3)
+    reached(stage, (good, 3))
+
+
 def test_a_server_that_hangs_costs_requests_nothing(stage):
     """TLS is never answered by one of two; requests go to the other."""
     stage.origin(lambda conn: conn.wait_for_close(), name="first")
@@ -698,6 +714,25 @@ def test_a_name_that_a_request_has_shown(stage, authority):
                      == {"a.test"})
     assert nginx.get("/?name=b.test").status == 200
     stage.wait_until(lambda: "b.test" in {c.sni for c in unused(origin)})
+
+
+def test_a_name_that_is_seldom_used(stage, authority):
+    origin = stage.origin(tls=tls.Server(authority.issue("a.test", "b.test")))
+    nginx = stage.nginx(
+        http=UP.format("reuse_warm 6;"),
+        server="""
+        myproxy_ssl_trusted_certificate %{authority.path};
+        location /a { myproxy_pass https://app; myproxy_ssl_name a.test; }
+        location /b { myproxy_pass https://app; myproxy_ssl_name b.test; }
+        """)
+    wait_idle(stage, nginx, 6)
+    for _ in range(5):
+        assert nginx.get("/a").status == 200
+    for conn in live(origin):
+        if conn.tls_version:
+            conn.half_close()
+    stage.wait_until(lambda: {conn.sni for conn in unused(origin)}
+                     == {"a.test", "b.test"})
 
 
 def test_names_on_a_pool_that_is_written(stage, authority):
@@ -1025,6 +1060,26 @@ def test_the_end_in_tls_is_an_end(stage, authority, maximum, method):
 
 
 # accounts
+
+def test_they_are_shown(stage):
+    stage.origin()
+    nginx = stage.nginx(http=UP.format("reuse_warm 3;"), location=PASS)
+    wait_idle(stage, nginx, 3)
+    assert nginx.get().status == 200
+
+    def show(form):
+        return nginx.get(f"/reuse-status?format={form}",
+                         port="probe").body.decode()
+    found = counts(nginx)
+    assert found["warm"]["used"] == 1
+    for form, pattern in [
+            ("prometheus", r'nginx_reuse_warm_opened_total{[^}]*} (\d+)'),
+            ("html", r'<data class="ahead" value="(\d+)">')]:
+        shown = int(re.search(pattern, show(form)).group(1))
+        assert shown >= found["warm"]["opened"] >= 3
+    assert "nginx_reuse_warm_unused_total" in show("prometheus")
+    assert 'connection="warm",reason=""} 1' in show("prometheus")
+
 
 def test_the_sums_hold(stage):
     burst = Burst(stage)

@@ -26,9 +26,13 @@
 
 #define NGX_HTTP_UPSTREAM_REUSE_SPARE     3
 
-/* so many at a time in a worker, whatever there is to be opened */
+/*
+ * So many at a time to a server, and in all: those that hang are not to keep
+ * others from being opened.
+ */
 
 #define NGX_HTTP_UPSTREAM_REUSE_OPENINGS  8
+#define NGX_HTTP_UPSTREAM_REUSE_ALL       64
 
 
 static ngx_int_t reuse_collect_servers(ngx_http_upstream_reuse_warm_t *warm);
@@ -77,19 +81,19 @@ ngx_http_upstream_reuse_plan(ngx_http_upstream_reuse_warm_t *warm)
 
     reuse_lower_kinds(warm);
 
-    /* by how much they are used; equal, if they are not */
+    /* by how much they are used, and one for what is in the configuration */
 
     kind = warm->kinds;
     all = 0;
 
     for (i = 0; i < warm->nkinds; i++) {
-        all += kind[i]->peak;
+        all += kind[i]->peak + !kind[i]->learned;
     }
 
     before = 0;
 
     for (i = 0; i < warm->nkinds; i++) {
-        share = all ? kind[i]->peak : 1;
+        share = all ? kind[i]->peak + !kind[i]->learned : 1;
 
         reuse_warm_kind(warm, kind[i], before, share,
                         all ? all : warm->nkinds, &next);
@@ -353,7 +357,6 @@ reuse_count_ready(ngx_http_upstream_reuse_warm_t *warm,
 }
 
 
-
 static ngx_msec_t
 reuse_ahead_of(ngx_http_upstream_reuse_warm_t *warm,
     ngx_http_upstream_reuse_server_t *server)
@@ -431,11 +434,17 @@ reuse_may_open(ngx_http_upstream_reuse_warm_t *warm,
 {
     ngx_msec_int_t  wait;
 
-    if (ngx_http_upstream_reuse_count_all_openings()
-        >= NGX_HTTP_UPSTREAM_REUSE_OPENINGS)
-    {
+    if (server->opening >= NGX_HTTP_UPSTREAM_REUSE_OPENINGS) {
+
         /* the end of any of them is a change */
 
+        return 0;
+    }
+
+    if (ngx_http_upstream_reuse_count_all_openings()
+        >= NGX_HTTP_UPSTREAM_REUSE_ALL)
+    {
+        *next = ngx_min(*next, NGX_HTTP_UPSTREAM_REUSE_AT_LAST);
         return 0;
     }
 
