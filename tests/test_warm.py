@@ -203,7 +203,10 @@ def test_they_are_nobodys_requests(stage):
     def stub():
         found = nginx.get("/stub").body.decode()
         assert "Reading: 0 Writing: 1" in found
-        return int(re.search(r" (\d+) \nReading", found).group(1))
+        accepted, _, served = re.search(r" (\d+) (\d+) (\d+) \nReading",
+                                        found).groups()
+        assert accepted == served
+        return int(served)
 
     first = stub()
     assert stub() == first + 1
@@ -330,7 +333,7 @@ def test_they_are_replaced_before_their_end(stage, limit):
     while time.monotonic() < end:
         now = idle(nginx)
         least, most = min(least, now), max(most, now)
-    assert all(conn.closed for conn in first)
+    stage.wait_until(lambda: all(conn.closed for conn in first))
     assert least >= 1
     assert most <= 3 + REPLACED
     assert nginx.get().status == 200
@@ -371,7 +374,10 @@ def test_the_time_is_learned_at_which_an_unused_one_is_closed(stage):
     assert not any(conn.ended_itself for conn in later)
     # what holds for unused ones does not for others
     assert nginx.get().status == 200
-    assert nginx.status()["total"]["requests"]["warm"] == 1
+    assert counts(nginx)["requests"]["warm"] == 1
+    let_pass(stage, 2 * limit)
+    used, = [conn for conn in list(origin.conns) if conn.requests]
+    assert not used.closed
 
 
 def test_the_pool_bounds_them(stage):
@@ -533,10 +539,11 @@ def test_a_failure_is_logged_once_and_the_next_try_waits(stage):
                r' "app", server: 127.0.0.1')
     nginx.expect_log(pattern)
     nginx.wait_log(pattern)
-    stage.wait_until(lambda: counts(nginx)["warm"]["opened"] >= 3,
-                     timeout=20)
-    tries = counts(nginx)["warm"]["opened"]
-    assert tries <= 8 + 2
+    # that several fail at first counts once
+    stage.wait_until(lambda: counts(nginx)["warm"]["opened"] >= 4 + 3,
+                     timeout=3 * settings.SCALE)
+    let_pass(stage, 0.5)
+    assert counts(nginx)["warm"]["opened"] <= 4 + 5
     assert len([line for line in nginx.lines
                 if "Connection refused" in line]) == 1
     origin.listen()
@@ -1088,16 +1095,19 @@ def test_the_sums_hold(stage):
     for _ in range(4):
         burst.play(nginx, 3)
         let_pass(stage, 0.5)
-    found = counts(nginx)
-    closed = found["connections"]["closed"]
-    assert found["connections"]["opened"] == (
-        found["connections"]["open"] + closed)
-    assert found["requests"]["total"] == 12
-    assert found["warm"]["used"] == found["requests"]["warm"] > 0
-    assert found["warm"]["unused"] <= closed
-    assert found["warm"]["opened"] == (
-        found["warm"]["used"] + found["warm"]["unused"]
-        + len(unused(burst.origin)))
+
+    def hold():
+        found = counts(nginx)
+        closed = found["connections"]["closed"]
+        assert found["connections"]["opened"] == (
+            found["connections"]["open"] + closed)
+        assert found["requests"]["total"] == 12
+        assert found["warm"]["used"] == found["requests"]["warm"] > 0
+        assert found["warm"]["unused"] <= closed
+        return found["warm"]["opened"] == (
+            found["warm"]["used"] + found["warm"]["unused"]
+            + len(unused(burst.origin)))
+    stage.wait_until(hold, what="the sum of what was opened ahead")
 
 
 def test_nothing_leaks_as_they_are_replaced(stage):

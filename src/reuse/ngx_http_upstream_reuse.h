@@ -211,7 +211,7 @@ typedef struct {
 
     ngx_http_upstream_reuse_kind_t  *kind;
     ngx_queue_t                      queue;
-    ngx_msec_t                       early;  /* given up before the limit */
+    ngx_msec_t                       early;  /* replaced before its end */
     ngx_int_t                        ended;  /* if that was heard */
     ngx_event_handler_pt             handler;  /* stands behind ours */
 

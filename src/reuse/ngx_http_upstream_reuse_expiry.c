@@ -89,8 +89,6 @@ ngx_http_upstream_reuse_left(ngx_http_upstream_reuse_kept_t *kept)
         end -= ngx_min(end, ngx_http_upstream_reuse_margin(kept, limit));
     }
 
-    end -= ngx_min(end, kept->early);
-
     return (age < end) ? end - age : 0;
 }
 

@@ -341,7 +341,7 @@ reuse_count_ready(ngx_http_upstream_reuse_warm_t *warm,
         }
 
         left = ngx_http_upstream_reuse_left(kept);
-        ahead = reuse_ahead_of(warm, kept->server);
+        ahead = reuse_ahead_of(warm, kept->server) + kept->early;
 
         if (left > ahead) {
             kept->server->ready++;
@@ -549,9 +549,7 @@ reuse_retire(ngx_http_upstream_reuse_warm_t *warm,
         }
     }
 
-    /* that it is given up early is for others, not because it has to be */
-
-    if (found == NULL || least + found->early > most) {
+    if (found == NULL || least > most) {
         return 0;
     }
 

@@ -271,7 +271,6 @@ ngx_http_upstream_reuse_begin_idle(ngx_http_upstream_reuse_kept_t *kept)
 
     /* those that were opened or used together are not to end together */
 
-    kept->early = 0;
     kept->outlives = 0;
 
     left = ngx_http_upstream_reuse_left(kept);
