@@ -949,7 +949,8 @@ def test_the_origin_closes_as_a_request_comes(stage, method):
     nginx.pause_worker(worker)
     client.send(http1.request(method, "/", body=b"x"))
     gate.open()
-    stage.wait_until(lambda: hasattr(origin.conns[0], "ended"))
+    stage.wait_until(lambda: origin.conns
+                     and hasattr(origin.conns[0], "ended"))
     nginx.resume_worker(worker)
     assert client.read_response().status == 200
     assert origin.request.method == method
@@ -984,7 +985,7 @@ def test_what_an_origin_says_first_is_not_an_answer(stage):
     nginx = stage.nginx(http=UP.format("reuse_warm 1;"), location=PASS)
     wait_idle(stage, nginx, 1)
     gate.open()
-    stage.wait_until(lambda: origin.conns[0].closed)
+    stage.wait_until(lambda: origin.conns and origin.conns[0].closed)
     response = nginx.get()
     assert (response.status, response.body) == (200, b"hello\n")
     assert counts(nginx)["connections"]["closed_by_reason"]["excess"] == 1
@@ -1014,13 +1015,15 @@ def test_what_it_says_first_over_tls_is_not_either(stage, authority, maximum,
     nginx = stage.nginx(http=UP.format("keepalive 1; reuse_warm 1;"),
                         location=TLS_PASS)
     wait_idle(stage, nginx, 1)
-    stage.wait_until(lambda: origin.conns[0].tls_version)
+    stage.wait_until(lambda: origin.conns
+                     and origin.conns[0].tls_version)
     client = nginx.connect()
     if paused:
         nginx.pause_worker(nginx.workers()[0])
         client.send(http1.request(method, "/", body=b"x"))
     gate.open()
-    stage.wait_until(lambda: hasattr(origin.conns[0], "said"))
+    stage.wait_until(lambda: origin.conns
+                     and hasattr(origin.conns[0], "said"))
     if paused:
         nginx.resume_worker(nginx.workers()[0])
     else:
