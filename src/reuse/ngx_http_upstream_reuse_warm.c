@@ -377,6 +377,13 @@ ngx_http_upstream_reuse_note_closed_idle(ngx_http_upstream_reuse_kept_t *kept,
 
     ngx_http_upstream_reuse_count(server, UNUSED);
 
+    if (ended && !young) {
+
+        /* what a restart has closed is no waste */
+
+        return;
+    }
+
     if (ngx_current_msec - server->second >= 1000) {
         server->second = ngx_current_msec;
         server->wasted = 0;
