@@ -344,6 +344,34 @@ def test_they_are_replaced_before_their_end(stage, limit):
     assert found["requests"]["new"] == 0
 
 
+def test_a_used_one_is_as_old_as_it_is(stage):
+    """keepalive_time counts from the beginning, not from the last request."""
+    origin = stage.origin()
+    nginx = stage.nginx(
+        http=UP.format("keepalive 8; keepalive_time 2s; reuse_warm 1;"),
+        location=PASS)
+    wait_idle(stage, nginx, 1)
+    opened = time.monotonic()
+    let_pass(stage, 1)
+    assert nginx.get().status == 200
+    used, = [conn for conn in live(origin) if conn.requests]
+    stage.wait_until(lambda: used.closed)
+    assert time.monotonic() - opened < 2.6 * settings.SCALE
+
+
+def test_a_shorter_timeout_has_no_margin_of_a_limit(stage):
+    """A sixteenth of the limit is longer than all of the timeout."""
+    origin = stage.origin()
+    nginx = stage.nginx(
+        http=UP.format("keepalive 8; keepalive_timeout 3s; "
+                       "reuse_expiry 100s; reuse_warm 2;"), location=PASS)
+    wait_idle(stage, nginx, 2)
+    let_pass(stage, 1)
+    assert origin.connections == 2
+    assert nginx.get().status == 200
+    assert requests(nginx) == (1, 0, 0)
+
+
 def test_the_time_is_learned_at_which_an_unused_one_is_closed(stage):
     """The origin closes connections on which no request has come."""
     limit = 1.5 * settings.SCALE

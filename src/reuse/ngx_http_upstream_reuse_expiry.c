@@ -70,23 +70,19 @@ ngx_http_upstream_reuse_is_fresh(ngx_http_upstream_reuse_kept_t *kept,
 ngx_msec_t
 ngx_http_upstream_reuse_left(ngx_http_upstream_reuse_kept_t *kept)
 {
-    ngx_msec_t         age, limit, end;
-    ngx_connection_t  *c;
+    ngx_msec_t  age, limit, end, served;
 
-    c = kept->connection;
     age = ngx_current_msec - kept->since;
-    end = kept->conf->timeout;
+    served = kept->since - kept->connection->start_time;
 
-    if (kept->conf->max_time != NGX_CONF_UNSET_MSEC) {
-        end = ngx_min(end, kept->conf->max_time + (kept->since
-                                                   - c->start_time));
-    }
+    end = kept->conf->max_time - ngx_min(kept->conf->max_time, served);
+    end = ngx_min(end, kept->conf->timeout);
 
     limit = reuse_limit(kept);
 
     if (limit) {
+        limit -= ngx_min(limit, ngx_http_upstream_reuse_margin(kept, limit));
         end = ngx_min(end, limit);
-        end -= ngx_min(end, ngx_http_upstream_reuse_margin(kept, limit));
     }
 
     return (age < end) ? end - age : 0;
@@ -117,18 +113,22 @@ ngx_msec_t
 ngx_http_upstream_reuse_unused_limit(ngx_http_upstream_reuse_srv_conf_t *rcf,
     ngx_http_upstream_reuse_server_t *server)
 {
+    ngx_msec_t  end, limit;
+
+    end = ngx_min(rcf->timeout, rcf->max_time);
+
     switch (rcf->expiry) {
 
     case NGX_HTTP_UPSTREAM_REUSE_EXPIRY_TIME:
-        return ngx_min(rcf->idle, rcf->timeout);
+        return ngx_min(rcf->idle, end);
 
     case NGX_HTTP_UPSTREAM_REUSE_EXPIRY_AUTO:
-        return server->record->unused.idle
-               ? ngx_min(server->record->unused.idle, rcf->timeout)
-               : rcf->timeout;
+        limit = server->record->unused.idle;
+
+        return limit ? ngx_min(limit, end) : end;
 
     default: /* NGX_HTTP_UPSTREAM_REUSE_EXPIRY_OFF */
-        return rcf->timeout;
+        return end;
     }
 }
 

@@ -62,7 +62,7 @@ ngx_http_upstream_reuse_keep(ngx_http_upstream_reuse_peer_t *rp,
         return NULL;
     }
 
-    if (rp->conf->warmth) {
+    if (rp->conf->warmth && !rp->around) {
 
         if (rp->kind == NULL) {
             rp->kind = ngx_http_upstream_reuse_learn_kind(rp);
