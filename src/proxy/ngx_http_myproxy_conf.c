@@ -227,7 +227,7 @@ ngx_http_myproxy_merge_loc_conf(ngx_conf_t *cf, void *parent, void *child)
 
     if (conf->upstream.upstream && conf->pass == NULL
         && conf->http_version == NGX_HTTP_VERSION_11
-        && ngx_http_upstream_reuse_foresee(cf, &conf->upstream, conf->ssl)
+        && ngx_http_upstream_reuse_foresee(cf, &conf->upstream)
            != NGX_OK)
     {
         return NGX_CONF_ERROR;

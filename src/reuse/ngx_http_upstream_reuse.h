@@ -645,6 +645,10 @@ void ngx_http_upstream_reuse_take_sample(ngx_http_upstream_reuse_zone_t *zone);
 void ngx_http_upstream_reuse_count_idle_closed(
     ngx_http_upstream_reuse_kept_t *kept, ngx_int_t ended);
 
+/* The same, for a reason that is known. */
+void ngx_http_upstream_reuse_count_kept_closed(
+    ngx_http_upstream_reuse_kept_t *kept, ngx_http_upstream_reuse_fate_e fate);
+
 
 /* variables */
 

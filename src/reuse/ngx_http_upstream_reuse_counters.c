@@ -219,6 +219,14 @@ ngx_http_upstream_reuse_count_idle_closed(ngx_http_upstream_reuse_kept_t *kept,
         ngx_http_upstream_reuse_uncount(kept->server, IDLE);
     }
 
+    ngx_http_upstream_reuse_count_kept_closed(kept, fate);
+}
+
+
+void
+ngx_http_upstream_reuse_count_kept_closed(ngx_http_upstream_reuse_kept_t *kept,
+    ngx_http_upstream_reuse_fate_e fate)
+{
     ngx_http_upstream_reuse_count_closed(kept->server, fate);
 
     if (kept->conf->warmth) {

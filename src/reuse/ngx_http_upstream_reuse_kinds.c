@@ -37,7 +37,7 @@ static void reuse_set_opening(ngx_http_upstream_reuse_kind_t *kind,
 
 ngx_int_t
 ngx_http_upstream_reuse_foresee(ngx_conf_t *cf,
-    ngx_http_upstream_conf_t *conf, ngx_uint_t ssl)
+    ngx_http_upstream_conf_t *conf)
 {
     ngx_http_upstream_reuse_foreseen_t   *foreseen;
     ngx_http_upstream_reuse_main_conf_t  *rmcf;
@@ -52,7 +52,6 @@ ngx_http_upstream_reuse_foresee(ngx_conf_t *cf,
 
     foreseen->ctx = *(ngx_http_conf_ctx_t *) cf->ctx;
     foreseen->conf = conf;
-    foreseen->ssl = ssl;
 
     return NGX_OK;
 }
@@ -133,7 +132,7 @@ reuse_foreseen_identity(ngx_http_upstream_reuse_foreseen_t *foreseen,
 
 #if (NGX_HTTP_SSL)
 
-    if (!foreseen->ssl) {
+    if (conf->ssl == NULL) {
         return NGX_OK;
     }
 
@@ -339,7 +338,9 @@ reuse_find_idle_kind(ngx_http_upstream_reuse_warm_t *warm)
     for (i = 0; i < warm->nkinds; i++) {
         kind = warm->kinds[i];
 
-        if (kind->learned && kind->refs == 0 && kind->peak == 0) {
+        if (kind->learned && kind->unused == 0 && kind->used == 0
+            && kind->peak == 0)
+        {
             return kind;
         }
     }

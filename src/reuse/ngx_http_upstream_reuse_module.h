@@ -80,13 +80,13 @@ ngx_int_t ngx_http_upstream_reuse_ask(ngx_conf_t *cf,
  * some can be opened before there is a request.  To be called while the
  * configuration is merged, for a location with an upstream that is known.
  *
- *     conf  the location's, which stays, once it is merged
- *     ssl   1: over TLS
+ *     conf  the location's, which stays, once it is merged; with conf->ssl
+ *           if its connections are over TLS, and only then
  *
  * Returns NGX_OK, or NGX_ERROR if there is no memory.
  */
 ngx_int_t ngx_http_upstream_reuse_foresee(ngx_conf_t *cf,
-    ngx_http_upstream_conf_t *conf, ngx_uint_t ssl);
+    ngx_http_upstream_conf_t *conf);
 
 /*
  * The same for an upstream that has no servers: its addresses come with the

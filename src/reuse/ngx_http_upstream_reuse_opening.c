@@ -136,7 +136,7 @@ ngx_http_upstream_reuse_open(ngx_http_upstream_reuse_warm_t *warm,
 
     warm->opening++;
     server->opening++;
-    kind->refs++;
+    kind->unused++;
 
     if (reuse_create_upstream(o) != NGX_OK) {
         ngx_post_event(&o->end, &ngx_posted_events);
@@ -148,9 +148,9 @@ ngx_http_upstream_reuse_open(ngx_http_upstream_reuse_warm_t *warm,
 
     ngx_http_upstream_init(r);
 
-    if (r->upstream->cleanup == NULL && !o->end.posted) {
+    if (r->upstream->cleanup == NULL) {
 
-        /* core had no memory to begin with */
+        /* core had no memory to begin with, or has given up already */
 
         ngx_post_event(&o->end, &ngx_posted_events);
     }
@@ -414,9 +414,7 @@ reuse_finalize_request(ngx_http_request_t *r, ngx_int_t rc)
     ngx_log_debug1(NGX_LOG_DEBUG_HTTP, r->connection->log, 0,
                    "upstream reuse: opening finalized: %i", rc);
 
-    if (!o->end.posted) {
-        ngx_post_event(&o->end, &ngx_posted_events);
-    }
+    ngx_post_event(&o->end, &ngx_posted_events);
 }
 
 
@@ -429,9 +427,7 @@ reuse_connected(void *data, ngx_chain_t *in)
 
     o->connected = 1;
 
-    if (!o->end.posted) {
-        ngx_post_event(&o->end, &ngx_posted_events);
-    }
+    ngx_post_event(&o->end, &ngx_posted_events);
 
     return NGX_AGAIN;
 }
@@ -527,7 +523,7 @@ reuse_free_opening(ngx_http_upstream_reuse_opening_t *o)
 
     warm->opening--;
     server->opening--;
-    o->kind->refs--;
+    o->kind->unused--;
 
     if (o->telling) {
         server->telling = 0;

@@ -85,13 +85,10 @@ ngx_http_upstream_reuse_init_peer(ngx_http_request_t *r,
         return rc;
     }
 
-    if (rp->opening == NULL) {
-
-        if (ngx_http_upstream_reuse_find_identity(r, &rp->identity) != NGX_OK)
-        {
-            return NGX_ERROR;
-        }
-
+    if (rp->opening == NULL
+        && ngx_http_upstream_reuse_find_identity(r, &rp->identity) != NGX_OK)
+    {
+        return NGX_ERROR;
     }
 
     if (rp->balancer_get) {
@@ -243,13 +240,8 @@ reuse_take(ngx_http_upstream_reuse_peer_t *rp, ngx_peer_connection_t *pc)
         || !ngx_http_upstream_reuse_put_to_test(kept, rp->age))
     {
         if (kept) {
-            ngx_http_upstream_reuse_count_closed(kept->server,
-                                                 reuse_unfit_fate(rp));
-
-            if (kept->conf->warmth) {
-                ngx_http_upstream_reuse_note_closed_idle(kept,
-                                                        reuse_unfit_fate(rp));
-            }
+            ngx_http_upstream_reuse_count_kept_closed(kept,
+                                                      reuse_unfit_fate(rp));
         }
 
         ngx_http_upstream_reuse_close(c);

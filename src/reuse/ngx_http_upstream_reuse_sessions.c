@@ -18,9 +18,9 @@ typedef void (*reuse_save_session_pt)(ngx_connection_t *c);
 
 static ngx_uint_t reuse_is_eof(void);
 static void reuse_save_ticket(ngx_connection_t *c);
-static ngx_http_upstream_rr_peer_t *reuse_find_rr_peer(
-    ngx_http_upstream_rr_peers_t *peers,
-    ngx_http_upstream_reuse_server_t *server);
+static ngx_uint_t reuse_lock_peer(ngx_http_upstream_srv_conf_t *uscf,
+    ngx_http_upstream_reuse_server_t *server,
+    ngx_http_upstream_rr_peer_data_t *rrp);
 
 
 ngx_int_t
@@ -137,24 +137,15 @@ ngx_http_upstream_reuse_set_server_session(ngx_peer_connection_t *pc,
     ngx_http_upstream_reuse_peer_t *rp)
 {
     ngx_int_t                          rc;
-    ngx_http_upstream_rr_peers_t      *peers;
     ngx_http_upstream_rr_peer_data_t   rrp;
 
-    ngx_memzero(&rrp, sizeof(ngx_http_upstream_rr_peer_data_t));
-
-    peers = rp->uscf->peer.data;
     rc = NGX_OK;
 
-    ngx_http_upstream_rr_peers_rlock(peers);
-
-    rrp.peers = peers;
-    rrp.current = reuse_find_rr_peer(peers, rp->server);
-
-    if (rrp.current) {
+    if (reuse_lock_peer(rp->uscf, rp->server, &rrp)) {
         rc = ngx_http_upstream_set_round_robin_peer_session(pc, &rrp);
     }
 
-    ngx_http_upstream_rr_peers_unlock(peers);
+    ngx_http_upstream_rr_peers_unlock(rrp.peers);
 
     return rc;
 }
@@ -165,45 +156,46 @@ ngx_http_upstream_reuse_save_server_session(ngx_peer_connection_t *pc,
     ngx_http_upstream_srv_conf_t *uscf,
     ngx_http_upstream_reuse_server_t *server)
 {
-    ngx_http_upstream_rr_peers_t      *peers;
-    ngx_http_upstream_rr_peer_data_t   rrp;
+    ngx_http_upstream_rr_peer_data_t  rrp;
 
-    ngx_memzero(&rrp, sizeof(ngx_http_upstream_rr_peer_data_t));
-
-    peers = uscf->peer.data;
-
-    ngx_http_upstream_rr_peers_rlock(peers);
-
-    rrp.peers = peers;
-    rrp.current = reuse_find_rr_peer(peers, server);
-
-    if (rrp.current) {
+    if (reuse_lock_peer(uscf, server, &rrp)) {
         ngx_http_upstream_save_round_robin_peer_session(pc, &rrp);
     }
 
-    ngx_http_upstream_rr_peers_unlock(peers);
+    ngx_http_upstream_rr_peers_unlock(rrp.peers);
 }
 
 
-/* It may be gone, if its name is resolved anew. */
+/*
+ * Locks the peers of an upstream, and has a server be the one that was chosen.
+ * Returns 0 if it is gone, as it may be when its name is resolved anew.
+ */
 
-static ngx_http_upstream_rr_peer_t *
-reuse_find_rr_peer(ngx_http_upstream_rr_peers_t *peers,
-    ngx_http_upstream_reuse_server_t *server)
+static ngx_uint_t
+reuse_lock_peer(ngx_http_upstream_srv_conf_t *uscf,
+    ngx_http_upstream_reuse_server_t *server,
+    ngx_http_upstream_rr_peer_data_t *rrp)
 {
     ngx_http_upstream_rr_peer_t  *peer;
 
-    for (peer = peers->peer; peer; peer = peer->next) {
+    ngx_memzero(rrp, sizeof(ngx_http_upstream_rr_peer_data_t));
+
+    rrp->peers = uscf->peer.data;
+
+    ngx_http_upstream_rr_peers_rlock(rrp->peers);
+
+    for (peer = rrp->peers->peer; peer; peer = peer->next) {
 
         if (ngx_memn2cmp((u_char *) peer->sockaddr, server->node.str.data,
                          peer->socklen, server->node.str.len)
             == 0)
         {
-            return peer;
+            rrp->current = peer;
+            return 1;
         }
     }
 
-    return NULL;
+    return 0;
 }
 
 #endif

@@ -213,7 +213,6 @@ ngx_http_upstream_reuse_begin_use(ngx_http_upstream_reuse_peer_t *rp)
     rp->kind = kind;
 
     if (kind) {
-        kind->refs++;
         used = ++kind->used;
 
         if (used > kind->seen) {
@@ -247,7 +246,6 @@ ngx_http_upstream_reuse_end_use(ngx_http_upstream_reuse_peer_t *rp)
 
     if (rp->kind) {
         rp->kind->used--;
-        rp->kind->refs--;
     }
 }
 
@@ -266,7 +264,7 @@ ngx_http_upstream_reuse_begin_idle(ngx_http_upstream_reuse_kept_t *kept)
     kept->server->nidle++;
 
     if (kept->kind) {
-        kept->kind->refs++;
+        kept->kind->unused++;
     }
 
     /* those that were opened or used together are not to end together */
@@ -299,7 +297,7 @@ ngx_http_upstream_reuse_end_idle(ngx_http_upstream_reuse_kept_t *kept)
     kept->server->nidle--;
 
     if (kept->kind) {
-        kept->kind->refs--;
+        kept->kind->unused--;
     }
 
     if (kept->warm

@@ -31,11 +31,7 @@
 typedef struct {
     ngx_http_conf_ctx_t                  ctx;
     ngx_http_upstream_conf_t            *conf;
-    ngx_uint_t                           ssl;  /* unsigned  ssl:1; */
 } ngx_http_upstream_reuse_foreseen_t;
-
-
-typedef struct ngx_http_upstream_reuse_peer_s  ngx_http_upstream_reuse_peer_t;
 
 
 /* worker: a kind of connections, and what they are opened with */
@@ -54,7 +50,7 @@ struct ngx_http_upstream_reuse_kind_s {
 
     /* a request has shown it, and another may once it is of no use */
 
-    ngx_uint_t                           refs;   /* connections of any state */
+    ngx_uint_t                           unused;  /* idle or being opened */
     size_t                               room;   /* for what has no end */
     u_char                              *bytes;
     unsigned                             learned:1;
@@ -127,6 +123,10 @@ void ngx_http_upstream_reuse_note_closed_idle(
     ngx_http_upstream_reuse_kept_t *kept, ngx_http_upstream_reuse_fate_e fate);
 
 
+/* A server takes connections, and keeps them. */
+void ngx_http_upstream_reuse_recover(ngx_http_upstream_reuse_server_t *server);
+
+
 /* kinds */
 
 /* What handlers have foreseen of an upstream. */
@@ -142,10 +142,6 @@ ngx_http_upstream_reuse_kind_t *ngx_http_upstream_reuse_find_kind(
     ngx_http_upstream_reuse_peer_t *rp);
 ngx_http_upstream_reuse_kind_t *ngx_http_upstream_reuse_learn_kind(
     ngx_http_upstream_reuse_peer_t *rp);
-
-/* A server takes connections, and keeps them. */
-void ngx_http_upstream_reuse_recover(ngx_http_upstream_reuse_server_t *server);
-
 
 /* plan */
 

@@ -9,7 +9,7 @@
 #include "ngx_http_reuse_status.h"
 
 
-/* a metric that has one value for each server */
+/* a metric of each server: what is written by values, or else a counter */
 
 typedef struct {
     const char  *name;
@@ -18,6 +18,7 @@ typedef struct {
     void       (*values)(ngx_http_reuse_status_text_t *text,
                          ngx_http_upstream_reuse_view_t *view,
                          const char *name);
+    ngx_uint_t   counter;
 } prometheus_metric_t;
 
 
@@ -37,19 +38,11 @@ static void prometheus_requests(ngx_http_reuse_status_text_t *text,
 static void prometheus_request(ngx_http_reuse_status_text_t *text,
     ngx_http_upstream_reuse_view_t *view, const char *name,
     const char *connection, const char *reason, ngx_atomic_uint_t number);
-static void prometheus_opened(ngx_http_reuse_status_text_t *text,
-    ngx_http_upstream_reuse_view_t *view, const char *name);
 static void prometheus_closed(ngx_http_reuse_status_text_t *text,
     ngx_http_upstream_reuse_view_t *view, const char *name);
 static void prometheus_open(ngx_http_reuse_status_text_t *text,
     ngx_http_upstream_reuse_view_t *view, const char *name);
-static void prometheus_idle(ngx_http_reuse_status_text_t *text,
-    ngx_http_upstream_reuse_view_t *view, const char *name);
 static void prometheus_retries(ngx_http_reuse_status_text_t *text,
-    ngx_http_upstream_reuse_view_t *view, const char *name);
-static void prometheus_ahead(ngx_http_reuse_status_text_t *text,
-    ngx_http_upstream_reuse_view_t *view, const char *name);
-static void prometheus_unused(ngx_http_reuse_status_text_t *text,
     ngx_http_upstream_reuse_view_t *view, const char *name);
 static void prometheus_handshakes(ngx_http_reuse_status_text_t *text,
     ngx_http_upstream_reuse_view_t *view, const char *name);
@@ -72,63 +65,63 @@ static prometheus_metric_t  prometheus_metrics[] = {
 
     { "nginx_reuse_requests_total", "counter",
       "Attempts to pass a request, by how the connection was had.",
-      prometheus_requests },
+      prometheus_requests, 0 },
 
     { "nginx_reuse_connections_opened_total", "counter",
       "Connections opened, and attempts to.",
-      prometheus_opened },
+      NULL, NGX_HTTP_UPSTREAM_REUSE_OPENED },
 
     { "nginx_reuse_connections_closed_total", "counter",
       "Connections closed, by reason.",
-      prometheus_closed },
+      prometheus_closed, 0 },
 
     { "nginx_reuse_connections_open", "gauge",
       "Connections that are open, idle ones included.",
-      prometheus_open },
+      prometheus_open, 0 },
 
     { "nginx_reuse_connections_idle", "gauge",
       "Connections that wait for a request.",
-      prometheus_idle },
+      NULL, NGX_HTTP_UPSTREAM_REUSE_IDLE },
 
     { "nginx_reuse_retries_total", "counter",
       "Requests that failed on a kept connection before any response, by what "
       "became of them.",
-      prometheus_retries },
+      prometheus_retries, 0 },
 
     { "nginx_reuse_warm_opened_total", "counter",
       "Connections opened before they were needed, and attempts to.",
-      prometheus_ahead },
+      NULL, NGX_HTTP_UPSTREAM_REUSE_AHEAD },
 
     { "nginx_reuse_warm_unused_total", "counter",
       "Connections opened before they were needed, and closed without having "
       "served a request.",
-      prometheus_unused },
+      NULL, NGX_HTTP_UPSTREAM_REUSE_UNUSED },
 
     { "nginx_reuse_tls_handshakes_total", "counter",
       "TLS handshakes, full ones and resumed sessions.",
-      prometheus_handshakes },
+      prometheus_handshakes, 0 },
 
     { "nginx_reuse_connect_duration_seconds", "histogram",
       "Time to open a TCP connection.",
-      prometheus_connect_time },
+      prometheus_connect_time, 0 },
 
     { "nginx_reuse_tls_handshake_duration_seconds", "histogram",
       "Time for a TLS handshake.",
-      prometheus_handshake_time },
+      prometheus_handshake_time, 0 },
 
     { "nginx_reuse_saved_seconds", "gauge",
       "Time that reused connections have saved, an estimate.",
-      prometheus_saved },
+      prometheus_saved, 0 },
 
     { "nginx_reuse_learned_idle_limit_seconds", "gauge",
       "Idle time after which the server closes connections, as learned.",
-      prometheus_limit },
+      prometheus_limit, 0 },
 
     { "nginx_reuse_round_trip_seconds", "gauge",
       "The least round trip that was measured.",
-      prometheus_round_trip },
+      prometheus_round_trip, 0 },
 
-    { NULL, NULL, NULL, NULL }
+    { NULL, NULL, NULL, NULL, 0 }
 };
 
 
@@ -148,7 +141,14 @@ ngx_http_reuse_status_prometheus(ngx_http_reuse_status_text_t *text,
         prometheus_head(text, metric->name, metric->type, metric->help);
 
         for (i = 0; i < shot->servers.nelts; i++) {
-            metric->values(text, &view[i], metric->name);
+
+            if (metric->values) {
+                metric->values(text, &view[i], metric->name);
+                continue;
+            }
+
+            prometheus_line(text, &view[i], metric->name, NULL, NULL,
+                            view[i].counters[metric->counter]);
         }
     }
 }
@@ -269,15 +269,6 @@ prometheus_request(ngx_http_reuse_status_text_t *text,
 
 
 static void
-prometheus_opened(ngx_http_reuse_status_text_t *text,
-    ngx_http_upstream_reuse_view_t *view, const char *name)
-{
-    prometheus_line(text, view, name, NULL, NULL,
-                    view->counters[NGX_HTTP_UPSTREAM_REUSE_OPENED]);
-}
-
-
-static void
 prometheus_closed(ngx_http_reuse_status_text_t *text,
     ngx_http_upstream_reuse_view_t *view, const char *name)
 {
@@ -303,15 +294,6 @@ prometheus_open(ngx_http_reuse_status_text_t *text,
 
 
 static void
-prometheus_idle(ngx_http_reuse_status_text_t *text,
-    ngx_http_upstream_reuse_view_t *view, const char *name)
-{
-    prometheus_line(text, view, name, NULL, NULL,
-                    view->counters[NGX_HTTP_UPSTREAM_REUSE_IDLE]);
-}
-
-
-static void
 prometheus_retries(ngx_http_reuse_status_text_t *text,
     ngx_http_upstream_reuse_view_t *view, const char *name)
 {
@@ -325,24 +307,6 @@ prometheus_retries(ngx_http_reuse_status_text_t *text,
                     n[NGX_HTTP_UPSTREAM_REUSE_REFUSED]);
     prometheus_line(text, view, name, "outcome", "lost",
                     n[NGX_HTTP_UPSTREAM_REUSE_LOST]);
-}
-
-
-static void
-prometheus_ahead(ngx_http_reuse_status_text_t *text,
-    ngx_http_upstream_reuse_view_t *view, const char *name)
-{
-    prometheus_line(text, view, name, NULL, NULL,
-                    view->counters[NGX_HTTP_UPSTREAM_REUSE_AHEAD]);
-}
-
-
-static void
-prometheus_unused(ngx_http_reuse_status_text_t *text,
-    ngx_http_upstream_reuse_view_t *view, const char *name)
-{
-    prometheus_line(text, view, name, NULL, NULL,
-                    view->counters[NGX_HTTP_UPSTREAM_REUSE_UNUSED]);
 }
 
 
