@@ -19,6 +19,13 @@ UP = "upstream app {{ server %{{origin}}; {} }}"
 PASS = "myproxy_pass http://app;"
 TLS_PASS = "myproxy_pass https://app; myproxy_ssl_verify off;"
 
+#: Two identities of one upstream.
+NAMES = """
+    myproxy_ssl_trusted_certificate %{authority.path};
+    location /a { myproxy_pass https://app; myproxy_ssl_name a.test; }
+    location /b { myproxy_pass https://app; myproxy_ssl_name b.test; }
+    """
+
 #: From there on an upstream{} block keeps connections for every handler.
 NATIVE = version() >= (1, 29, 7)
 
@@ -714,13 +721,7 @@ def test_a_server_that_hangs_costs_requests_nothing(stage):
 
 def test_names_share_the_number_and_do_not_mix(stage, authority):
     origin = stage.origin(tls=tls.Server(authority.issue("a.test", "b.test")))
-    nginx = stage.nginx(
-        http=UP.format("reuse_warm 4;"),
-        server="""
-        myproxy_ssl_trusted_certificate %{authority.path};
-        location /a { myproxy_pass https://app; myproxy_ssl_name a.test; }
-        location /b { myproxy_pass https://app; myproxy_ssl_name b.test; }
-        """)
+    nginx = stage.nginx(http=UP.format("reuse_warm 4;"), server=NAMES)
     wait_idle(stage, nginx, 4)
 
     def names():
@@ -753,13 +754,7 @@ def test_a_name_that_a_request_has_shown(stage, authority):
 
 def test_a_name_that_is_seldom_used(stage, authority):
     origin = stage.origin(tls=tls.Server(authority.issue("a.test", "b.test")))
-    nginx = stage.nginx(
-        http=UP.format("reuse_warm 6;"),
-        server="""
-        myproxy_ssl_trusted_certificate %{authority.path};
-        location /a { myproxy_pass https://app; myproxy_ssl_name a.test; }
-        location /b { myproxy_pass https://app; myproxy_ssl_name b.test; }
-        """)
+    nginx = stage.nginx(http=UP.format("reuse_warm 6;"), server=NAMES)
     wait_idle(stage, nginx, 6)
     for _ in range(5):
         assert nginx.get("/a").status == 200
@@ -772,13 +767,8 @@ def test_a_name_that_is_seldom_used(stage, authority):
 
 def test_names_on_a_pool_that_is_written(stage, authority):
     origin = stage.origin(tls=tls.Server(authority.issue("a.test", "b.test")))
-    nginx = stage.nginx(
-        http=UP.format("keepalive 20; reuse_warm 4;"),
-        server="""
-        myproxy_ssl_trusted_certificate %{authority.path};
-        location /a { myproxy_pass https://app; myproxy_ssl_name a.test; }
-        location /b { myproxy_pass https://app; myproxy_ssl_name b.test; }
-        """)
+    nginx = stage.nginx(http=UP.format("keepalive 20; reuse_warm 4;"),
+                        server=NAMES)
     wait_idle(stage, nginx, 4)
     for target in ["/a", "/b"] * 10:
         assert nginx.get(target).status == 200
@@ -790,11 +780,7 @@ def test_names_and_max_conns(stage, authority):
     origin = stage.origin(tls=tls.Server(authority.issue("a.test", "b.test")))
     nginx = stage.nginx(
         http="upstream app { server %{origin} max_conns=4; reuse_warm 12; }",
-        server="""
-        myproxy_ssl_trusted_certificate %{authority.path};
-        location /a { myproxy_pass https://app; myproxy_ssl_name a.test; }
-        location /b { myproxy_pass https://app; myproxy_ssl_name b.test; }
-        """)
+        server=NAMES)
     wait_idle(stage, nginx, 4)
     let_pass(stage, 0.1)
     assert origin.connections == 4

@@ -316,10 +316,7 @@ def parse():
     options.bursts = options.bursts or (1 if options.quick else 6)
     options.rounds = options.rounds or (1 if options.quick else 3)
     default = ",".join(QUICK if options.quick else CONTENDERS)
-    options.contenders = scene.choose(
-        parser, options.contenders or default, CONTENDERS)
-    options.modes = scene.choose(parser, options.modes, MODES)
-    return options
+    return scene.choose_all(parser, options, default, CONTENDERS, MODES)
 
 
 def main():

@@ -261,6 +261,14 @@ def choose(made, wanted, known):
     return wanted
 
 
+def choose_all(parser, options, default, contenders, modes):
+    """The options, with the contenders and the modes that they name."""
+    options.contenders = choose(parser, options.contenders or default,
+                                contenders)
+    options.modes = choose(parser, options.modes, modes)
+    return options
+
+
 def call_up(names):
     """([contenders that can take part], {name: version}); prints both."""
     able, versions = [], {}

@@ -167,10 +167,7 @@ def parse():
     options = parser.parse_args()
     options.requests = options.requests or (600 if options.quick else 10000)
     default = "stock,ours" if options.quick else ",".join(CONTENDERS)
-    options.contenders = scene.choose(
-        parser, options.contenders or default, CONTENDERS)
-    options.modes = scene.choose(parser, options.modes, MODES)
-    return options
+    return scene.choose_all(parser, options, default, CONTENDERS, MODES)
 
 
 def main():
