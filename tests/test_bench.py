@@ -183,7 +183,8 @@ def test_mixed_counts_who_waited_in_two_ways(tmp_path):
 
 
 def test_churn_looks_at_each_worker(tmp_path):
-    text, found = run("churn", tmp_path, "--contenders", "ours", "--check")
+    """How much a worker has grown takes longer than this to tell."""
+    text, found = run("churn", tmp_path)
     assert "| worker | RSS, kB, second fifth |" in text
     result, = found["results"]
     assert result["failed"] == 0
@@ -191,5 +192,6 @@ def test_churn_looks_at_each_worker(tmp_path):
     for worker in result["workers"]:
         assert len(worker["samples"]) == 21
         assert worker["memory_before"] <= worker["memory_most"]
-        assert worker["descriptors_most"] > 4
-    assert found["missed"] == []
+        # 20 connections, and they are replaced
+        assert worker["descriptors_most"] > 20
+    assert result["connections"] > 4 * 20 + 100
