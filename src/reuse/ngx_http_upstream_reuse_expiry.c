@@ -22,7 +22,10 @@
 static ngx_msec_t reuse_limit(ngx_http_upstream_reuse_kept_t *kept);
 static ngx_msec_t reuse_learned(ngx_http_upstream_reuse_kept_t *kept);
 static ngx_msec_t reuse_tested(ngx_http_upstream_reuse_limit_t *limit);
+static ngx_msec_t reuse_end_of_test(ngx_http_upstream_reuse_kept_t *kept);
 
+static void reuse_expire_in(ngx_http_upstream_reuse_kept_t *kept,
+    ngx_msec_t expiry);
 static void reuse_parse_hint(ngx_str_t *value, ngx_int_t *timeout,
     ngx_int_t *max);
 static void reuse_test_handler(ngx_event_t *ev);
@@ -92,6 +95,7 @@ ngx_http_upstream_reuse_left(ngx_http_upstream_reuse_kept_t *kept)
 ngx_uint_t
 ngx_http_upstream_reuse_may_outlive(ngx_http_upstream_reuse_kept_t *kept)
 {
+    ngx_msec_t                        age, end;
     ngx_http_upstream_reuse_limit_t  *limit;
 
     limit = kept->limit;
@@ -102,8 +106,14 @@ ngx_http_upstream_reuse_may_outlive(ngx_http_upstream_reuse_kept_t *kept)
         return 0;
     }
 
-    limit->testing = ngx_current_msec
-                     + reuse_tested(limit) * NGX_HTTP_UPSTREAM_REUSE_PAUSE;
+    age = ngx_current_msec - kept->since;
+    end = reuse_end_of_test(kept);
+
+    limit->testing = ngx_current_msec + end * NGX_HTTP_UPSTREAM_REUSE_PAUSE;
+
+    /* it may be older than what has been learned */
+
+    reuse_expire_in(kept, end - ngx_min(end, age));
 
     return 1;
 }
@@ -190,6 +200,14 @@ reuse_tested(ngx_http_upstream_reuse_limit_t *limit)
     age = limit->closes ? ngx_max(limit->idle, limit->suspect) : limit->idle;
 
     return age + age / 4;
+}
+
+
+static ngx_msec_t
+reuse_end_of_test(ngx_http_upstream_reuse_kept_t *kept)
+{
+    return reuse_tested(kept->limit)
+           + ngx_http_upstream_reuse_margin(kept, kept->limit->idle);
 }
 
 
@@ -330,8 +348,7 @@ reuse_parse_hint(ngx_str_t *value, ngx_int_t *timeout, ngx_int_t *max)
 void
 ngx_http_upstream_reuse_set_expiry(ngx_http_upstream_reuse_kept_t *kept)
 {
-    ngx_msec_t    limit, expiry, learned;
-    ngx_event_t  *rev;
+    ngx_msec_t  limit, expiry, learned;
 
     expiry = 0;
 
@@ -354,8 +371,7 @@ ngx_http_upstream_reuse_set_expiry(ngx_http_upstream_reuse_kept_t *kept)
     limit = reuse_learned(kept);
 
     if (limit) {
-        learned = reuse_tested(kept->limit)
-                  + ngx_http_upstream_reuse_margin(kept, limit);
+        learned = reuse_end_of_test(kept);
 
         if (expiry == 0 || learned < expiry) {
             expiry = learned;
@@ -364,11 +380,18 @@ ngx_http_upstream_reuse_set_expiry(ngx_http_upstream_reuse_kept_t *kept)
 
     kept->expiring = 0;
 
-    if (expiry == 0) {
-        return;
+    if (expiry) {
+        reuse_expire_in(kept, expiry);
     }
+}
 
-    /* the keepalive module has set a timer, of which ours must not be later */
+
+/* The keepalive module has set a timer, of which ours must not be later. */
+
+static void
+reuse_expire_in(ngx_http_upstream_reuse_kept_t *kept, ngx_msec_t expiry)
+{
+    ngx_event_t  *rev;
 
     rev = kept->connection->read;
 
@@ -436,8 +459,7 @@ ngx_http_upstream_reuse_put_to_test(ngx_http_upstream_reuse_kept_t *kept,
     limit = kept->limit;
     c = kept->connection;
 
-    end = reuse_tested(limit)
-          + ngx_http_upstream_reuse_margin(kept, limit->idle);
+    end = reuse_end_of_test(kept);
 
     if (age >= end
         || (ngx_msec_int_t) (limit->testing - ngx_current_msec) > 0
