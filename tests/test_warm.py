@@ -889,10 +889,11 @@ def test_sessions_are_taken_up(stage, authority, zone, maximum):
                         location=TLS_PASS)
     wait_idle(stage, nginx, 1)
     assert nginx.get().status == 200
-    for conn in live(origin):
-        if conn.tls_version:
-            conn.half_close()
-    stage.wait_until(lambda: any(conn.session_reused for conn in live(origin)))
+    ended = [conn for conn in live(origin) if conn.tls_version]
+    for conn in ended:
+        conn.half_close()
+    stage.wait_until(lambda: all(conn.closed for conn in ended)
+                     and any(conn.session_reused for conn in live(origin)))
     wait_idle(stage, nginx, 1)
     assert nginx.get().status == 200
     found = counts(nginx)

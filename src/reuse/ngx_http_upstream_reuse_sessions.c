@@ -16,7 +16,7 @@
 typedef void (*reuse_save_session_pt)(ngx_connection_t *c);
 
 
-static ngx_uint_t reuse_is_eof(void);
+static int reuse_peek(SSL *ssl);
 static void reuse_save_ticket(ngx_connection_t *c);
 static ngx_uint_t reuse_lock_peer(ngx_http_upstream_srv_conf_t *uscf,
     ngx_http_upstream_reuse_server_t *server,
@@ -52,7 +52,6 @@ ngx_int_t
 ngx_http_upstream_reuse_drain(ngx_connection_t *c)
 {
     int         n, err;
-    char        buf[1];
     SSL        *ssl;
     ngx_int_t   rc;
 
@@ -60,7 +59,7 @@ ngx_http_upstream_reuse_drain(ngx_connection_t *c)
 
     ERR_clear_error();
 
-    n = SSL_peek(ssl, buf, 1);
+    n = reuse_peek(ssl);
     err = SSL_get_error(ssl, n);
 
     if (n > 0) {
@@ -71,8 +70,7 @@ ngx_http_upstream_reuse_drain(ngx_connection_t *c)
         c->read->ready = 0;
 
     } else if (err == SSL_ERROR_ZERO_RETURN
-               || (err == SSL_ERROR_SYSCALL && n == 0)
-               || reuse_is_eof())
+               || (err == SSL_ERROR_SYSCALL && n == 0))
     {
         rc = NGX_OK;
 
@@ -86,21 +84,39 @@ ngx_http_upstream_reuse_drain(ngx_connection_t *c)
 }
 
 
-/* The end of TCP's stream, without one of TLS's before it. */
+/*
+ * Since OpenSSL 3.0 the end of TCP's stream without one of TLS's before it is
+ * an error, after which a session is not resumed any more.  There is nothing
+ * that could be cut off here, but for requests there is.
+ */
 
-static ngx_uint_t
-reuse_is_eof(void)
+static int
+reuse_peek(SSL *ssl)
 {
-#ifdef SSL_R_UNEXPECTED_EOF_WHILE_READING
+    int   n;
+    char  buf[1];
 
-    return ERR_GET_REASON(ERR_peek_error())
-           == SSL_R_UNEXPECTED_EOF_WHILE_READING;
+#ifdef SSL_OP_IGNORE_UNEXPECTED_EOF
+
+    uint64_t  options;
+
+    options = SSL_get_options(ssl);
+
+    SSL_set_options(ssl, SSL_OP_IGNORE_UNEXPECTED_EOF);
+
+    n = SSL_peek(ssl, buf, 1);
+
+    if (!(options & SSL_OP_IGNORE_UNEXPECTED_EOF)) {
+        SSL_clear_options(ssl, SSL_OP_IGNORE_UNEXPECTED_EOF);
+    }
 
 #else
 
-    return 0;
+    n = SSL_peek(ssl, buf, 1);
 
 #endif
+
+    return n;
 }
 
 
