@@ -140,6 +140,21 @@ $(BUILD)/link: tools/link/link.c Makefile
 	$(CC) $(CFLAGS) $(WARNINGS) -o $@.new $<
 	mv $@.new $@
 
+# A program that compares our parser with nginx's, of which it has the files.
+
+DIFFER := http/ngx_http_parse core/ngx_array core/ngx_hash core/ngx_list \
+    core/ngx_palloc core/ngx_string os/unix/ngx_alloc
+
+$(BUILD)/differ-header: tests/differ/header.c \
+        src/proxy/ngx_http_myproxy_header.c src/proxy/*.h \
+        $(BUILD)/asan/objs/Makefile Makefile
+	$(CC) $(CFLAGS) $(SANITIZE) -Wall -Wextra -Wno-unused-parameter \
+	    -Isrc -Isrc/proxy -Isrc/reuse -I$(BUILD)/asan/objs \
+	    $(addprefix -I$(BIN_TREE)/src/,core event event/modules event/quic \
+	      os/unix http http/modules http/v2 http/v3) \
+	    -o $@.new $(filter %.c,$^) $(DIFFER:%=$(BIN_TREE)/src/%.c)
+	mv $@.new $@
+
 .PHONY: all static asan asan-module dynamic link check-style clean FORCE
 .SECONDARY:
 .DELETE_ON_ERROR:

@@ -569,7 +569,7 @@ static ngx_command_t  ngx_http_myproxy_commands[] = {
 
 static ngx_http_module_t  ngx_http_myproxy_module_ctx = {
     myproxy_add_variables,                 /* preconfiguration */
-    NULL,                                  /* postconfiguration */
+    ngx_http_myproxy_init_names,           /* postconfiguration */
 
     ngx_http_myproxy_create_main_conf,     /* create main configuration */
     NULL,                                  /* init main configuration */

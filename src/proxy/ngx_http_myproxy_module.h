@@ -15,6 +15,7 @@
  *     hops      header fields that concern one connection only
  *     request   the request as it goes to the origin
  *     response  status line and header of the response
+ *     header    the lines of both
  *     body      body of the response
  *     rewrite   Location and Refresh, and the rules for both and for cookies
  *     cookie    Set-Cookie
@@ -30,11 +31,30 @@
 #include "ngx_http_myproxy_compat.h"
 
 
+/* places for names of fields that are known beforehand */
+#define NGX_HTTP_MYPROXY_NAMES  256
+
+
+/* cycle: the name of a field of responses, as it is written */
+
+typedef struct ngx_http_myproxy_name_s  ngx_http_myproxy_name_t;
+
+struct ngx_http_myproxy_name_s {
+    ngx_str_t                        key;
+    u_char                          *lowcase;
+    ngx_uint_t                       hash;
+    ngx_http_upstream_header_t      *header;  /* NULL: core does nothing */
+    ngx_http_myproxy_name_t         *next;
+};
+
+
 /* cycle */
 
 typedef struct {
     ngx_array_t                      caches;  /* ngx_http_file_cache_t * */
     ngx_http_upstream_srv_conf_t    *targets;  /* of variables; NULL: none */
+
+    ngx_http_myproxy_name_t         *names[NGX_HTTP_MYPROXY_NAMES];
 
 #if (NGX_HTTP_SSL)
     ngx_array_t                      ssl;
@@ -160,6 +180,8 @@ typedef struct {
     ngx_http_status_t                status;
     ngx_http_chunked_t               chunked;
     off_t                            interim;  /* bytes of 1xx responses */
+    u_char                          *room;     /* for fields of the response */
+    u_char                          *room_end;
     ngx_buf_t                       *trailers;
 
     ngx_chain_t                     *free;
@@ -360,11 +382,10 @@ ngx_int_t ngx_http_myproxy_reinit_request(ngx_http_request_t *r);
 ngx_int_t ngx_http_myproxy_process_status_line(ngx_http_request_t *r);
 
 /*
- * Adds to a list the field that ngx_http_parse_header_line() has found.
- * NGX_HTTP_UPSTREAM_INVALID_HEADER, logged, if its name is none.
+ * Logs what is wrong with a response; returns
+ * NGX_HTTP_UPSTREAM_INVALID_HEADER.
  */
-ngx_int_t ngx_http_myproxy_add_field(ngx_http_request_t *r, ngx_list_t *list,
-    ngx_table_elt_t **field);
+ngx_int_t ngx_http_myproxy_invalid(ngx_http_request_t *r, const char *reason);
 
 /*
  * The response is over, and followed by nothing that was read: the
@@ -372,6 +393,39 @@ ngx_int_t ngx_http_myproxy_add_field(ngx_http_request_t *r, ngx_list_t *list,
  */
 #define ngx_http_myproxy_keep(u)                                              \
     (u)->keepalive = !(u)->headers_in.connection_close
+
+
+/* header */
+
+/*
+ * Reads a status line or a header line as ngx_http_parse_status_line() and
+ * ngx_http_parse_header_line() (the latter with underscores allowed, and then
+ * ngx_http_myproxy_add_field()) would have: the outcome is the same.  Returns
+ * NGX_OK, NGX_DONE for the end of the header, or NGX_ERROR if there is no
+ * memory.  NGX_DECLINED: nothing was done; those have to look at it.  known
+ * becomes NULL if the name is not one of those that are found beforehand.
+ */
+ngx_int_t ngx_http_myproxy_read_status(ngx_http_request_t *r, ngx_buf_t *b,
+    ngx_http_status_t *status);
+ngx_int_t ngx_http_myproxy_read_field(ngx_http_request_t *r,
+    ngx_http_myproxy_ctx_t *ctx, ngx_buf_t *b, ngx_list_t *list,
+    ngx_table_elt_t **field, ngx_http_myproxy_name_t **known);
+
+/* postconfiguration: finds names that origins commonly send */
+ngx_int_t ngx_http_myproxy_init_names(ngx_conf_t *cf);
+
+/*
+ * Adds to a list the field that ngx_http_parse_header_line() has found.
+ * NGX_HTTP_UPSTREAM_INVALID_HEADER, logged, if its name is none.
+ */
+ngx_int_t ngx_http_myproxy_add_field(ngx_http_request_t *r, ngx_list_t *list,
+    ngx_table_elt_t **field);
+
+/*
+ * Looks at the name that ngx_http_parse_header_line() has found.
+ * NGX_HTTP_UPSTREAM_INVALID_HEADER, logged, if it is none.
+ */
+ngx_int_t ngx_http_myproxy_check_name(ngx_http_request_t *r);
 
 
 /* body: callbacks of ngx_http_upstream_t and ngx_event_pipe_t */

@@ -15,9 +15,11 @@
 static ngx_int_t process_header(ngx_http_request_t *r);
 static ngx_int_t read_status_line(ngx_http_request_t *r);
 static ngx_int_t read_header(ngx_http_request_t *r);
+static ngx_int_t read_line(ngx_http_request_t *r, ngx_buf_t *b,
+    ngx_table_elt_t **field);
 static ngx_int_t process_field(ngx_http_request_t *r,
-    ngx_http_myproxy_ctx_t *ctx);
-static ngx_int_t check_name(ngx_http_request_t *r);
+    ngx_http_myproxy_ctx_t *ctx, ngx_table_elt_t *h,
+    ngx_http_myproxy_name_t *name);
 static ngx_int_t check_framing(ngx_http_request_t *r, ngx_table_elt_t *h);
 static ngx_uint_t is_interim(ngx_uint_t code);
 static ngx_uint_t is_skipped(ngx_uint_t code);
@@ -29,8 +31,6 @@ static void hide_length(ngx_http_request_t *r);
 static ngx_uint_t is_whole(ngx_http_request_t *r);
 static ngx_int_t add_placeholder(ngx_http_request_t *r, const char *name,
     const char *lowcase);
-
-static ngx_int_t invalid(ngx_http_request_t *r, const char *reason);
 
 
 ngx_int_t
@@ -88,23 +88,29 @@ read_status_line(ngx_http_request_t *r)
      */
 
     if (!u->request_sent && !ngx_http_myproxy_cached(r)) {
-        return invalid(r, "data before the request");
+        return ngx_http_myproxy_invalid(r, "data before the request");
     }
 
-    rc = ngx_http_parse_status_line(r, &u->buffer, status);
+    rc = ngx_http_myproxy_read_status(r, &u->buffer, status);
+
+    if (rc == NGX_DECLINED) {
+        rc = ngx_http_parse_status_line(r, &u->buffer, status);
+    }
 
     if (rc == NGX_AGAIN) {
         return rc;
     }
 
     if (rc != NGX_OK) {
-        return invalid(r, "no HTTP/1.x status line");
+        return ngx_http_myproxy_invalid(r, "no HTTP/1.x status line");
     }
 
     if (status->http_version < NGX_HTTP_VERSION_10
         || status->http_version >= NGX_HTTP_VERSION_20)
     {
-        return invalid(r, "a status line of another version than HTTP/1.x");
+        return ngx_http_myproxy_invalid(r,
+                                        "a status line of another version "
+                                        "than HTTP/1.x");
     }
 
     /* nginx's parser lets blanks pass between the digits */
@@ -113,7 +119,7 @@ read_status_line(ngx_http_request_t *r)
         || status->start[0] != '0' + status->code / 100
         || status->start[1] != '0' + status->code / 10 % 10)
     {
-        return invalid(r, "an invalid status code");
+        return ngx_http_myproxy_invalid(r, "an invalid status code");
     }
 
     if (is_interim(status->code)) {
@@ -160,79 +166,104 @@ read_status_line(ngx_http_request_t *r)
 static ngx_int_t
 read_header(ngx_http_request_t *r)
 {
-    u_char                  *line;
-    ngx_int_t                rc;
-    ngx_buf_t               *b;
-    ngx_http_myproxy_ctx_t  *ctx;
+    ngx_int_t                 rc;
+    ngx_uint_t                skipped;
+    ngx_table_elt_t          *h;
+    ngx_http_upstream_t      *u;
+    ngx_http_myproxy_ctx_t   *ctx;
+    ngx_http_myproxy_name_t  *name;
 
-    b = &r->upstream->buffer;
+    u = r->upstream;
     ctx = ngx_http_get_module_ctx(r, ngx_http_myproxy_module);
+
+    skipped = is_skipped(ctx->status.code);
 
     for ( ;; ) {
 
-        /* nginx's parser leaves out a line that looks like a status line */
+        h = NULL;
+        name = NULL;
 
-        line = r->state ? r->header_name_start : b->pos;
+        rc = skipped ? NGX_DECLINED
+                     : ngx_http_myproxy_read_field(r, ctx, &u->buffer,
+                                                   &u->headers_in.headers,
+                                                   &h, &name);
 
-        if (b->last - line >= 5 && ngx_strncmp(line, "HTTP/", 5) == 0) {
-            return invalid(r, "a second status line in the header");
+        if (rc == NGX_DECLINED) {
+            rc = read_line(r, &u->buffer, skipped ? NULL : &h);
         }
 
-        rc = ngx_http_parse_header_line(r, b, 1);
+        if (rc == NGX_OK && h) {
+            rc = process_field(r, ctx, h, name);
+        }
 
-        switch (rc) {
-
-        case NGX_OK:
-            rc = process_field(r, ctx);
-
-            if (rc != NGX_OK) {
-                return rc;
-            }
-
+        if (rc == NGX_OK) {
             continue;
-
-        case NGX_HTTP_PARSE_HEADER_DONE:
-
-            if (is_interim(ctx->status.code)) {
-                return end_interim(r, ctx);
-            }
-
-            return process_header_done(r, ctx);
-
-        case NGX_AGAIN:
-            return NGX_AGAIN;
-
-        default:
-            ngx_log_error(NGX_LOG_ERR, r->connection->log, 0,
-                          "upstream sent invalid header: \"%*s\\x%02xd...\"",
-                          (size_t) (r->header_end - r->header_name_start),
-                          r->header_name_start, *r->header_end);
-
-            return NGX_HTTP_UPSTREAM_INVALID_HEADER;
         }
+
+        if (rc != NGX_DONE) {
+            return rc;
+        }
+
+        return is_interim(ctx->status.code) ? end_interim(r, ctx)
+                                            : process_header_done(r, ctx);
+    }
+}
+
+
+/*
+ * Any line; field is NULL if its content is of no interest.  NGX_DONE: the
+ * header is over.
+ */
+
+static ngx_int_t
+read_line(ngx_http_request_t *r, ngx_buf_t *b, ngx_table_elt_t **field)
+{
+    u_char     *line;
+    ngx_int_t   rc;
+
+    /* nginx's parser leaves out a line that looks like a status line */
+
+    line = r->state ? r->header_name_start : b->pos;
+
+    if (b->last - line >= 5 && ngx_strncmp(line, "HTTP/", 5) == 0) {
+        return ngx_http_myproxy_invalid(r,
+                                        "a second status line in the header");
+    }
+
+    rc = ngx_http_parse_header_line(r, b, 1);
+
+    switch (rc) {
+
+    case NGX_OK:
+        return field ? ngx_http_myproxy_add_field(r,
+                                          &r->upstream->headers_in.headers,
+                                          field)
+                     : ngx_http_myproxy_check_name(r);
+
+    case NGX_HTTP_PARSE_HEADER_DONE:
+        return NGX_DONE;
+
+    case NGX_AGAIN:
+        return NGX_AGAIN;
+
+    default:
+        ngx_log_error(NGX_LOG_ERR, r->connection->log, 0,
+                      "upstream sent invalid header: \"%*s\\x%02xd...\"",
+                      (size_t) (r->header_end - r->header_name_start),
+                      r->header_name_start, *r->header_end);
+
+        return NGX_HTTP_UPSTREAM_INVALID_HEADER;
     }
 }
 
 
 static ngx_int_t
-process_field(ngx_http_request_t *r, ngx_http_myproxy_ctx_t *ctx)
+process_field(ngx_http_request_t *r, ngx_http_myproxy_ctx_t *ctx,
+    ngx_table_elt_t *h, ngx_http_myproxy_name_t *name)
 {
     ngx_int_t                       rc;
-    ngx_table_elt_t                *h;
-    ngx_http_upstream_t            *u;
     ngx_http_upstream_header_t     *hh;
     ngx_http_upstream_main_conf_t  *umcf;
-
-    if (is_skipped(ctx->status.code)) {
-        return check_name(r);
-    }
-
-    u = r->upstream;
-
-    rc = ngx_http_myproxy_add_field(r, &u->headers_in.headers, &h);
-    if (rc != NGX_OK) {
-        return rc;
-    }
 
     if (ctx->status.code != NGX_HTTP_SWITCHING_PROTOCOLS) {
 
@@ -254,10 +285,16 @@ process_field(ngx_http_request_t *r, ngx_http_myproxy_ctx_t *ctx)
         }
     }
 
-    umcf = ngx_http_get_module_main_conf(r, ngx_http_upstream_module);
+    if (name) {
+        hh = name->header;
 
-    hh = ngx_hash_find(&umcf->headers_in_hash, h->hash, h->lowcase_key,
-                       h->key.len);
+    } else {
+        umcf = ngx_http_get_module_main_conf(r, ngx_http_upstream_module);
+
+        hh = ngx_hash_find(&umcf->headers_in_hash, h->hash, h->lowcase_key,
+                           h->key.len);
+    }
+
     if (hh == NULL) {
         return NGX_OK;
     }
@@ -268,98 +305,6 @@ process_field(ngx_http_request_t *r, ngx_http_myproxy_ctx_t *ctx)
     }
 
     return hh->handler(r, h, hh->offset);
-}
-
-
-ngx_int_t
-ngx_http_myproxy_add_field(ngx_http_request_t *r, ngx_list_t *list,
-    ngx_table_elt_t **field)
-{
-    u_char           *p;
-    size_t            key, value;
-    ngx_table_elt_t  *h;
-
-    if (check_name(r) != NGX_OK) {
-        return NGX_HTTP_UPSTREAM_INVALID_HEADER;
-    }
-
-    h = ngx_list_push(list);
-    if (h == NULL) {
-        return NGX_ERROR;
-    }
-
-    key = r->header_name_end - r->header_name_start;
-    value = r->header_end - r->header_start;
-
-    /* "Name\0value\0name" */
-
-    p = ngx_pnalloc(r->pool, key + 1 + value + 1 + key);
-    if (p == NULL) {
-        h->hash = 0;
-        return NGX_ERROR;
-    }
-
-    h->hash = r->header_hash;
-    ngx_http_myproxy_unlink_header(h);
-
-    h->key.data = p;
-    h->key.len = key;
-    p = ngx_cpymem(p, r->header_name_start, key);
-    *p++ = '\0';
-
-    h->value.data = p;
-    h->value.len = value;
-    p = ngx_cpymem(p, r->header_start, value);
-    *p++ = '\0';
-
-    h->lowcase_key = p;
-
-    if (key == r->lowcase_index) {
-        ngx_memcpy(p, r->lowcase_header, key);
-
-    } else {
-        ngx_strlow(p, h->key.data, key);
-    }
-
-    ngx_log_debug2(NGX_LOG_DEBUG_HTTP, r->connection->log, 0,
-                   "myproxy header: \"%V: %V\"", &h->key, &h->value);
-
-    *field = h;
-
-    return NGX_OK;
-}
-
-
-/*
- * nginx's parser lets pass a line without a colon and names that are no
- * tokens (RFC 9110, section 5.6.2).
- */
-
-static ngx_int_t
-check_name(ngx_http_request_t *r)
-{
-    u_char  *p, ch;
-
-    if (*r->header_name_end != ':') {
-        return invalid(r, "a header line without a colon");
-    }
-
-    if (!r->invalid_header) {
-        return NGX_OK;
-    }
-
-    for (p = r->header_name_start; p < r->header_name_end; p++) {
-
-        ch = *p;
-
-        if (ch <= ' ' || ch >= 0x7f
-            || ngx_strchr("\"(),/:;<=>?@[\\]{}", ch))
-        {
-            return invalid(r, "a header line with an invalid name");
-        }
-    }
-
-    return NGX_OK;
 }
 
 
@@ -379,11 +324,13 @@ check_framing(ngx_http_request_t *r, ngx_table_elt_t *h)
         && ngx_strncmp(h->lowcase_key, "content-length", h->key.len) == 0)
     {
         if (in->content_length) {
-            return invalid(r, "more than one Content-Length");
+            return ngx_http_myproxy_invalid(r, "more than one Content-Length");
         }
 
         if (in->transfer_encoding) {
-            return invalid(r, "both Transfer-Encoding and Content-Length");
+            return ngx_http_myproxy_invalid(r,
+                                            "both Transfer-Encoding and "
+                                            "Content-Length");
         }
 
         if (ngx_atoof(h->value.data, h->value.len) == NGX_ERROR) {
@@ -398,11 +345,14 @@ check_framing(ngx_http_request_t *r, ngx_table_elt_t *h)
         && ngx_strncmp(h->lowcase_key, "transfer-encoding", h->key.len) == 0)
     {
         if (in->transfer_encoding) {
-            return invalid(r, "more than one Transfer-Encoding");
+            return ngx_http_myproxy_invalid(r,
+                                            "more than one Transfer-Encoding");
         }
 
         if (in->content_length) {
-            return invalid(r, "both Content-Length and Transfer-Encoding");
+            return ngx_http_myproxy_invalid(r,
+                                            "both Content-Length and "
+                                            "Transfer-Encoding");
         }
 
         if (h->value.len != sizeof("chunked") - 1
@@ -475,7 +425,7 @@ end_interim(ngx_http_request_t *r, ngx_http_myproxy_ctx_t *ctx)
     ctx->interim += b->pos - start;
 
     if (ctx->interim > NGX_HTTP_MYPROXY_MAX_INTERIM) {
-        return invalid(r, "too many interim responses");
+        return ngx_http_myproxy_invalid(r, "too many interim responses");
     }
 
     if (!skipped) {
@@ -531,7 +481,9 @@ process_header_done(ngx_http_request_t *r, ngx_http_myproxy_ctx_t *ctx)
     if (status == NGX_HTTP_SWITCHING_PROTOCOLS) {
 
         if (!ctx->upgrading || !ngx_http_myproxy_may_upgrade(r)) {
-            return invalid(r, "101 without being asked to switch protocols");
+            return ngx_http_myproxy_invalid(r,
+                                            "101 without being asked to "
+                                            "switch protocols");
         }
 
         u->upgrade = 1;
@@ -674,8 +626,8 @@ add_placeholder(ngx_http_request_t *r, const char *name, const char *lowcase)
 }
 
 
-static ngx_int_t
-invalid(ngx_http_request_t *r, const char *reason)
+ngx_int_t
+ngx_http_myproxy_invalid(ngx_http_request_t *r, const char *reason)
 {
     ngx_log_error(NGX_LOG_ERR, r->connection->log, 0,
                   "upstream sent %s", reason);
