@@ -146,9 +146,11 @@ DIFFER := http/ngx_http_parse core/ngx_array core/ngx_hash core/ngx_list \
     core/ngx_palloc core/ngx_string os/unix/ngx_alloc
 
 $(BUILD)/differ-header: tests/differ/header.c \
-        src/proxy/ngx_http_myproxy_header.c src/proxy/*.h \
+        src/proxy/ngx_http_myproxy_header.c \
+        src/proxy/ngx_http_myproxy_names.c src/proxy/*.h \
         $(BUILD)/asan/objs/Makefile Makefile
-	$(CC) $(CFLAGS) $(SANITIZE) -Wall -Wextra -Wno-unused-parameter \
+	$(CC) $(CFLAGS) $(SANITIZE) -DNGX_DEBUG_PALLOC=1 \
+	    -Wall -Wextra -Wno-unused-parameter \
 	    -Isrc -Isrc/proxy -Isrc/reuse -I$(BUILD)/asan/objs \
 	    $(addprefix -I$(BIN_TREE)/src/,core event event/modules event/quic \
 	      os/unix http http/modules http/v2 http/v3) \

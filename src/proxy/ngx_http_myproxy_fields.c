@@ -412,6 +412,8 @@ drop_name(ngx_http_myproxy_compile_t *mc, ngx_str_t *name)
     hk->key_hash = ngx_hash_key_lc(name->data, name->len);
     hk->value = (void *) 1;
 
+    mc->fields->dropped |= (uint64_t) 1 << hk->key_hash % 64;
+
     return NGX_OK;
 }
 
@@ -572,11 +574,9 @@ add_validators(ngx_http_myproxy_compile_t *mc,
         ccv.value = &kv->value;
         ccv.complex_value = cv;
 
-        if (ngx_http_compile_complex_value(&ccv) != NGX_OK) {
-            return NGX_ERROR;
-        }
-
-        if (add_value(mc, &kv->key, cv) != NGX_OK) {
+        if (ngx_http_compile_complex_value(&ccv) != NGX_OK
+            || add_value(mc, &kv->key, cv) != NGX_OK)
+        {
             return NGX_ERROR;
         }
     }

@@ -20,192 +20,26 @@
 /* the byte eight times */
 #define each(byte)  ((uint64_t) 0x0101010101010101 * (byte))
 
-#define find_colon(p, last)    find(p, last, ':', 1)
-#define find_control(p, last)  find(p, last, 0, 0x20)
 
-/* few of the names below share a place */
-#define name_place(key)                                                       \
-    ((2 * (key)->data[0] + 7 * (key)->data[(key)->len - 1] + 5 * (key)->len)  \
-     % NGX_HTTP_MYPROXY_NAMES)
-
-
-static ngx_int_t add_name(ngx_conf_t *cf, ngx_http_myproxy_main_conf_t *mmcf,
-    ngx_str_t *key);
-
-static ngx_inline ngx_int_t read_line(u_char **pos, u_char *last,
+static ngx_inline u_char *read_name(u_char *p, u_char *last,
     ngx_table_elt_t *h);
-static ngx_inline ngx_int_t copy_line(ngx_http_request_t *r,
-    ngx_http_myproxy_ctx_t *ctx, ngx_http_myproxy_name_t *name,
+static ngx_inline ngx_http_myproxy_name_t *find_name(
+    ngx_http_myproxy_name_t **names, ngx_str_t *key);
+static ngx_inline ngx_uint_t same_bytes(u_char *a, u_char *b, size_t len);
+static ngx_int_t copy_name(ngx_http_request_t *r, ngx_http_myproxy_ctx_t *ctx,
     ngx_table_elt_t *h);
-static ngx_inline ngx_http_myproxy_name_t *find_name(ngx_http_request_t *r,
-    ngx_str_t *key);
-static ngx_int_t read_name(u_char *low, ngx_str_t *name, ngx_uint_t *hash);
-static u_char *make_room(ngx_http_request_t *r, ngx_http_myproxy_ctx_t *ctx,
+static ngx_inline ngx_int_t copy_value(ngx_http_request_t *r,
+    ngx_http_myproxy_ctx_t *ctx, u_char **pos, u_char *last,
+    ngx_str_t *value);
+static ngx_int_t make_room(ngx_http_request_t *r, ngx_http_myproxy_ctx_t *ctx,
     size_t size);
-static ngx_inline u_char *find(u_char *p, u_char *last, u_char flipped,
-    u_char below);
+static ngx_inline ngx_table_elt_t *push_field(ngx_list_t *list);
 
-
-/* as origins write them; besides, all of them in lower case */
-
-static ngx_str_t  common[] = {
-    ngx_string("Accept-Ranges"),
-    ngx_string("Access-Control-Allow-Credentials"),
-    ngx_string("Access-Control-Allow-Headers"),
-    ngx_string("Access-Control-Allow-Methods"),
-    ngx_string("Access-Control-Allow-Origin"),
-    ngx_string("Access-Control-Expose-Headers"),
-    ngx_string("Age"),
-    ngx_string("Allow"),
-    ngx_string("Alt-Svc"),
-    ngx_string("Cache-Control"),
-    ngx_string("Connection"),
-    ngx_string("Content-Disposition"),
-    ngx_string("Content-Encoding"),
-    ngx_string("Content-Language"),
-    ngx_string("Content-Length"),
-    ngx_string("Content-Range"),
-    ngx_string("Content-Security-Policy"),
-    ngx_string("Content-Type"),
-    ngx_string("Date"),
-    ngx_string("ETag"),
-    ngx_string("Etag"),
-    ngx_string("Expires"),
-    ngx_string("Keep-Alive"),
-    ngx_string("Last-Modified"),
-    ngx_string("Link"),
-    ngx_string("Location"),
-    ngx_string("Permissions-Policy"),
-    ngx_string("Pragma"),
-    ngx_string("Referrer-Policy"),
-    ngx_string("Refresh"),
-    ngx_string("Retry-After"),
-    ngx_string("Server"),
-    ngx_string("Server-Timing"),
-    ngx_string("Set-Cookie"),
-    ngx_string("Strict-Transport-Security"),
-    ngx_string("Trailer"),
-    ngx_string("Transfer-Encoding"),
-    ngx_string("Upgrade"),
-    ngx_string("Vary"),
-    ngx_string("Via"),
-    ngx_string("WWW-Authenticate"),
-    ngx_string("X-Accel-Buffering"),
-    ngx_string("X-Accel-Expires"),
-    ngx_string("X-Accel-Redirect"),
-    ngx_string("X-Cache"),
-    ngx_string("X-Content-Type-Options"),
-    ngx_string("X-Frame-Options"),
-    ngx_string("X-Powered-By"),
-    ngx_string("X-Request-ID"),
-    ngx_string("X-Request-Id"),
-    ngx_string("X-Runtime"),
-    ngx_string("X-XSS-Protection"),
-    ngx_null_string
-};
-
-
-/* of the names that nginx's parser takes as they are; 0: not in these */
-
-static const u_char  lowcase[256] = {
-    ['-'] = '-', ['_'] = '_',
-    ['0'] = '0', ['1'] = '1', ['2'] = '2', ['3'] = '3', ['4'] = '4',
-    ['5'] = '5', ['6'] = '6', ['7'] = '7', ['8'] = '8', ['9'] = '9',
-    ['A'] = 'a', ['B'] = 'b', ['C'] = 'c', ['D'] = 'd', ['E'] = 'e',
-    ['F'] = 'f', ['G'] = 'g', ['H'] = 'h', ['I'] = 'i', ['J'] = 'j',
-    ['K'] = 'k', ['L'] = 'l', ['M'] = 'm', ['N'] = 'n', ['O'] = 'o',
-    ['P'] = 'p', ['Q'] = 'q', ['R'] = 'r', ['S'] = 's', ['T'] = 't',
-    ['U'] = 'u', ['V'] = 'v', ['W'] = 'w', ['X'] = 'x', ['Y'] = 'y',
-    ['Z'] = 'z',
-    ['a'] = 'a', ['b'] = 'b', ['c'] = 'c', ['d'] = 'd', ['e'] = 'e',
-    ['f'] = 'f', ['g'] = 'g', ['h'] = 'h', ['i'] = 'i', ['j'] = 'j',
-    ['k'] = 'k', ['l'] = 'l', ['m'] = 'm', ['n'] = 'n', ['o'] = 'o',
-    ['p'] = 'p', ['q'] = 'q', ['r'] = 'r', ['s'] = 's', ['t'] = 't',
-    ['u'] = 'u', ['v'] = 'v', ['w'] = 'w', ['x'] = 'x', ['y'] = 'y',
-    ['z'] = 'z'
-};
-
-
-ngx_int_t
-ngx_http_myproxy_init_names(ngx_conf_t *cf)
-{
-    ngx_str_t                     *key, low;
-    ngx_http_myproxy_main_conf_t  *mmcf;
-
-    mmcf = ngx_http_conf_get_module_main_conf(cf, ngx_http_myproxy_module);
-
-    for (key = common; key->len; key++) {
-
-        if (add_name(cf, mmcf, key) != NGX_OK) {
-            return NGX_ERROR;
-        }
-
-        low.len = key->len;
-        low.data = ngx_pnalloc(cf->pool, key->len);
-        if (low.data == NULL) {
-            return NGX_ERROR;
-        }
-
-        ngx_strlow(low.data, key->data, key->len);
-
-        if (add_name(cf, mmcf, &low) != NGX_OK) {
-            return NGX_ERROR;
-        }
-    }
-
-    return NGX_OK;
-}
-
-
-static ngx_int_t
-add_name(ngx_conf_t *cf, ngx_http_myproxy_main_conf_t *mmcf, ngx_str_t *key)
-{
-    u_char                         *p;
-    ngx_http_myproxy_name_t        *name, **place;
-    ngx_http_upstream_main_conf_t  *umcf;
-
-    place = &mmcf->names[name_place(key)];
-
-    for (name = *place; name; name = name->next) {
-
-        if (name->key.len == key->len
-            && ngx_memcmp(name->key.data, key->data, key->len) == 0)
-        {
-            return NGX_OK;
-        }
-    }
-
-    name = ngx_palloc(cf->pool, sizeof(ngx_http_myproxy_name_t));
-    if (name == NULL) {
-        return NGX_ERROR;
-    }
-
-    /* as fields have them: "name" and "Name\0", to be written to as these */
-
-    p = ngx_pnalloc(cf->pool, key->len + key->len + 1);
-    if (p == NULL) {
-        return NGX_ERROR;
-    }
-
-    name->lowcase = p;
-
-    if (read_name(p, key, &name->hash) != NGX_OK) {
-        return NGX_ERROR;
-    }
-
-    name->key.len = key->len;
-    name->key.data = p + key->len;
-    ngx_cpystrn(name->key.data, key->data, key->len + 1);
-
-    umcf = ngx_http_conf_get_module_main_conf(cf, ngx_http_upstream_module);
-
-    name->header = ngx_hash_find(&umcf->headers_in_hash, name->hash,
-                                 name->lowcase, key->len);
-    name->next = *place;
-    *place = name;
-
-    return NGX_OK;
-}
+static ngx_inline uint64_t load(u_char *p);
+static ngx_inline uint64_t below(uint64_t bytes, u_char n);
+static ngx_inline size_t first(uint64_t found);
+static ngx_inline u_char *find_colon(u_char *p, u_char *last);
+static ngx_inline u_char *find_control(u_char *p, u_char *last);
 
 
 ngx_int_t
@@ -258,173 +92,123 @@ ngx_http_myproxy_read_status(ngx_http_request_t *r, ngx_buf_t *b,
 
 
 ngx_int_t
-ngx_http_myproxy_read_field(ngx_http_request_t *r,
-    ngx_http_myproxy_ctx_t *ctx, ngx_buf_t *b, ngx_list_t *list,
-    ngx_table_elt_t **field, ngx_http_myproxy_name_t **known)
+ngx_http_myproxy_read_fields(ngx_http_request_t *r,
+    ngx_http_myproxy_ctx_t *ctx, ngx_buf_t *b, ngx_list_t *list)
 {
-    u_char                   *p;
-    ngx_int_t                 rc;
-    ngx_table_elt_t           found, *h;
-    ngx_http_myproxy_name_t  *name;
+    u_char                        *p, *last;
+    ngx_int_t                      rc;
+    ngx_uint_t                     final;
+    ngx_table_elt_t                found, *h;
+    ngx_http_myproxy_name_t       *name;
+    ngx_http_myproxy_main_conf_t  *mmcf;
 
     if (r->state) {
         return NGX_DECLINED;
     }
 
-    p = b->pos;
+    mmcf = ngx_http_get_module_main_conf(r, ngx_http_myproxy_module);
 
-    rc = read_line(&p, b->last, &found);
+    final = (ctx->status.code >= NGX_HTTP_OK);
+    last = b->last;
 
-    if (rc == NGX_OK) {
-        name = find_name(r, &found.key);
-        *known = name;
+    for ( ;; ) {
 
-        rc = copy_line(r, ctx, name, &found);
-    }
+        p = b->pos;
 
-    if (rc == NGX_OK) {
-        h = ngx_list_push(list);
+        if (last - p < 2) {
+            return NGX_DECLINED;
+        }
+
+        if (p[0] == CR && p[1] == LF) {
+            b->pos = p + 2;
+            return NGX_DONE;
+        }
+
+        p = read_name(p, last, &found);
+        if (p == NULL) {
+            return NGX_DECLINED;
+        }
+
+        name = find_name(mmcf->names, &found.key);
+
+        if (name) {
+            found.hash = name->hash;
+            found.key = name->key;
+            found.lowcase_key = name->lowcase;
+
+        } else {
+            rc = copy_name(r, ctx, &found);
+            if (rc != NGX_OK) {
+                return rc;
+            }
+        }
+
+        rc = copy_value(r, ctx, &p, last, &found.value);
+        if (rc != NGX_OK) {
+            return rc;
+        }
+
+        h = push_field(list);
         if (h == NULL) {
             return NGX_ERROR;
         }
 
+        ngx_http_myproxy_unlink_header(&found);
         *h = found;
-        *field = h;
+
+        b->pos = p;
 
         ngx_log_debug2(NGX_LOG_DEBUG_HTTP, r->connection->log, 0,
                        "myproxy header: \"%V: %V\"", &h->key, &h->value);
-    }
 
-    if (rc == NGX_OK || rc == NGX_DONE) {
-        b->pos = p;
-    }
+        if (name && name->plain) {
+            continue;
+        }
 
-    return rc;
+        rc = (name && name->simple && final)
+             ? name->header->handler(r, h, name->header->offset)
+             : ngx_http_myproxy_process_field(r, ctx, h, name);
+
+        if (rc != NGX_OK) {
+            return rc;
+        }
+    }
 }
 
 
-/*
- * Finds a line's name and value, and its end.  NGX_DONE: the line is empty.
- */
+/* Finds a line's name; returns where the value begins, or NULL. */
 
-static ngx_inline ngx_int_t
-read_line(u_char **pos, u_char *last, ngx_table_elt_t *h)
+static ngx_inline u_char *
+read_name(u_char *p, u_char *last, ngx_table_elt_t *h)
 {
-    u_char  *p, *end;
+    u_char  *colon;
 
-    p = *pos;
+    colon = find_colon(p, last);
 
-    if (last - p < 2) {
-        return NGX_DECLINED;
-    }
-
-    if (p[0] == CR && p[1] == LF) {
-        *pos = p + 2;
-        return NGX_DONE;
-    }
-
-    end = find_colon(p, last);
-
-    if (end == p || end == last) {
-        return NGX_DECLINED;
+    if (colon == p || colon == last) {
+        return NULL;
     }
 
     h->key.data = p;
-    h->key.len = end - p;
+    h->key.len = colon - p;
 
-    for (p = end + 1; p < last && *p == ' '; p++) { /* void */ }
+    for (p = colon + 1; p < last && *p == ' '; p++) { /* void */ }
 
-    end = find_control(p, last);
-
-    if (last - end < 2 || end[0] != CR || end[1] != LF) {
-        return NGX_DECLINED;
-    }
-
-    *pos = end + 2;
-
-    while (end > p && end[-1] == ' ') {
-        end--;
-    }
-
-    h->value.data = p;
-    h->value.len = end - p;
-
-    return NGX_OK;
-}
-
-
-/*
- * Puts a field that lies in the buffer into memory of its own: "Value\0", and
- * before it "nameName\0" unless the name is there already.  NGX_DECLINED if
- * there is anything in the name that should not be.
- */
-
-static ngx_inline ngx_int_t
-copy_line(ngx_http_request_t *r, ngx_http_myproxy_ctx_t *ctx,
-    ngx_http_myproxy_name_t *name, ngx_table_elt_t *h)
-{
-    u_char  *p;
-    size_t   len;
-
-    len = h->value.len + 1;
-
-    if (name == NULL) {
-        len += h->key.len + h->key.len + 1;
-    }
-
-    p = ctx->room;
-
-    if ((size_t) (ctx->room_end - p) < len) {
-        p = make_room(r, ctx, len);
-        if (p == NULL) {
-            return NGX_ERROR;
-        }
-    }
-
-    if (name) {
-        h->hash = name->hash;
-        h->key = name->key;
-        h->lowcase_key = name->lowcase;
-
-    } else {
-        if (read_name(p, &h->key, &h->hash) != NGX_OK) {
-            return NGX_DECLINED;
-        }
-
-        h->lowcase_key = p;
-        p += h->key.len;
-
-        ngx_memcpy(p, h->key.data, h->key.len);
-        h->key.data = p;
-        p += h->key.len;
-        *p++ = '\0';
-    }
-
-    ngx_memcpy(p, h->value.data, h->value.len);
-    h->value.data = p;
-    p += h->value.len;
-    *p++ = '\0';
-
-    ngx_http_myproxy_unlink_header(h);
-
-    ctx->room = p;
-
-    return NGX_OK;
+    return p;
 }
 
 
 static ngx_inline ngx_http_myproxy_name_t *
-find_name(ngx_http_request_t *r, ngx_str_t *key)
+find_name(ngx_http_myproxy_name_t **names, ngx_str_t *key)
 {
-    ngx_http_myproxy_name_t       *name;
-    ngx_http_myproxy_main_conf_t  *mmcf;
+    ngx_http_myproxy_name_t  *name;
 
-    mmcf = ngx_http_get_module_main_conf(r, ngx_http_myproxy_module);
+    name = names[ngx_http_myproxy_name_place(key)];
 
-    for (name = mmcf->names[name_place(key)]; name; name = name->next) {
+    for ( /* void */ ; name; name = name->next) {
 
         if (name->key.len == key->len
-            && ngx_memcmp(name->key.data, key->data, key->len) == 0)
+            && same_bytes(name->key.data, key->data, key->len))
         {
             break;
         }
@@ -434,33 +218,159 @@ find_name(ngx_http_request_t *r, ngx_str_t *key)
 }
 
 
+static ngx_inline ngx_uint_t
+same_bytes(u_char *a, u_char *b, size_t len)
+{
+    size_t    i;
+    uint32_t  x, y;
+
+    if (len < 4) {
+
+        for (i = 0; i < len; i++) {
+            if (a[i] != b[i]) {
+                return 0;
+            }
+        }
+
+        return 1;
+    }
+
+    if (len < 8) {
+        ngx_memcpy(&x, a, 4);
+        ngx_memcpy(&y, b, 4);
+
+        if (x != y) {
+            return 0;
+        }
+
+        ngx_memcpy(&x, a + len - 4, 4);
+        ngx_memcpy(&y, b + len - 4, 4);
+
+        return x == y;
+    }
+
+    /* the last ones may overlap others */
+
+    len -= 8;
+
+    for (i = 0; i < len; i += 8) {
+        if (load(a + i) != load(b + i)) {
+            return 0;
+        }
+    }
+
+    return load(a + len) == load(b + len);
+}
+
+
 /*
- * Writes a name in lower case, with its hash.  NGX_DECLINED if it has anything
- * in it that it should not.
+ * "nameName\0", the first in lower case.  NGX_DECLINED if there is anything in
+ * the name that should not be.
  */
 
 static ngx_int_t
-read_name(u_char *low, ngx_str_t *name, ngx_uint_t *hash)
+copy_name(ngx_http_request_t *r, ngx_http_myproxy_ctx_t *ctx,
+    ngx_table_elt_t *h)
 {
-    u_char      ch;
-    size_t      i;
-    ngx_uint_t  key;
+    u_char     *p;
+    size_t      len;
+    ngx_int_t   rc;
 
-    key = 0;
+    len = h->key.len;
 
-    for (i = 0; i < name->len; i++) {
-
-        ch = lowcase[name->data[i]];
-
-        if (ch == 0) {
-            return NGX_DECLINED;
-        }
-
-        key = ngx_hash(key, ch);
-        low[i] = ch;
+    if ((size_t) (ctx->room_end - ctx->room) <= len + len + 1
+        && make_room(r, ctx, len + len + 1 + 1) != NGX_OK)
+    {
+        return NGX_ERROR;
     }
 
-    *hash = key;
+    p = ctx->room;
+
+    rc = ngx_http_myproxy_lower_name(p, &h->key, &h->hash);
+    if (rc != NGX_OK) {
+        return rc;
+    }
+
+    h->lowcase_key = p;
+    p += len;
+
+    ngx_memcpy(p, h->key.data, len);
+    h->key.data = p;
+    p += len;
+    *p++ = '\0';
+
+    ctx->room = p;
+
+    return NGX_OK;
+}
+
+
+/*
+ * "Value\0", copied while its end is looked for as long as there is room.
+ * NGX_DECLINED if that is no CR LF.
+ */
+
+static ngx_inline ngx_int_t
+copy_value(ngx_http_request_t *r, ngx_http_myproxy_ctx_t *ctx, u_char **pos,
+    u_char *last, ngx_str_t *value)
+{
+    u_char    *p, *to, *start;
+    ssize_t    n;
+    uint64_t   bytes, found;
+
+    start = *pos;
+    found = 0;
+
+    p = start;
+    to = ctx->room;
+
+    for (n = ngx_min(last - p, ctx->room_end - to); n >= 8; n -= 8) {
+
+        bytes = load(p);
+        ngx_memcpy(to, p, 8);
+
+        found = below(bytes, 0x20);
+
+        if (found) {
+            p += first(found);
+            break;
+        }
+
+        p += 8;
+        to += 8;
+    }
+
+    if (!found) {
+        p = find_control(p, last);
+    }
+
+    if (last - p < 2 || p[0] != CR || p[1] != LF) {
+        return NGX_DECLINED;
+    }
+
+    *pos = p + 2;
+
+    while (p > start && p[-1] == ' ') {
+        p--;
+    }
+
+    value->len = p - start;
+
+    if (!found) {
+
+        if (ctx->room_end - ctx->room <= (ssize_t) value->len
+            && make_room(r, ctx, value->len + 1) != NGX_OK)
+        {
+            return NGX_ERROR;
+        }
+
+        ngx_memcpy(ctx->room, start, value->len);
+    }
+
+    value->data = ctx->room;
+    value->data[value->len] = '\0';
+
+    ctx->room += value->len + 1;
 
     return NGX_OK;
 }
@@ -468,7 +378,7 @@ read_name(u_char *low, ngx_str_t *name, ngx_uint_t *hash)
 
 /* Fields are allocated many at a time. */
 
-static u_char *
+static ngx_int_t
 make_room(ngx_http_request_t *r, ngx_http_myproxy_ctx_t *ctx, size_t size)
 {
     size = ngx_max(size, NGX_HTTP_MYPROXY_ROOM_SIZE);
@@ -476,46 +386,135 @@ make_room(ngx_http_request_t *r, ngx_http_myproxy_ctx_t *ctx, size_t size)
     ctx->room = ngx_pnalloc(r->pool, size);
     if (ctx->room == NULL) {
         ctx->room_end = NULL;
-        return NULL;
+        return NGX_ERROR;
     }
 
     ctx->room_end = ctx->room + size;
 
-    return ctx->room;
+    return NGX_OK;
+}
+
+
+/* ngx_list_push(), which is only called when there is no more place */
+
+static ngx_inline ngx_table_elt_t *
+push_field(ngx_list_t *list)
+{
+    ngx_list_part_t  *part;
+
+    part = list->last;
+
+    if (part->nelts == list->nalloc) {
+        return ngx_list_push(list);
+    }
+
+    return (ngx_table_elt_t *) part->elts + part->nelts++;
 }
 
 
 /*
- * The first byte that is below another after its bits were flipped, or last.
- * Eight are looked at in one: taking more from a byte than it has borrows,
- * which shows in its highest bit if that was not set before.  Bytes behind the
- * first such may show as well.
+ * Bytes are looked at by eight.  The first of them in memory is the lowest.
  */
 
-static ngx_inline u_char *
-find(u_char *p, u_char *last, u_char flipped, u_char below)
+static ngx_inline uint64_t
+load(u_char *p)
 {
-    uint64_t  bytes, found;
+    uint64_t  bytes;
 
-    while (last - p >= (ssize_t) sizeof(uint64_t)) {
+#if (NGX_HAVE_LITTLE_ENDIAN)
 
-        ngx_memcpy(&bytes, p, sizeof(uint64_t));
+    ngx_memcpy(&bytes, p, sizeof(uint64_t));
 
-        bytes ^= each(flipped);
-        found = (bytes - each(below)) & ~bytes & each(0x80);
-
-        if (found) {
-#if (NGX_HAVE_LITTLE_ENDIAN && __GNUC__)
-            return p + __builtin_ctzll(found) / 8;
 #else
-            break;
-#endif
-        }
 
-        p += sizeof(uint64_t);
+    ngx_uint_t  i;
+
+    bytes = 0;
+
+    for (i = 8; i; i--) {
+        bytes = bytes << 8 | p[i - 1];
     }
 
-    while (p < last && (*p ^ flipped) >= below) {
+#endif
+
+    return bytes;
+}
+
+
+/*
+ * Taking n from a byte that is less borrows, which shows in its highest bit if
+ * that was not set before.  Bytes behind the first such may show as well.
+ */
+
+static ngx_inline uint64_t
+below(uint64_t bytes, u_char n)
+{
+    return (bytes - each(n)) & ~bytes & each(0x80);
+}
+
+
+static ngx_inline size_t
+first(uint64_t found)
+{
+#if (__GNUC__)
+
+    return __builtin_ctzll(found) / 8;
+
+#else
+
+    size_t  n;
+
+    for (n = 0; (found & 0x80) == 0; n++) {
+        found >>= 8;
+    }
+
+    return n;
+
+#endif
+}
+
+
+/* The first colon, or last. */
+
+static ngx_inline u_char *
+find_colon(u_char *p, u_char *last)
+{
+    uint64_t  found;
+
+    for ( /* void */ ; last - p >= 8; p += 8) {
+
+        found = below(load(p) ^ each(':'), 1);
+
+        if (found) {
+            return p + first(found);
+        }
+    }
+
+    while (p < last && *p != ':') {
+        p++;
+    }
+
+    return p;
+}
+
+
+/* The first byte below 0x20, or last. */
+
+static ngx_inline u_char *
+find_control(u_char *p, u_char *last)
+{
+    uint64_t  found;
+
+    for ( /* void */ ; last - p >= 8; p += 8) {
+
+        found = below(load(p), 0x20);
+
+        if (found) {
+            return p + first(found);
+        }
+    }
+
+    while (p < last && *p >= 0x20) {
         p++;
     }
 

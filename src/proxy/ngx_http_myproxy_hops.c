@@ -28,9 +28,9 @@ ngx_http_myproxy_read_hops(ngx_http_request_t *r,
     ngx_http_myproxy_ctx_t *ctx, ngx_http_myproxy_loc_conf_t *mlcf)
 {
     ngx_int_t         rc;
-    ngx_uint_t        i, upgrade;
+    ngx_uint_t        upgrade;
     ngx_list_part_t  *part;
-    ngx_table_elt_t  *h;
+    ngx_table_elt_t  *h, *end;
 
     rc = find_host(r, ctx, mlcf->fields);
     if (rc != NGX_OK) {
@@ -42,18 +42,19 @@ ngx_http_myproxy_read_hops(ngx_http_request_t *r,
     for (part = &r->headers_in.headers.part; part; part = part->next) {
 
         h = part->elts;
+        end = h + part->nelts;
 
-        for (i = 0; i < part->nelts; i++) {
+        for ( /* void */ ; h < end; h++) {
 
-            if (h[i].key.len != sizeof("connection") - 1
-                || ngx_strncmp(h[i].lowcase_key, "connection",
+            if (h->key.len != sizeof("connection") - 1
+                || ngx_strncmp(h->lowcase_key, "connection",
                                sizeof("connection") - 1)
                    != 0)
             {
                 continue;
             }
 
-            rc = read_connection(r, ctx, &h[i].value, &upgrade);
+            rc = read_connection(r, ctx, &h->value, &upgrade);
             if (rc != NGX_OK) {
                 return rc;
             }

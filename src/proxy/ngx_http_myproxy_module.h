@@ -16,6 +16,7 @@
  *     request   the request as it goes to the origin
  *     response  status line and header of the response
  *     header    the lines of both
+ *     names     names of fields that are known beforehand
  *     body      body of the response
  *     rewrite   Location and Refresh, and the rules for both and for cookies
  *     cookie    Set-Cookie
@@ -45,6 +46,8 @@ struct ngx_http_myproxy_name_s {
     ngx_uint_t                       hash;
     ngx_http_upstream_header_t      *header;  /* NULL: core does nothing */
     ngx_http_myproxy_name_t         *next;
+    unsigned                         plain:1;   /* nor do we */
+    unsigned                         simple:1;  /* only core does */
 };
 
 
@@ -98,10 +101,10 @@ typedef struct {
 
 /* what is sent besides the client's own fields */
 
-
 typedef struct {
     ngx_array_t                      pieces;  /* ngx_http_myproxy_piece_t */
     ngx_hash_t                       drop;    /* client's that do not pass */
+    uint64_t                         dropped; /* bits: their hashes mod 64 */
     ngx_http_complex_value_t        *host;    /* NULL: the client's */
     ngx_uint_t                       set_upgrade;
                                             /* unsigned  set_upgrade:1; */
@@ -382,6 +385,15 @@ ngx_int_t ngx_http_myproxy_reinit_request(ngx_http_request_t *r);
 ngx_int_t ngx_http_myproxy_process_status_line(ngx_http_request_t *r);
 
 /*
+ * Acts on a field that was read; name is NULL if it is not among those that
+ * are known beforehand.  NGX_HTTP_UPSTREAM_INVALID_HEADER, logged, if it makes
+ * the response ambiguous.
+ */
+ngx_int_t ngx_http_myproxy_process_field(ngx_http_request_t *r,
+    ngx_http_myproxy_ctx_t *ctx, ngx_table_elt_t *h,
+    ngx_http_myproxy_name_t *name);
+
+/*
  * Logs what is wrong with a response; returns
  * NGX_HTTP_UPSTREAM_INVALID_HEADER.
  */
@@ -398,21 +410,20 @@ ngx_int_t ngx_http_myproxy_invalid(ngx_http_request_t *r, const char *reason);
 /* header */
 
 /*
- * Reads a status line or a header line as ngx_http_parse_status_line() and
- * ngx_http_parse_header_line() (the latter with underscores allowed, and then
- * ngx_http_myproxy_add_field()) would have: the outcome is the same.  Returns
- * NGX_OK, NGX_DONE for the end of the header, or NGX_ERROR if there is no
- * memory.  NGX_DECLINED: nothing was done; those have to look at it.  known
- * becomes NULL if the name is not one of those that are found beforehand.
+ * Reads a status line as ngx_http_parse_status_line() would have: NGX_OK, or
+ * NGX_DECLINED if that has to look at it, and nothing was done.
  */
 ngx_int_t ngx_http_myproxy_read_status(ngx_http_request_t *r, ngx_buf_t *b,
     ngx_http_status_t *status);
-ngx_int_t ngx_http_myproxy_read_field(ngx_http_request_t *r,
-    ngx_http_myproxy_ctx_t *ctx, ngx_buf_t *b, ngx_list_t *list,
-    ngx_table_elt_t **field, ngx_http_myproxy_name_t **known);
 
-/* postconfiguration: finds names that origins commonly send */
-ngx_int_t ngx_http_myproxy_init_names(ngx_conf_t *cf);
+/*
+ * Reads lines as ngx_http_parse_header_line(), with underscores allowed, and
+ * ngx_http_myproxy_add_field() would have, and has each field processed.
+ * NGX_DONE at the end of the header; NGX_DECLINED: those have to look at the
+ * next line; NGX_ERROR; or what ngx_http_myproxy_process_field() returns.
+ */
+ngx_int_t ngx_http_myproxy_read_fields(ngx_http_request_t *r,
+    ngx_http_myproxy_ctx_t *ctx, ngx_buf_t *b, ngx_list_t *list);
 
 /*
  * Adds to a list the field that ngx_http_parse_header_line() has found.
@@ -426,6 +437,24 @@ ngx_int_t ngx_http_myproxy_add_field(ngx_http_request_t *r, ngx_list_t *list,
  * NGX_HTTP_UPSTREAM_INVALID_HEADER, logged, if it is none.
  */
 ngx_int_t ngx_http_myproxy_check_name(ngx_http_request_t *r);
+
+
+/* names */
+
+/* where in the table a name is; few of those that are there share a place */
+#define ngx_http_myproxy_name_place(key)                                      \
+    ((2 * (key)->data[0] + 7 * (key)->data[(key)->len - 1] + 5 * (key)->len)  \
+     % NGX_HTTP_MYPROXY_NAMES)
+
+/* postconfiguration: makes the table */
+ngx_int_t ngx_http_myproxy_init_names(ngx_conf_t *cf);
+
+/*
+ * Writes a name in lower case, with its hash.  NGX_DECLINED if it is not one
+ * that nginx's parser takes as it is.
+ */
+ngx_int_t ngx_http_myproxy_lower_name(u_char *low, ngx_str_t *name,
+    ngx_uint_t *hash);
 
 
 /* body: callbacks of ngx_http_upstream_t and ngx_event_pipe_t */

@@ -21,6 +21,7 @@ typedef struct {
 } ngx_http_myproxy_plan_t;
 
 
+static ngx_chain_t *create_buf(ngx_http_request_t *r, size_t size);
 static ngx_int_t plan_request(ngx_http_request_t *r,
     ngx_http_myproxy_plan_t *plan);
 static ngx_int_t plan_method(ngx_http_request_t *r,
@@ -33,6 +34,7 @@ static u_char *write_header(ngx_http_request_t *r, u_char *p,
     ngx_http_myproxy_plan_t *plan);
 static u_char *write_client_fields(ngx_http_request_t *r, u_char *p,
     ngx_http_myproxy_plan_t *plan);
+static u_char *write_field(u_char *p, ngx_table_elt_t *h);
 static ngx_int_t append_body(ngx_http_request_t *r, ngx_chain_t *header,
     ngx_http_myproxy_plan_t *plan);
 
@@ -68,18 +70,12 @@ ngx_http_myproxy_create_request(ngx_http_request_t *r)
         return NGX_ERROR;
     }
 
-    b = ngx_create_temp_buf(r->pool, plan.size);
-    if (b == NULL) {
-        return NGX_ERROR;
-    }
-
-    cl = ngx_alloc_chain_link(r->pool);
+    cl = create_buf(r, plan.size);
     if (cl == NULL) {
         return NGX_ERROR;
     }
 
-    cl->buf = b;
-    cl->next = NULL;
+    b = cl->buf;
 
     b->last = write_header(r, b->last, &plan);
 
@@ -103,6 +99,41 @@ ngx_http_myproxy_create_request(ngx_http_request_t *r)
     }
 
     return plan.conf->pass ? ngx_http_myproxy_use_pool(r, ctx) : NGX_OK;
+}
+
+
+/* A link, its buf and the buf's memory, in one piece. */
+
+static ngx_chain_t *
+create_buf(ngx_http_request_t *r, size_t size)
+{
+    u_char       *p;
+    ngx_buf_t    *b;
+    ngx_chain_t  *cl;
+
+    p = ngx_palloc(r->pool, sizeof(ngx_chain_t) + sizeof(ngx_buf_t) + size);
+    if (p == NULL) {
+        return NULL;
+    }
+
+    cl = (ngx_chain_t *) p;
+    p += sizeof(ngx_chain_t);
+
+    b = (ngx_buf_t *) p;
+    p += sizeof(ngx_buf_t);
+
+    ngx_memzero(b, sizeof(ngx_buf_t));
+
+    b->start = p;
+    b->pos = p;
+    b->last = p;
+    b->end = p + size;
+    b->temporary = 1;
+
+    cl->buf = b;
+    cl->next = NULL;
+
+    return cl;
 }
 
 
@@ -358,8 +389,9 @@ write_client_fields(ngx_http_request_t *r, u_char *p,
 
         for (i = 0; i < part->nelts; i++) {
 
-            if (ngx_hash_find(&plan->fields->drop, h[i].hash,
-                              h[i].lowcase_key, h[i].key.len))
+            if ((plan->fields->dropped >> h[i].hash % 64) & 1
+                && ngx_hash_find(&plan->fields->drop, h[i].hash,
+                                 h[i].lowcase_key, h[i].key.len))
             {
                 continue;
             }
@@ -370,13 +402,38 @@ write_client_fields(ngx_http_request_t *r, u_char *p,
                 continue;
             }
 
-            p = ngx_cpymem(p, h[i].key.data, h[i].key.len);
-            *p++ = ':'; *p++ = ' ';
-
-            p = ngx_cpymem(p, h[i].value.data, h[i].value.len);
-            *p++ = CR; *p++ = LF;
+            p = write_field(p, &h[i]);
         }
     }
+
+    return p;
+}
+
+
+static u_char *
+write_field(u_char *p, ngx_table_elt_t *h)
+{
+    u_char  *name;
+    size_t   len;
+
+    name = p;
+    len = h->key.len + sizeof(": ") - 1;
+
+    if (h->value.data == h->key.data + len) {
+
+        /* as it was received, but for zeroes that nginx has put in it */
+
+        p = ngx_cpymem(p, h->key.data, len + h->value.len);
+
+    } else {
+        p = ngx_cpymem(p, h->key.data, h->key.len) + sizeof(": ") - 1;
+        p = ngx_cpymem(p, h->value.data, h->value.len);
+    }
+
+    name[h->key.len] = ':';
+    name[h->key.len + 1] = ' ';
+
+    *p++ = CR; *p++ = LF;
 
     return p;
 }

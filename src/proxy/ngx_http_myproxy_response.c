@@ -14,12 +14,11 @@
 
 static ngx_int_t process_header(ngx_http_request_t *r);
 static ngx_int_t read_status_line(ngx_http_request_t *r);
+static ngx_int_t save_status_line(ngx_http_request_t *r,
+    ngx_http_status_t *status);
 static ngx_int_t read_header(ngx_http_request_t *r);
 static ngx_int_t read_line(ngx_http_request_t *r, ngx_buf_t *b,
     ngx_table_elt_t **field);
-static ngx_int_t process_field(ngx_http_request_t *r,
-    ngx_http_myproxy_ctx_t *ctx, ngx_table_elt_t *h,
-    ngx_http_myproxy_name_t *name);
 static ngx_int_t check_framing(ngx_http_request_t *r, ngx_table_elt_t *h);
 static ngx_uint_t is_interim(ngx_uint_t code);
 static ngx_uint_t is_skipped(ngx_uint_t code);
@@ -70,7 +69,6 @@ process_header(ngx_http_request_t *r)
 static ngx_int_t
 read_status_line(ngx_http_request_t *r)
 {
-    size_t                        len;
     ngx_int_t                     rc;
     ngx_http_status_t            *status;
     ngx_http_upstream_t          *u;
@@ -132,15 +130,9 @@ read_status_line(ngx_http_request_t *r)
 
     u->headers_in.status_n = status->code;
 
-    len = status->end - status->start;
-
-    u->headers_in.status_line.len = len;
-    u->headers_in.status_line.data = ngx_pnalloc(r->pool, len);
-    if (u->headers_in.status_line.data == NULL) {
+    if (save_status_line(r, status) != NGX_OK) {
         return NGX_ERROR;
     }
-
-    ngx_memcpy(u->headers_in.status_line.data, status->start, len);
 
     ngx_log_debug2(NGX_LOG_DEBUG_HTTP, r->connection->log, 0,
                    "myproxy status %ui \"%V\"",
@@ -161,17 +153,43 @@ read_status_line(ngx_http_request_t *r)
 }
 
 
+static ngx_int_t
+save_status_line(ngx_http_request_t *r, ngx_http_status_t *status)
+{
+    size_t            len;
+    ngx_str_t        *line;
+    static ngx_str_t  ok = ngx_string("200 OK");
+
+    line = &r->upstream->headers_in.status_line;
+    len = status->end - status->start;
+
+    if (len == ok.len && ngx_memcmp(status->start, ok.data, len) == 0) {
+        *line = ok;
+        return NGX_OK;
+    }
+
+    line->len = len;
+    line->data = ngx_pnalloc(r->pool, len);
+    if (line->data == NULL) {
+        return NGX_ERROR;
+    }
+
+    ngx_memcpy(line->data, status->start, len);
+
+    return NGX_OK;
+}
+
+
 /* NGX_DECLINED: another status line follows an interim response */
 
 static ngx_int_t
 read_header(ngx_http_request_t *r)
 {
-    ngx_int_t                 rc;
-    ngx_uint_t                skipped;
-    ngx_table_elt_t          *h;
-    ngx_http_upstream_t      *u;
-    ngx_http_myproxy_ctx_t   *ctx;
-    ngx_http_myproxy_name_t  *name;
+    ngx_int_t                rc;
+    ngx_uint_t               skipped;
+    ngx_table_elt_t         *h;
+    ngx_http_upstream_t     *u;
+    ngx_http_myproxy_ctx_t  *ctx;
 
     u = r->upstream;
     ctx = ngx_http_get_module_ctx(r, ngx_http_myproxy_module);
@@ -180,20 +198,17 @@ read_header(ngx_http_request_t *r)
 
     for ( ;; ) {
 
-        h = NULL;
-        name = NULL;
-
         rc = skipped ? NGX_DECLINED
-                     : ngx_http_myproxy_read_field(r, ctx, &u->buffer,
-                                                   &u->headers_in.headers,
-                                                   &h, &name);
+                     : ngx_http_myproxy_read_fields(r, ctx, &u->buffer,
+                                                    &u->headers_in.headers);
 
         if (rc == NGX_DECLINED) {
+            h = NULL;
             rc = read_line(r, &u->buffer, skipped ? NULL : &h);
-        }
 
-        if (rc == NGX_OK && h) {
-            rc = process_field(r, ctx, h, name);
+            if (rc == NGX_OK && h) {
+                rc = ngx_http_myproxy_process_field(r, ctx, h, NULL);
+            }
         }
 
         if (rc == NGX_OK) {
@@ -257,32 +272,35 @@ read_line(ngx_http_request_t *r, ngx_buf_t *b, ngx_table_elt_t **field)
 }
 
 
-static ngx_int_t
-process_field(ngx_http_request_t *r, ngx_http_myproxy_ctx_t *ctx,
-    ngx_table_elt_t *h, ngx_http_myproxy_name_t *name)
+ngx_int_t
+ngx_http_myproxy_process_field(ngx_http_request_t *r,
+    ngx_http_myproxy_ctx_t *ctx, ngx_table_elt_t *h,
+    ngx_http_myproxy_name_t *name)
 {
     ngx_int_t                       rc;
     ngx_http_upstream_header_t     *hh;
     ngx_http_upstream_main_conf_t  *umcf;
 
-    if (ctx->status.code != NGX_HTTP_SWITCHING_PROTOCOLS) {
+    if (is_interim(ctx->status.code)) {
 
-        if (is_interim(ctx->status.code)) {
+        /* to be sent on at most, not to be acted on */
 
-            /* to be sent on at most, not to be acted on */
+        return NGX_OK;
+    }
 
-            return NGX_OK;
-        }
+    if (name && name->simple) {
+        return name->header->handler(r, h, name->header->offset);
+    }
 
-        if (h->key.len == sizeof("Upgrade") - 1
-            && ngx_strncmp(h->lowcase_key, "upgrade", h->key.len) == 0)
-        {
-            /* an offer to us, not to the client (RFC 9110, section 7.8) */
+    if (ctx->status.code != NGX_HTTP_SWITCHING_PROTOCOLS
+        && h->key.len == sizeof("Upgrade") - 1
+        && ngx_strncmp(h->lowcase_key, "upgrade", h->key.len) == 0)
+    {
+        /* an offer to us, not to the client (RFC 9110, section 7.8) */
 
-            h->hash = 0;
+        h->hash = 0;
 
-            return NGX_OK;
-        }
+        return NGX_OK;
     }
 
     if (name) {
