@@ -12,6 +12,7 @@
 #include "ngx_http_upstream_reuse_module.h"
 
 
+static ngx_int_t send_whole(ngx_http_request_t *r, ngx_http_upstream_t *u);
 static ngx_int_t pipe_chunked(ngx_event_pipe_t *p, ngx_buf_t *buf);
 static ngx_buf_t *pipe_append(ngx_event_pipe_t *p, ngx_buf_t *raw,
     u_char *pos, u_char *last);
@@ -72,6 +73,50 @@ ngx_http_myproxy_filter_init(void *data)
     }
 
     u->pipe->length = u->length;
+
+    if (u->buffering && u->length > 0 && !u->pipe->cacheable
+        && u->length == (off_t) u->pipe->preread_size)
+    {
+        return send_whole(r, u);
+    }
+
+    return NGX_OK;
+}
+
+
+/*
+ * A response that has come whole with its header goes on at once, in the buf
+ * that core has prepared for the event pipe, for which it is as if it had read
+ * and passed on all of it.
+ */
+
+static ngx_int_t
+send_whole(ngx_http_request_t *r, ngx_http_upstream_t *u)
+{
+    ngx_chain_t       *out;
+    ngx_event_pipe_t  *p;
+
+    p = u->pipe;
+
+    out = p->preread_bufs;
+    p->preread_bufs = NULL;
+
+    u->buffer.last = u->buffer.pos + p->preread_size;
+    u->buffer.recycled = 0;
+
+    p->read_length = p->preread_size;
+    p->length = 0;
+    p->upstream_done = 1;
+    p->downstream_done = 1;
+
+    end_of_body(r, 0);
+
+    ngx_log_debug1(NGX_LOG_DEBUG_HTTP, r->connection->log, 0,
+                   "myproxy whole response of %uz", p->preread_size);
+
+    if (p->output_filter(p->output_ctx, out) == NGX_ERROR) {
+        p->downstream_error = 1;
+    }
 
     return NGX_OK;
 }
