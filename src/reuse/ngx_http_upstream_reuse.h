@@ -268,7 +268,9 @@ struct ngx_http_upstream_reuse_peer_s {
     ngx_event_free_peer_pt           balancer_free;
     struct sockaddr                 *address;  /* NULL: is in place */
     socklen_t                        address_len;
+    struct sockaddr                 *keyed;  /* what the key was made of */
     ngx_sockaddr_t                   key;
+    socklen_t                        key_len;
     uint32_t                         hash;   /* of the identity */
 
     /* attempt: on a kept connection, NULL on a new one */

@@ -230,10 +230,9 @@ ngx_http_upstream_reuse_read_hint(ngx_http_upstream_t *u,
     ngx_http_upstream_reuse_kept_t *kept)
 {
     ngx_int_t         timeout, max;
-    ngx_uint_t        i;
     ngx_msec_t        limit;
     ngx_list_part_t  *part;
-    ngx_table_elt_t  *h;
+    ngx_table_elt_t  *h, *end;
 
     timeout = NGX_ERROR;
     max = NGX_ERROR;
@@ -243,15 +242,17 @@ ngx_http_upstream_reuse_read_hint(ngx_http_upstream_t *u,
         for (part = &u->headers_in.headers.part; part; part = part->next) {
 
             h = part->elts;
+            end = h + part->nelts;
 
-            for (i = 0; i < part->nelts; i++) {
+            for ( /* void */ ; h < end; h++) {
 
-                if (h[i].key.len == sizeof("Keep-Alive") - 1
-                    && ngx_strncasecmp(h[i].key.data, (u_char *) "Keep-Alive",
-                                       h[i].key.len)
+                if (h->key.len == sizeof("Keep-Alive") - 1
+                    && ngx_tolower(h->key.data[0]) == 'k'
+                    && ngx_strncasecmp(h->key.data, (u_char *) "Keep-Alive",
+                                       h->key.len)
                        == 0)
                 {
-                    reuse_parse_hint(&h[i].value, &timeout, &max);
+                    reuse_parse_hint(&h->value, &timeout, &max);
                 }
             }
         }

@@ -6,6 +6,7 @@
 
 #include "ngx_http_upstream_reuse.h"
 #include <ngx_md5.h>
+#include <ngx_murmurhash.h>
 
 
 static ngx_uint_t speaks_http1(ngx_http_upstream_t *u);
@@ -132,31 +133,28 @@ same_bytes(const void *a, size_t a_len, const void *b, size_t b_len)
 uint32_t
 ngx_http_upstream_reuse_hash_identity(ngx_http_upstream_reuse_identity_t *id)
 {
-    uint32_t  hash;
+    uintptr_t  hash;
 
-    ngx_crc32_init(hash);
-
-    ngx_crc32_update(&hash, (u_char *) &id->create_request,
-                     sizeof(id->create_request));
+    hash = (uintptr_t) id->create_request;
 
 #if (NGX_HTTP_SSL)
 
     if (id->ssl) {
-        ngx_crc32_update(&hash, (u_char *) &id->ssl, sizeof(ngx_ssl_t *));
-        ngx_crc32_update(&hash, (u_char *) &id->checks, sizeof(ngx_uint_t));
-        ngx_crc32_update(&hash, id->name.data, id->name.len);
-        ngx_crc32_update(&hash, id->certificate.data, id->certificate.len);
+        hash = hash * 31 + (uintptr_t) id->ssl;
+        hash = hash * 31 + id->checks;
+        hash = hash * 31 + ngx_murmur_hash2(id->name.data, id->name.len);
+        hash = hash * 31 + ngx_murmur_hash2(id->certificate.data,
+                                            id->certificate.len);
     }
 
 #endif
 
     if (id->local) {
-        ngx_crc32_update(&hash, (u_char *) id->local, id->local_len);
+        hash = hash * 31 + ngx_murmur_hash2((u_char *) id->local,
+                                            id->local_len);
     }
 
-    ngx_crc32_final(hash);
-
-    return hash;
+    return (uint32_t) (hash ^ hash >> 32);
 }
 
 

@@ -15,6 +15,8 @@
 static ngx_int_t reuse_balancer_get(ngx_peer_connection_t *pc, void *data);
 static void reuse_balancer_free(ngx_peer_connection_t *pc, void *data,
     ngx_uint_t state);
+static void reuse_make_key(ngx_peer_connection_t *pc,
+    ngx_http_upstream_reuse_peer_t *rp);
 static void reuse_set_key(ngx_peer_connection_t *pc,
     ngx_http_upstream_reuse_peer_t *rp);
 static void reuse_restore_address(ngx_peer_connection_t *pc,
@@ -83,6 +85,7 @@ ngx_http_upstream_reuse_get_from_pool(ngx_peer_connection_t *pc,
     ngx_int_t  rc;
 
     reuse_current = rp;
+    rp->keyed = NULL;
 
     rc = rp->get(pc, rp->data);
 
@@ -103,6 +106,7 @@ reuse_balancer_get(ngx_peer_connection_t *pc, void *data)
     rc = rp->balancer_get(pc, data);
 
     if (rc == NGX_OK) {
+        reuse_make_key(pc, rp);
         reuse_set_key(pc, rp);
     }
 
@@ -117,6 +121,11 @@ ngx_http_upstream_reuse_free_to_pool(ngx_peer_connection_t *pc,
     reuse_current = rp;
 
     if (rp->balancer_free) {
+
+        if (rp->keyed != pc->sockaddr) {
+            reuse_make_key(pc, rp);
+        }
+
         reuse_set_key(pc, rp);
     }
 
@@ -156,7 +165,7 @@ reuse_balancer_free(ngx_peer_connection_t *pc, void *data, ngx_uint_t state)
  */
 
 static void
-reuse_set_key(ngx_peer_connection_t *pc, ngx_http_upstream_reuse_peer_t *rp)
+reuse_make_key(ngx_peer_connection_t *pc, ngx_http_upstream_reuse_peer_t *rp)
 {
     size_t     len;
     uint32_t   hash;
@@ -167,6 +176,7 @@ reuse_set_key(ngx_peer_connection_t *pc, ngx_http_upstream_reuse_peer_t *rp)
     if (pc->sockaddr == NULL
         || pc->socklen > (socklen_t) sizeof(ngx_sockaddr_t))
     {
+        rp->keyed = NULL;
         return;
     }
 
@@ -180,11 +190,25 @@ reuse_set_key(ngx_peer_connection_t *pc, ngx_http_upstream_reuse_peer_t *rp)
     ngx_memcpy(key, pc->sockaddr, len);
     ngx_memcpy(key + len, &hash, sizeof(uint32_t));
 
+    rp->keyed = pc->sockaddr;
+    rp->key_len = len + sizeof(uint32_t);
+}
+
+
+/* The pool sees the key instead of the address. */
+
+static void
+reuse_set_key(ngx_peer_connection_t *pc, ngx_http_upstream_reuse_peer_t *rp)
+{
+    if (rp->keyed == NULL) {
+        return;
+    }
+
     rp->address = pc->sockaddr;
     rp->address_len = pc->socklen;
 
     pc->sockaddr = &rp->key.sockaddr;
-    pc->socklen = len + sizeof(uint32_t);
+    pc->socklen = rp->key_len;
 }
 
 

@@ -424,20 +424,24 @@ reuse_free(ngx_peer_connection_t *pc, void *data, ngx_uint_t state)
 
     kept = reuse_prepare(pc, rp, state);
 
-    fate = c ? reuse_why_not_kept(rp, c, state)
-             : NGX_HTTP_UPSTREAM_REUSE_FATE_UNCONNECTED;
-
-    if (rp->holds && rp->why_new
-        && fate != NGX_HTTP_UPSTREAM_REUSE_FATE_UNCONNECTED)
-    {
-        ngx_http_upstream_reuse_count_opening(rp, c);
-    }
+    fate = NGX_HTTP_UPSTREAM_REUSE_FATE_UNCONNECTED;
 
     if (kept) {
 
         /* it may be closed at once, as an idle one */
 
         ngx_http_upstream_reuse_count(rp->server, IDLE);
+    }
+
+    if (c && (kept == NULL || rp->why_new)) {
+
+        fate = reuse_why_not_kept(rp, c, state);
+
+        if (rp->holds && rp->why_new
+            && fate != NGX_HTTP_UPSTREAM_REUSE_FATE_UNCONNECTED)
+        {
+            ngx_http_upstream_reuse_count_opening(rp, c);
+        }
     }
 
     ngx_http_upstream_reuse_free_to_pool(pc, rp, state);
@@ -450,6 +454,8 @@ reuse_free(ngx_peer_connection_t *pc, void *data, ngx_uint_t state)
 
             ngx_http_upstream_reuse_uncount(rp->server, IDLE);
             kept->idle = 0;
+
+            fate = reuse_why_not_kept(rp, c, state);
         }
 
         reuse_end(rp, fate);
