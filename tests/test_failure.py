@@ -562,6 +562,27 @@ def test_a_client_that_leaves_may_be_ignored(stage):
     assert origin.carried == [2]
 
 
+@pytest.mark.parametrize("body", [b"x" * 3000, b"x" * 50000],
+                         ids=["whole", "more"])
+def test_the_log_blames_the_client_that_has_left(stage, body):
+    def script(conn):
+        for _ in conn.each_request():
+            gate.wait()
+            conn.send(http1.response(body=body))
+
+    origin = stage.origin(script)
+    gate = origin.gate()
+    nginx = stage.nginx(location=PASS + "myproxy_ignore_client_abort on;")
+    client = nginx.connect()
+    client.send(http1.request("GET", "/"))
+    stage.wait_until(lambda: origin.requests)
+    client.reset()
+    assert nginx.request("GET", "/nothing", port="probe").status == 200
+    gate.open()
+    nginx.wait_log(r"\(104: Connection reset by peer\) while sending to "
+                   "client")
+
+
 def test_a_client_that_half_closes_counts_as_gone(stage):
     origin = stage.origin(silent)
     client = stage.nginx(location=PASS).connect()

@@ -4,6 +4,8 @@ It goes back to the pool only if the response was framed, wholly read and
 followed by nothing, the request wholly sent, and neither side wants to close.
 """
 
+import socket
+
 import pytest
 
 from harness import http1
@@ -210,6 +212,39 @@ def test_data_behind_the_response_ends_the_connection(stage, location,
         response = client.request(method, "/")
         assert response.header("X-Smuggled") is None
     assert origin.carried == [1, 1]
+
+
+def test_data_behind_a_response_that_fills_the_buffer_are_noticed(stage):
+    head = http1.response(body=b"x" * 4000)
+    data = http1.response(body=b"x" * (4000 + 4096 - len(head)))
+    assert len(data) == 4096
+    origin = stage.origin([data + SMUGGLED])
+    nginx = stage.nginx(location=PASS + "myproxy_buffer_size 4k;")
+    client = nginx.connect()
+    for _ in range(2):
+        assert client.get("/").header("X-Smuggled") is None
+    assert origin.carried == [1, 1]
+    nginx.wait_log("upstream sent data after the end of the response")
+
+
+def test_an_end_right_behind_a_response_displaces_nothing(stage):
+    """The pool has one place, and a connection that lives is in it."""
+    def ending(conn):
+        conn.read_request()
+        conn.sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_CORK, 1)
+        conn.send(http1.response())
+        conn.half_close()
+        conn.wait_for_close()
+
+    lasting = stage.origin(name="lasting")
+    stage.origin(ending, name="ending")
+    client = stage.nginx(
+        http="upstream app { server %{lasting}; server %{ending};"
+             " keepalive 1; }",
+        location="myproxy_pass http://app;").connect()
+    for _ in range(8):
+        assert client.get("/").status == 200
+    assert lasting.carried == [4]
 
 
 @both

@@ -75,7 +75,8 @@ ngx_http_myproxy_filter_init(void *data)
     u->pipe->length = u->length;
 
     if (u->buffering && u->length > 0 && !u->pipe->cacheable
-        && u->length == (off_t) u->pipe->preread_size)
+        && u->length == (off_t) u->pipe->preread_size
+        && !u->peer.connection->read->ready)
     {
         return send_whole(r, u);
     }
@@ -85,9 +86,9 @@ ngx_http_myproxy_filter_init(void *data)
 
 
 /*
- * A response that has come whole with its header goes on at once, in the buf
- * that core has prepared for the event pipe, for which it is as if it had read
- * and passed on all of it.
+ * A response that has come whole with its header, and nothing behind it, goes
+ * on at once, in the buf that core has prepared for the event pipe.  For the
+ * pipe it is as if it had read and passed on all of it.
  */
 
 static ngx_int_t
@@ -113,6 +114,8 @@ send_whole(ngx_http_request_t *r, ngx_http_upstream_t *u)
 
     ngx_log_debug1(NGX_LOG_DEBUG_HTTP, r->connection->log, 0,
                    "myproxy whole response of %uz", p->preread_size);
+
+    p->log->action = "sending to client";
 
     if (p->output_filter(p->output_ctx, out) == NGX_ERROR) {
         p->downstream_error = 1;

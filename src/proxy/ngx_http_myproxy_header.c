@@ -13,7 +13,7 @@
 
 
 /* bytes for fields that are allocated at a time */
-#define NGX_HTTP_MYPROXY_ROOM_SIZE  512
+#define NGX_HTTP_MYPROXY_ROOM_SIZE  256
 
 #define NGX_HTTP_MYPROXY_STATUS_LEN  (sizeof("HTTP/1.1 200") - 1)
 
@@ -122,6 +122,10 @@ ngx_http_myproxy_read_fields(ngx_http_request_t *r,
         if (p[0] == CR && p[1] == LF) {
             b->pos = p + 2;
             return NGX_DONE;
+        }
+
+        if (p[0] <= ' ') {
+            return NGX_DECLINED;
         }
 
         p = read_name(p, last, &found);

@@ -133,7 +133,7 @@ same_bytes(const void *a, size_t a_len, const void *b, size_t b_len)
 uint32_t
 ngx_http_upstream_reuse_hash_identity(ngx_http_upstream_reuse_identity_t *id)
 {
-    uintptr_t  hash;
+    uint64_t  hash;
 
     hash = (uintptr_t) id->create_request;
 
