@@ -2,7 +2,7 @@
 
 A contender's function writes what the proxy needs into a directory and
 returns the command that runs it in the foreground.  All of them listen on
-127.0.0.1:PORT and keep connections to the origin as well as they can with
+127.0.0.1 and keep connections to the origin as well as they can with
 what their manuals say of keeping connections, and no more: nothing else is
 tuned.
 """
@@ -22,6 +22,8 @@ from harness import settings
 
 PORT = 8080
 LOG = "access.log"
+#: Requests on a connection where there should be no limit.
+ENDLESS = 100000000
 APACHE_MODULES = pathlib.Path("/usr/lib/apache2/modules")
 
 
@@ -47,6 +49,12 @@ class Setting:
     tls13: bool = False                 #: speak this to the origin
     spread: bool = False                #: each worker has its own listener
     log: bool = False                   #: write LOG for each request
+    port: int = PORT
+    #: clients that it must be able to serve at a time, with as many kept
+    #: connections, and without end; None for the proxy's defaults
+    clients: typing.Optional[int] = None
+    peers: tuple = ()                   #: other address:port of the origin
+    single: bool = False                #: nginx is one process
 
     def write(self, name, text):
         path = self.directory / name
@@ -86,14 +94,37 @@ class Contender:
 
 # nginx
 
-def nginx(upstream, location, load=True):
-    """A function that configures nginx with these lines."""
+def kept_by(default, clients):
+    """The lines with which an upstream keeps that many connections.
+
+    default is how many it keeps without being told, 0 for none.
+    """
+    if clients is None or clients <= default:
+        return ""
+    return f"keepalive {max(64, clients)}; keepalive_requests {ENDLESS};"
+
+
+def nginx(upstream, location, load=True, keepalive=""):
+    """A function that configures nginx with these lines.
+
+    keepalive is what the upstream has unless Setting.clients says more.
+    """
     def configure(setting):
+        ours = location.startswith("my")
+        kept, connections, endless = keepalive, 1024, ""
+        if setting.clients is not None:
+            # with few left, nginx closes connections that wait
+            connections = max(connections, 3 * setting.clients)
+            endless = f"keepalive_requests {ENDLESS};"
+            if ours:
+                kept = kept_by(OURS_KEEPS, setting.clients)
+            elif keepalive:
+                kept = kept_by(0, setting.clients)
         module = settings.MODULE
         needed = load and module != "static"
         tls = ""
-        if setting.authority:
-            prefix = "myproxy" if location is OURS else "proxy"
+        if setting.authority and location is not DEFAULTS:
+            prefix = "myproxy" if ours else "proxy"
             tls = (f"{prefix}_ssl_trusted_certificate {setting.authority};"
                    f"\n{prefix}_ssl_verify on;")
             if setting.tls13:
@@ -103,6 +134,10 @@ def nginx(upstream, location, load=True):
         if setting.log:
             log = f"{setting.directory}/{LOG} bench"
         connection = "$reuse_connection" if load else "-"
+        spread = " reuseport" if setting.spread else ""
+        servers = "\n        ".join(
+            f"server {address} max_fails=0;"
+            for address in (setting.origin, *setting.peers))
         temp_paths = "\n".join(
             f"{name}_temp_path {setting.directory}/{name}_temp;"
             for name in ("client_body", "proxy", "fastcgi", "uwsgi", "scgi"))
@@ -110,21 +145,24 @@ def nginx(upstream, location, load=True):
 {f"load_module {module};" if needed else ""}
 user root;
 daemon off;
+master_process {"off" if setting.single else "on"};
 worker_processes {setting.workers or 1};
 pid {setting.directory}/nginx.pid;
 error_log stderr error;
-events {{ worker_connections 1024; }}
+events {{ worker_connections {connections}; }}
 http {{
     log_format bench "$request_uri|$status|$upstream_connect_time|"
                      "{connection}";
     access_log {log};
+    {endless}
     {temp_paths}
     upstream app {{
-        server {setting.origin} max_fails=0;
+        {servers}
+        {kept}
         {upstream.replace("ORIGIN", setting.origin)}
     }}
     server {{
-        listen 127.0.0.1:{PORT} {"reuseport" if setting.spread else ""};
+        listen 127.0.0.1:{setting.port}{spread};
         location / {{
             {location.replace("SCHEME", setting.scheme)}
             {tls}
@@ -160,11 +198,14 @@ class NginxContender(Contender):
 
 STOCK = """proxy_pass SCHEME://app;
             proxy_http_version 1.1;
-            proxy_set_header Connection "";"""
+            proxy_set_header Connection "";
+            proxy_set_header Host $http_host;"""
+DEFAULTS = "proxy_pass SCHEME://app;"
 # a server is tried once a request, so it takes a second one
 STOCK_RETRY = f"""{STOCK}
             proxy_next_upstream error timeout non_idempotent;"""
 OURS = "myproxy_pass SCHEME://app;"
+OURS_KEEPS = 32
 
 
 # others
@@ -194,7 +235,7 @@ def haproxy(options=""):
         if setting.authority:
             tls = f"ssl verify required ca-file {setting.authority}"
         path = setting.write("haproxy.cfg", HAPROXY.format(
-            threads=threads, options=options, port=PORT,
+            threads=threads, options=options, port=setting.port,
             origin=setting.origin, tls=tls))
         return ["haproxy", "-W", "-db", "-f", path]
     return configure
@@ -208,19 +249,25 @@ backend default {{
     .host = "{host}";
     .port = "{port}";
 }}
+sub vcl_recv {{
+    return (pass);
+}}
 """)
     return ["varnishd", "-F", "-j", "none", "-f", path, "-s", "malloc,64m",
-            "-a", f"127.0.0.1:{PORT}", "-n", str(setting.directory / "run")]
+            "-a", f"127.0.0.1:{setting.port}",
+            "-n", str(setting.directory / "run")]
 
 
 def caddy(setting):
-    transport = ""
+    port, lines = setting.port, []
     if setting.authority:
-        transport = f"""
-        transport http {{
-            tls_trusted_ca_certs {setting.authority}
-            tls_server_name app
-        }}"""
+        lines += [f"tls_trusted_ca_certs {setting.authority}",
+                  "tls_server_name app"]
+    if setting.clients is not None:
+        lines += [f"keepalive_idle_conns_per_host {max(32, setting.clients)}"]
+    transport = ""
+    if lines:
+        transport = "\n        ".join(["", "transport http {", *lines, "}"])
     path = setting.write("Caddyfile", f"""
 {{
     admin off
@@ -230,7 +277,7 @@ def caddy(setting):
         level ERROR
     }}
 }}
-http://127.0.0.1:{PORT}, http://origin.test:{PORT} {{
+http://127.0.0.1:{port}, http://origin.test:{port} {{
     bind 127.0.0.1
     reverse_proxy {setting.scheme}://{setting.origin} {{{transport}
     }}
@@ -250,6 +297,10 @@ SSLProxyVerify require
 SSLProxyCACertificateFile {setting.authority}
 SSLProxyCheckPeerName off
 """
+    threads, endless = 64, ""
+    if setting.clients is not None:
+        threads = max(threads, setting.clients)
+        endless = "MaxKeepAliveRequests 0"
     load = "\n".join(f"LoadModule {name}_module {APACHE_MODULES}/mod_"
                      f"{name}.so" for name in modules)
     path = setting.write("apache.conf", f"""
@@ -260,11 +311,13 @@ DefaultRuntimeDir {setting.directory}
 PidFile {setting.directory}/apache.pid
 ErrorLog /dev/stderr
 LogLevel crit
-Listen 127.0.0.1:{PORT}
+Listen 127.0.0.1:{setting.port}
 ServerLimit 1
 StartServers 1
-ThreadsPerChild 64
-MaxRequestWorkers 64
+ThreadLimit {threads}
+ThreadsPerChild {threads}
+MaxRequestWorkers {threads}
+{endless}
 {tls}
 ProxyPass / {setting.scheme}://{setting.origin}/
 """)
@@ -277,7 +330,7 @@ def lighttpd(setting):
 server.modules = ("mod_proxy")
 server.document-root = "{setting.directory}"
 server.bind = "127.0.0.1"
-server.port = {PORT}
+server.port = {setting.port}
 proxy.server = ("" => (("host" => "{host}", "port" => {port})))
 """)
     return ["lighttpd", "-D", "-f", path]
@@ -302,7 +355,7 @@ runtimedir: {run}/run
 logdir: {run}/log
 """)
     setting.write("etc/records.config", f"""
-CONFIG proxy.config.http.server_ports STRING {PORT}:ip-in=127.0.0.1
+CONFIG proxy.config.http.server_ports STRING {setting.port}:ip-in=127.0.0.1
 CONFIG proxy.config.admin.user_id STRING trafficserver
 CONFIG proxy.config.http.cache.http INT 0
 CONFIG proxy.config.ssl.client.verify.server.policy STRING DISABLED
@@ -328,8 +381,11 @@ ip_allow:
 
 ALL = [
     NginxContender(
-        "stock", "nginx proxy_pass", nginx("keepalive 64;", STOCK,
-                                           load=False)),
+        "stock", "nginx proxy_pass", nginx(
+            "", STOCK, load=False, keepalive="keepalive 64;")),
+    NginxContender(
+        "stock-defaults", "nginx proxy_pass as it comes",
+        nginx("", DEFAULTS, load=False)),
     NginxContender(
         "stock-retry", "nginx proxy_pass told to retry",
         nginx("server ORIGIN max_fails=0; keepalive 64;", STOCK_RETRY,

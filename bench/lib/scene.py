@@ -80,7 +80,7 @@ class Proxy:
                  *contender.configure(setting)],
                 stdin=subprocess.DEVNULL, stdout=output, stderr=output)
         try:
-            self._wait(link)
+            self._wait(link, setting.port)
         except Failure:
             self.stop()
             raise
@@ -89,11 +89,11 @@ class Proxy:
     def pid(self):
         return self._process.pid
 
-    def _wait(self, link):
+    def _wait(self, link, port):
         deadline = time.monotonic() + PATIENCE
         while self._process.poll() is None and time.monotonic() < deadline:
             try:
-                link.connect("a", ("127.0.0.1", proxies.PORT)).close()
+                link.connect("a", ("127.0.0.1", port)).close()
                 return
             except OSError:
                 time.sleep(0.05)
@@ -113,8 +113,8 @@ class Proxy:
     def reload(self):
         self._process.send_signal(self._contender.reload)
 
-    def stop(self):
-        for number in (signal.SIGTERM, signal.SIGKILL):
+    def stop(self, signals=(signal.SIGTERM, signal.SIGKILL)):
+        for number in signals:
             if self._process.poll() is None:
                 self._process.send_signal(number)
             try:
@@ -122,6 +122,26 @@ class Proxy:
                 return
             except subprocess.TimeoutExpired:
                 pass
+
+
+class Loopback:
+    """Takes a link's place where there is none."""
+
+    def __init__(self, *before):
+        self._before = before
+
+    def enter(self, _):
+        """The beginning of a command, as of Link.enter."""
+        return list(self._before)
+
+    @staticmethod
+    def connect(_, address):
+        return socket.create_connection(address, PATIENCE)
+
+
+def free_port():
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        return listener.getsockname()[1]
 
 
 def origin_command(link, *words):
@@ -233,14 +253,15 @@ def add_seed(made):
                       help="of all that is random; printed")
 
 
-def parser(bench, about, contenders):
+def parser(bench, about, contenders, rtt=True):
     """An ArgumentParser with what all benches understand."""
     made = argparse.ArgumentParser(
         prog=f"bench/{bench}", description=f"{about}; see bench/README.md.")
     made.add_argument("--contenders",
                       help=f"some of {','.join(contenders)}")
-    made.add_argument("--rtt", type=float, default=20, metavar="MS",
-                      help="the round trip to the origin (%(default)s)")
+    if rtt:
+        made.add_argument("--rtt", type=float, default=20, metavar="MS",
+                          help="the round trip to the origin (%(default)s)")
     made.add_argument("--json", metavar="FILE",
                       help="write all numbers there as well")
     made.add_argument("--install", action="store_true",

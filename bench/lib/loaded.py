@@ -1,0 +1,322 @@
+"""What a request costs under load: part 1 of bench/run.
+
+The proxy has a core of its own.  wrk is the load and an nginx the origin;
+they share another core if there are no more than two.
+"""
+
+import contextlib
+import dataclasses
+import json
+import os
+import pathlib
+import statistics
+import subprocess
+import sys
+import time
+
+import scene
+from scene import Failure, proxies
+
+HERE = pathlib.Path(__file__).resolve().parent
+#: Clients up to which the proxies are started as for that many.
+FEW = 32
+
+
+@dataclasses.dataclass
+class Case:
+    label: str
+    target: str
+    counts: tuple                       #: of clients
+    method: str = "GET"
+    body: int = 0
+    tls: bool = False                   #: to the origin
+    small: bool = False                 #: request and response
+
+
+CASES = {
+    "small": Case("GET, 6 bytes", "/small", (1, 8, 64, 512), small=True),
+    "10k": Case("GET, 10 KB", "/10k", (8, 64)),
+    "1m": Case("GET, 1 MB", "/1m", (1, 8)),
+    "chunked": Case("GET, 10 KB, chunked", "/chunked", (8, 64)),
+    "post-1k": Case("POST, 1 KB", "/post", (8, 64), "POST", 1024,
+                    small=True),
+    "post-1m": Case("POST, 1 MB", "/post", (8,), "POST", 1 << 20),
+    "tls": Case("GET, 6 bytes, TLS", "/small", (1, 8, 64), tls=True,
+                small=True),
+}
+QUICK = {"small": (8,), "post-1k": (8,)}
+
+COLUMNS = {
+    "clients": "clients",
+    "contender": "label",
+    "CPU, µs": "cpu_us",
+    "±": "cpu_us_error",
+    "of stock's": "cpu_of_stock",
+    "requests/s": "rate",
+    "median, ms": "p50_ms",
+    "99 %, ms": "p99_ms",
+    "busy, %": "busy_percent",
+    "failed": "failed",
+}
+
+
+# the machine
+
+def cores():
+    """(the proxy's, the load's, the origin's)"""
+    found = sorted(os.sched_getaffinity(0))
+    return found[0], found[1 % len(found)], found[2 % len(found)
+                                                  if len(found) > 2
+                                                  else 1 % len(found)]
+
+
+def tree(pid):
+    """A process and all that come from it."""
+    found = [pid]
+    for process in found:
+        for path in pathlib.Path(f"/proc/{process}/task").glob("*/children"):
+            with contextlib.suppress(OSError):
+                found += map(int, path.read_text().split())
+    return found
+
+
+def cpu_ns(pid):
+    """What the processes of a tree have taken, to the nanosecond.
+
+    The number is what clock_getcpuclockid(3) makes of a process's.
+    """
+    taken = 0
+    for process in tree(pid):
+        with contextlib.suppress(OSError):
+            taken += time.clock_gettime_ns(~process << 3 | 2)
+    return taken
+
+
+# origin and load
+
+def origin_configuration(directory, port, tls_port, pair):
+    temp_paths = "\n".join(
+        f"{name}_temp_path {directory}/{name}_temp;"
+        for name in ("client_body", "proxy", "fastcgi", "uwsgi", "scgi"))
+    return f"""
+user root;
+daemon off;
+pid {directory}/origin.pid;
+error_log stderr error;
+events {{ worker_connections 8192; }}
+http {{
+    access_log off;
+    {temp_paths}
+    default_type text/plain;
+    sendfile on;
+    open_file_cache max=100;
+    open_file_cache_valid 1h;
+    keepalive_requests {proxies.ENDLESS};
+    keepalive_timeout 1h;
+    client_max_body_size 0;
+    client_body_buffer_size 2m;
+    server {{
+        listen 127.0.0.1:{port} backlog=4096;
+        listen 127.0.0.1:{tls_port} ssl backlog=4096;
+        ssl_certificate {pair[0]};
+        ssl_certificate_key {pair[1]};
+        ssl_protocols TLSv1.2 TLSv1.3;
+        root {directory}/files;
+        # what SSI may change has no length; ten chunks
+        location = /chunked {{
+            ssi on;
+            ssi_types text/plain;
+            output_buffers 10 1k;
+        }}
+        # to mirror a body it must be read; then a file is not for POST
+        location = /post {{ mirror /read; error_page 405 =200 /small; }}
+        location = /read {{ internal; return 204; }}
+    }}
+}}
+"""
+
+
+class Origin:
+    """An nginx on the origin's core."""
+
+    def __init__(self, directory, certificates):
+        self.authority, pair = certificates
+        files = directory / "files"
+        files.mkdir()
+        os.chmod(directory, 0o755)
+        for name in ("small", "post"):
+            (files / name).write_bytes(b"hello\n")
+        for name, size in (("10k", 10), ("1m", 1024), ("chunked", 10)):
+            (files / name).write_bytes(64 * size * b"0123456789abcde\n")
+        self.port, self.tls_port = scene.free_port(), scene.free_port()
+        path = directory / "origin.conf"
+        path.write_text(origin_configuration(
+            directory, self.port, self.tls_port, pair))
+        self._process = subprocess.Popen(
+            ["setpriv", "--pdeathsig", "TERM", "taskset", "-c",
+             str(cores()[2]), proxies.settings.NGINX, "-p", str(directory),
+             "-c", str(path), "-e", "stderr"], stdin=subprocess.DEVNULL)
+        deadline = time.monotonic() + scene.PATIENCE
+        while True:
+            try:
+                scene.Loopback.connect("b", ("127.0.0.1", self.port)).close()
+                return
+            except OSError as error:
+                if time.monotonic() > deadline:
+                    raise Failure("the origin did not start") from error
+                time.sleep(0.05)
+
+    def stop(self):
+        self._process.terminate()
+        self._process.wait()
+
+
+def load(port, case, clients, seconds):
+    """What wrk says."""
+    done = subprocess.run(
+        ["taskset", "-c", str(cores()[1]), "wrk", "--threads", "1",
+         "--connections", str(clients), "--duration", f"{seconds}s",
+         "--timeout", f"{scene.PATIENCE}s", "--script", HERE / "load.lua",
+         f"http://127.0.0.1:{port}{case.target}", "--", case.method,
+         str(case.body)], capture_output=True, text=True, check=False)
+    if done.returncode != 0 or not done.stderr.startswith("{"):
+        raise Failure(f"wrk: {done.stderr.strip() or done.stdout.strip()}")
+    return json.loads(done.stderr)
+
+
+# rounds
+
+class Lane:
+    """A contender that runs, and what has been measured of it."""
+
+    def __init__(self, contender, origin, tls, clients, stack):
+        self.contender = contender
+        self.port = scene.free_port()
+        port = origin.tls_port if tls else origin.port
+        self.proxy = scene.Proxy(
+            scene.Loopback("taskset", "-c", str(cores()[0])), contender,
+            proxies.Setting(
+                stack.enter_context(proxies.scratch()), f"127.0.0.1:{port}",
+                origin.authority if tls else None, workers=1, tls13=tls,
+                port=self.port, clients=clients))
+        stack.callback(self.proxy.stop)
+
+    def play(self, case, clients, seconds):
+        """One round."""
+        before = cpu_ns(self.proxy.pid)
+        said = load(self.port, case, clients, seconds)
+        taken = cpu_ns(self.proxy.pid) - before
+        self.proxy.check()
+        good = said["requests"] - said["not_2xx"]
+        if good <= 0:
+            raise Failure(f"no request was answered with 2xx: {said}")
+        return {
+            "cpu_us": taken / 1000 / said["requests"],
+            "rate": good / said["us"] * 10 ** 6,
+            "p50_ms": said["p50_us"] / 1000,
+            "p99_ms": said["p99_us"] / 1000,
+            "busy_percent": taken / said["us"] / 10,
+            "failed": said["not_2xx"] + said["refused"] + said["broken"]
+            + said["late"],
+        }
+
+
+def error_of(values):
+    """The standard error of their mean; 0 of one."""
+    if len(values) < 2:
+        return 0
+    return statistics.stdev(values) / len(values) ** 0.5
+
+
+def summary(name, clients, lane, rounds):
+    """A row: medians of the rounds."""
+    made = {"case": name, "clients": clients,
+            "contender": lane.contender.name, "label": lane.contender.label,
+            "rounds": len(rounds)}
+    for key, digits in (("cpu_us", 2), ("rate", 0), ("p50_ms", 3),
+                        ("p99_ms", 3), ("busy_percent", 0)):
+        made[key] = round(statistics.median(
+            found[key] for found in rounds), digits or None)
+    made["failed"] = sum(found["failed"] for found in rounds)
+    made["cpu_us_rounds"] = [round(found["cpu_us"], 3) for found in rounds]
+    made["cpu_us_error"] = round(error_of(made["cpu_us_rounds"]), 2)
+    return made
+
+
+def against_stock(rows):
+    """Adds how the CPU time compares, by the median of the rounds' ratios."""
+    stock = next((made["cpu_us_rounds"] for made in rows
+                  if made["contender"] == "stock"), None)
+    for made in rows:
+        made["cpu_of_stock"], made["cpu_of_stock_error"] = "-", None
+        if stock and len(stock) == len(made["cpu_us_rounds"]):
+            ratios = [mine / other for mine, other
+                      in zip(made["cpu_us_rounds"], stock)]
+            made["cpu_of_stock"] = round(statistics.median(ratios), 3)
+            made["cpu_of_stock_error"] = round(error_of(ratios), 3)
+
+
+def compare(name, clients, lanes, options, notes):
+    """The rows of one case; the order of the contenders alternates."""
+    case = CASES[name]
+    print(f"bench/run: {case.label}, {clients} clients", file=sys.stderr)
+    found = {lane: [] for lane in lanes}
+    for number in range(options.rounds):
+        for lane in lanes if number % 2 == 0 else reversed(lanes):
+            if lane not in found:
+                continue
+            try:
+                if number == 0 and not options.quick:
+                    lane.play(case, clients, 1)
+                found[lane].append(lane.play(case, clients, options.seconds))
+            except Failure as failure:
+                notes.append(f"{lane.contender.label}, {case.label}, "
+                             f"{clients} clients: {failure}")
+                del found[lane]
+    rows = [summary(name, clients, lane, rounds)
+            for lane, rounds in found.items()]
+    against_stock(rows)
+    return rows
+
+
+def groups(cases):
+    """{(TLS, clients that proxies are started for): [(case, clients)]}"""
+    made = {}
+    for name, counts in cases.items():
+        for clients in counts:
+            key = CASES[name].tls, max(FEW, clients)
+            made.setdefault(key, []).append((name, clients))
+    return made
+
+
+def measure(contenders, options, notes):
+    """The rows of all cases; adds what could not be measured to the notes."""
+    rows = []
+    with contextlib.ExitStack() as stack:
+        directory = stack.enter_context(proxies.scratch())
+        origin = Origin(directory, scene.make_certificates(directory))
+        stack.callback(origin.stop)
+        for (tls, started_for), cells in groups(options.cases).items():
+            with contextlib.ExitStack() as running:
+                lanes = []
+                for contender in contenders:
+                    about = f"{contender.label}{' to TLS' * tls}"
+                    if tls and not contender.tls:
+                        note(notes, f"{about}: it speaks none to origins.")
+                        continue
+                    try:
+                        lanes.append(Lane(contender, origin, tls,
+                                          started_for, running))
+                    except (Failure, OSError) as failure:
+                        note(notes, f"{about}: {failure}")
+                for name, clients in cells:
+                    rows += compare(name, clients, lanes, options, notes)
+    order = list(CASES)
+    return sorted(rows, key=lambda made: (order.index(made["case"]),
+                                          made["clients"]))
+
+
+def note(notes, text):
+    """Says it once."""
+    if text not in notes:
+        notes.append(text)
