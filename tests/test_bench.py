@@ -1,6 +1,8 @@
 """The benches: that they run, and that what they print is right."""
 
 import json
+import os
+import shutil
 import subprocess
 
 import pytest
@@ -195,3 +197,75 @@ def test_churn_looks_at_each_worker(tmp_path):
         # 20 connections, and they are replaced
         assert worker["descriptors_most"] > 20
     assert result["connections"] > 4 * 20 + 100
+
+
+needs_run = pytest.mark.skipif(
+    not all(shutil.which(tool) for tool in ("wrk", "valgrind", "strace"))
+    or len(os.sched_getaffinity(0)) < 2,
+    reason="no wrk, valgrind or strace, or no second core")
+
+
+@needs_run
+def test_run_tells_what_a_request_costs(tmp_path):
+    copy = tmp_path / "run.md"
+    text, found = run("run", tmp_path, "--markdown", copy)
+
+    assert copy.read_text() == text
+    tables = [block.splitlines() for block in text.split("\n\n")
+              if block.startswith("|")]
+    assert [len(table) for table in tables] == [2 + 4, 2 + 4, 2 + 4, 2 + 2]
+    for table in tables:
+        assert len({line.count("|") for line in table}) == 1
+    assert not found["not_measured"]
+
+    assert [(row["case"], row["contender"]) for row in found["load"]] == [
+        (case, contender) for case in ("small", "post-1k")
+        for contender in ("stock", "stock-defaults", "ours", "none")]
+    for row in found["load"]:
+        assert row["failed"] == 0
+        assert row["rate"] > 100
+        assert 0 < row["p50_ms"] <= row["p99_ms"]
+        if row["contender"] != "none":
+            assert 1 < row["cpu_us"] < 1000
+            assert 0 < row["busy_percent"] <= 110
+
+    for row in found["counts"]:
+        assert 10000 < row["instructions"] < 100000
+        assert 5 < row["calls"] < 15
+        assert abs(row["by_name"]["writev"] - 2) < 0.1
+    for row in found["memory"]:
+        assert 0 < row["idle_heap"] < row["in_flight_heap"] < 30000
+        assert 0 < row["idle_rss"] < 30000
+
+    # system calls are what time and instructions are not: the same each time
+    judged = {goal["about"]: goal["holds"] for goal in found["goals"]}
+    assert None not in judged.values()
+    calls = [about for about in judged if about.startswith("system calls")]
+    assert len(calls) == 2
+    assert all(judged[about] for about in calls)
+    for goal in found["goals"]:
+        word = "holds" if goal["holds"] else "misses"
+        assert f"- {word}: {goal['about']}" in text
+
+
+@needs_run
+def test_run_counts_the_same_twice(tmp_path):
+    counts = []
+    for _ in range(2):
+        _, found = run("run", tmp_path, "--parts", "2")
+        counts.append([row["instructions"] for row in found["counts"]])
+    for first, second in zip(*counts):
+        assert abs(first - second) < first / 50
+
+
+@needs_run
+def test_run_sees_what_grows(tmp_path):
+    _, found = run("run", tmp_path, "--parts", "3", "--grows", "lines")
+    stock, ours = found["growth"]
+    assert stock["contender"] == "stock"
+    assert list(stock["instructions"]) == ["1", "4", "16", "64"]
+    assert list(ours["instructions"]) == ["1", "4", "16", "64"]
+    # each line is sent, so each takes something
+    assert stock["growth"] > 63 * 50
+    assert stock["factor"] > 1.1
+    assert 0.9 < ours["factor"]

@@ -354,7 +354,12 @@ localstatedir: {run}
 runtimedir: {run}/run
 logdir: {run}/log
 """)
+    threads = ""
+    if setting.workers:
+        threads = f"""CONFIG proxy.config.exec_thread.autoconfig INT 0
+CONFIG proxy.config.exec_thread.limit INT {setting.workers}"""
     setting.write("etc/records.config", f"""
+{threads}
 CONFIG proxy.config.http.server_ports STRING {setting.port}:ip-in=127.0.0.1
 CONFIG proxy.config.admin.user_id STRING trafficserver
 CONFIG proxy.config.http.cache.http INT 0

@@ -57,8 +57,9 @@ def of_counts(rows, requests):
                f"{stock:g}" + f" and {more} more" * bool(more))
 
 
-def of_growth(rows):
-    for what, (_, about) in counted.GROWTH.items():
+def of_growth(rows, grows):
+    for what in grows:
+        about = counted.GROWTH[what][1]
         values = numbered(rows, "factor", what=what)
         ours, stock = pair(values)
         if ours is None:
@@ -116,7 +117,7 @@ def of_others(found, about):
     labels = numbered(found, "label")
     values = numbered(found, "cpu_us")
     for name, value in values.items():
-        if name in NGINX or name.startswith("ours"):
+        if name in NGINX or name == "none" or name.startswith("ours"):
             continue
         if "ours" in values:
             yield (values["ours"] < value,

@@ -80,6 +80,14 @@ def tree(pid):
     return found
 
 
+def pin(pid, core):
+    """Keeps all threads of a tree on a core: some choose for themselves."""
+    for process in tree(pid):
+        for path in pathlib.Path(f"/proc/{process}/task").glob("*"):
+            with contextlib.suppress(OSError):
+                os.sched_setaffinity(int(path.name), {core})
+
+
 def cpu_ns(pid):
     """What the processes of a tree have taken, to the nanosecond.
 
@@ -98,6 +106,7 @@ def origin_configuration(directory, port, tls_port, pair):
     temp_paths = "\n".join(
         f"{name}_temp_path {directory}/{name}_temp;"
         for name in ("client_body", "proxy", "fastcgi", "uwsgi", "scgi"))
+    part = 3413 * "x"
     return f"""
 user root;
 daemon off;
@@ -122,12 +131,21 @@ http {{
         ssl_certificate_key {pair[1]};
         ssl_protocols TLSv1.2 TLSv1.3;
         root {directory}/files;
-        # what SSI may change has no length; ten chunks
-        location = /chunked {{
-            ssi on;
-            ssi_types text/plain;
-            output_buffers 10 1k;
+        # as if it were a file, in one write
+        location = /small {{
+            add_header Last-Modified "Mon, 01 Jun 2026 00:00:00 GMT";
+            add_header ETag '"6a1b2c3d-6"';
+            add_header Accept-Ranges bytes;
+            return 200 "hello\n";
         }}
+        # what something is added to has no length; three chunks
+        location = /chunked {{
+            addition_types text/plain;
+            add_before_body /part;
+            add_after_body /part;
+            return 200 {part};
+        }}
+        location = /part {{ return 200 {part}; }}
         # to mirror a body it must be read; then a file is not for POST
         location = /post {{ mirror /read; error_page 405 =200 /small; }}
         location = /read {{ internal; return 204; }}
@@ -144,9 +162,8 @@ class Origin:
         files = directory / "files"
         files.mkdir()
         os.chmod(directory, 0o755)
-        for name in ("small", "post"):
-            (files / name).write_bytes(b"hello\n")
-        for name, size in (("10k", 10), ("1m", 1024), ("chunked", 10)):
+        (files / "post").write_bytes(b"hello\n")
+        for name, size in (("10k", 10), ("1m", 1024)):
             (files / name).write_bytes(64 * size * b"0123456789abcde\n")
         self.port, self.tls_port = scene.free_port(), scene.free_port()
         path = directory / "origin.conf"
@@ -171,13 +188,13 @@ class Origin:
         self._process.wait()
 
 
-def load(port, case, clients, seconds):
+def load(port, case, clients, seconds, scheme="http"):
     """What wrk says."""
     done = subprocess.run(
         ["taskset", "-c", str(cores()[1]), "wrk", "--threads", "1",
          "--connections", str(clients), "--duration", f"{seconds}s",
          "--timeout", f"{scene.PATIENCE}s", "--script", HERE / "load.lua",
-         f"http://127.0.0.1:{port}{case.target}", "--", case.method,
+         f"{scheme}://127.0.0.1:{port}{case.target}", "--", case.method,
          str(case.body)], capture_output=True, text=True, check=False)
     if done.returncode != 0 or not done.stderr.startswith("{"):
         raise Failure(f"wrk: {done.stderr.strip() or done.stdout.strip()}")
@@ -203,22 +220,40 @@ class Lane:
 
     def play(self, case, clients, seconds):
         """One round."""
+        pin(self.proxy.pid, cores()[0])
         before = cpu_ns(self.proxy.pid)
         said = load(self.port, case, clients, seconds)
         taken = cpu_ns(self.proxy.pid) - before
         self.proxy.check()
-        good = said["requests"] - said["not_2xx"]
-        if good <= 0:
-            raise Failure(f"no request was answered with 2xx: {said}")
-        return {
-            "cpu_us": taken / 1000 / said["requests"],
-            "rate": good / said["us"] * 10 ** 6,
-            "p50_ms": said["p50_us"] / 1000,
-            "p99_ms": said["p99_us"] / 1000,
-            "busy_percent": taken / said["us"] / 10,
-            "failed": said["not_2xx"] + said["refused"] + said["broken"]
-            + said["late"],
-        }
+        return {"cpu_us": taken / 1000 / said["requests"],
+                "busy_percent": taken / said["us"] / 10, **served(said)}
+
+
+def served(said):
+    """What the clients see."""
+    good = said["requests"] - said["not_2xx"]
+    if good <= 0:
+        raise Failure(f"no request was answered with 2xx: {said}")
+    return {
+        "rate": good / said["us"] * 10 ** 6,
+        "p50_ms": said["p50_us"] / 1000,
+        "p99_ms": said["p99_us"] / 1000,
+        "failed": said["not_2xx"] + said["refused"] + said["broken"]
+        + said["late"],
+    }
+
+
+def limit(name, clients, origin, options):
+    """A row: what load and origin can do without a proxy."""
+    case = CASES[name]
+    port, scheme = origin.port, "http"
+    if case.tls:
+        port, scheme = origin.tls_port, "https"
+    found = served(load(port, case, clients, options.seconds, scheme))
+    found["rate"] = round(found["rate"])
+    return {**dict.fromkeys(COLUMNS.values(), "-"), "case": name,
+            "clients": clients, "contender": "none", "label": "no proxy",
+            **found}
 
 
 def error_of(values):
@@ -311,6 +346,7 @@ def measure(contenders, options, notes):
                         note(notes, f"{about}: {failure}")
                 for name, clients in cells:
                     rows += compare(name, clients, lanes, options, notes)
+                    rows.append(limit(name, clients, origin, options))
     order = list(CASES)
     return sorted(rows, key=lambda made: (order.index(made["case"]),
                                           made["clients"]))

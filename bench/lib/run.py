@@ -124,7 +124,8 @@ def grow(names, options, notes):
     limit = exchanges.raise_descriptors(2 * largest + exchanges.SPARE)
     most = (limit - exchanges.SPARE) // 2
     rows = []
-    for what, (sizes, about) in counted.GROWTH.items():
+    for what in options.grows:
+        sizes, about = counted.GROWTH[what]
         if what == "idle" and sizes[-1] > most:
             notes.append(f"{sizes[-1]} idle connections: {limit} descriptors "
                          f"allow {most}.")
@@ -150,7 +151,8 @@ def grow(names, options, notes):
 
 def print_growth(rows):
     print("\n## 3. How instructions for a GET grow")
-    for what, (_, about) in counted.GROWTH.items():
+    for what in dict.fromkeys(made["what"] for made in rows):
+        about = counted.GROWTH[what][1]
         found = [made for made in rows if made["what"] == what]
         sizes = sorted({size for made in found
                         for size in made["instructions"]})
@@ -182,6 +184,8 @@ def parse():
                         "(%(default)s)")
     parser.add_argument("--cases", help="of part 1, some of "
                         + ",".join(loaded.CASES))
+    parser.add_argument("--grows", default=",".join(counted.GROWTH),
+                        help="of part 3, some of %(default)s")
     parser.add_argument("--rounds", type=int, metavar="N",
                         help="of part 1, of which the medians are (5)")
     parser.add_argument("--seconds", type=int, default=2, metavar="S",
@@ -207,6 +211,7 @@ def parse():
         parser, options.parts, [str(part) for part in TOOLS])]
     if min(options.rounds, options.seconds, options.requests) < 1:
         parser.error("less than one of something cannot be measured")
+    options.grows = scene.choose(parser, options.grows, counted.GROWTH)
     options.contenders = scene.choose(
         parser, options.contenders or ",".join(
             QUICK if options.quick else DEFAULT), CONTENDERS)
@@ -274,7 +279,7 @@ def judge(made, options):
     if "counts" in made:
         found += goals.of_counts(made["counts"], options.requests)
     if "growth" in made:
-        found += goals.of_growth(made["growth"])
+        found += goals.of_growth(made["growth"], options.grows)
     return found
 
 
