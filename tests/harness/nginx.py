@@ -169,6 +169,10 @@ class Nginx:
             self._reader.join(settings.PATIENCE)
             self.expect_log("")
             raise StartError("nginx did not start:\n" + self.log)
+        if self.config.get("workers", 1) > 1:
+            # one has answered; the others may not even be there
+            self.exchange.wait_until(
+                lambda: len(self.workers()) >= self.config["workers"])
 
     def _close_sockets(self):
         for sock in self._sockets.values():
