@@ -87,15 +87,17 @@ ngx_http_myproxy_filter_init(void *data)
 
 /*
  * A response that has come whole with its header, and nothing behind it, goes
- * on at once, in the buf that core has prepared for the event pipe.  For the
- * pipe it is as if it had read and passed on all of it.
+ * on at once, in the buf that core has prepared for the event pipe, and with
+ * it the end of the response.  For the pipe it is as if it had read and passed
+ * on all of it.
  */
 
 static ngx_int_t
 send_whole(ngx_http_request_t *r, ngx_http_upstream_t *u)
 {
-    ngx_chain_t       *out;
-    ngx_event_pipe_t  *p;
+    ngx_chain_t             *out;
+    ngx_event_pipe_t        *p;
+    ngx_http_myproxy_ctx_t  *ctx;
 
     p = u->pipe;
 
@@ -104,6 +106,8 @@ send_whole(ngx_http_request_t *r, ngx_http_upstream_t *u)
 
     u->buffer.last = u->buffer.pos + p->preread_size;
     u->buffer.recycled = 0;
+    u->buffer.last_buf = (r == r->main);
+    u->buffer.last_in_chain = 1;
 
     p->read_length = p->preread_size;
     p->length = 0;
@@ -118,8 +122,11 @@ send_whole(ngx_http_request_t *r, ngx_http_upstream_t *u)
     p->log->action = "sending to client";
 
     if (p->output_filter(p->output_ctx, out) == NGX_ERROR) {
-        p->downstream_error = 1;
+        return NGX_ERROR;
     }
+
+    ctx = ngx_http_get_module_ctx(r, ngx_http_myproxy_module);
+    ctx->ended = 1;
 
     return NGX_OK;
 }
@@ -589,6 +596,17 @@ ngx_http_myproxy_abort_request(ngx_http_request_t *r)
 void
 ngx_http_myproxy_finalize_request(ngx_http_request_t *r, ngx_int_t rc)
 {
+    ngx_http_myproxy_ctx_t  *ctx;
+
     ngx_log_debug1(NGX_LOG_DEBUG_HTTP, r->connection->log, 0,
                    "myproxy finalize request: %i", rc);
+
+    ctx = ngx_http_get_module_ctx(r, ngx_http_myproxy_module);
+
+    if (ctx && ctx->ended) {
+
+        /* all has been sent: core must not end the response once more */
+
+        r->upstream->pipe->downstream_error = 1;
+    }
 }

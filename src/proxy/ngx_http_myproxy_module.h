@@ -195,6 +195,7 @@ typedef struct {
     unsigned                         header_sent:1;
     unsigned                         upgrading:1;
     unsigned                         in_trailers:1;
+    unsigned                         ended:1;   /* the client's response */
 } ngx_http_myproxy_ctx_t;
 
 
