@@ -1,10 +1,12 @@
 """How the origin's body gets to the client, and when it does not."""
 
 import array
+import gzip
 import os
 import socket
 import termios
 import time
+import zlib
 from fcntl import ioctl
 
 import pytest
@@ -431,6 +433,62 @@ def test_the_body_may_be_compressed_on_its_way(stage, way):
         assert response.header("Content-Encoding") == "gzip"
         assert response.chunked
         assert 0 < len(response.body) < 90000
+
+
+FILTERS = {
+    "gzip": "gzip on; gzip_min_length 1; gzip_types text/plain;",
+    "gunzip": "gunzip on;",
+    "sub": "sub_filter o 0; sub_filter_once off; sub_filter_types *;",
+    "trailer": "add_trailer X-Trailer $upstream_status;",
+    "ssi": "ssi on; ssi_types *;",
+    "addition": "add_after_body /after; addition_types *;",
+    "range": "myproxy_force_ranges on;",
+    "limit_rate": "limit_rate 1m;",
+}
+ASKS = {"gzip": "Accept-Encoding: gzip", "range": "Range: bytes=1-3"}
+
+
+@pytest.mark.parametrize("way", FILTERS)
+def test_a_small_body_goes_through_filters_as_others_do(stage, way):
+    """In one piece with its header it is another way through the module."""
+    body, lines = b"hello body\n", ["Content-Type: text/plain"]
+    if way == "gunzip":
+        body, lines = gzip.compress(body), [*lines, "Content-Encoding: gzip"]
+    head, _, _ = http1.response(200, *lines, body=body).partition(b"\r\n\r\n")
+    head += b"\r\n\r\n"
+
+    def script(conn):
+        for number, _ in enumerate(conn.each_request()):
+            if number % 2:
+                in_pieces(conn, head + body[:3], body[3:])
+            else:
+                conn.send(head + body)
+
+    origin = stage.origin(script, family="unix")
+    client = stage.nginx(
+        location=PASS + FILTERS[way],
+        server="location /after { return 200 after; }").connect()
+    found = []
+    for _ in range(4):
+        response = client.get("/", ASKS.get(way, "Accept: */*"))
+        found.append((response.status, response.chunked,
+                      decoded(response), response.trailers))
+    assert origin.carried == [4]
+    assert found[0] == found[1] == found[2] == found[3]
+    status, chunked, text, trailers = found[0]
+    assert (status, text) == {
+        "gzip": (200, b"hello body\n"), "gunzip": (200, b"hello body\n"),
+        "sub": (200, b"hell0 b0dy\n"), "addition": (200, b"hello body\nafter"),
+        "range": (206, b"ell"),
+    }.get(way, (200, b"hello body\n"))
+    assert chunked == (way not in ("range", "limit_rate"))
+    assert bool(trailers) == (way == "trailer")
+
+
+def decoded(response):
+    if response.header("Content-Encoding") == "gzip":
+        return zlib.decompress(response.body, 16 + zlib.MAX_WBITS)
+    return response.body
 
 
 # truncated
