@@ -241,6 +241,18 @@ typedef struct ngx_http_upstream_reuse_opening_s
     ngx_http_upstream_reuse_opening_t;
 
 
+/* the attempt before one that was not delivered */
+
+typedef struct {
+    ngx_http_upstream_conf_t         conf;   /* stands in for that one */
+    ngx_http_upstream_conf_t        *saved_conf;
+    struct sockaddr                 *sockaddr;
+    socklen_t                        socklen;
+    ngx_str_t                       *name;
+    ngx_uint_t                       tries;
+} ngx_http_upstream_reuse_held_t;
+
+
 /* request: the peer functions that we stand before */
 
 struct ngx_http_upstream_reuse_peer_s {
@@ -248,7 +260,7 @@ struct ngx_http_upstream_reuse_peer_s {
     ngx_http_upstream_t             *upstream;
     ngx_http_upstream_srv_conf_t    *uscf;
     ngx_http_upstream_reuse_srv_conf_t  *conf;
-    ngx_http_upstream_reuse_identity_t   identity;
+    ngx_http_upstream_reuse_identity_t  *identity;
 
     ngx_http_upstream_reuse_opening_t   *opening;  /* NULL: a client's */
     ngx_http_upstream_reuse_kind_t  *kind;
@@ -267,11 +279,13 @@ struct ngx_http_upstream_reuse_peer_s {
     ngx_event_get_peer_pt            balancer_get;
     ngx_event_free_peer_pt           balancer_free;
     struct sockaddr                 *address;  /* NULL: is in place */
-    socklen_t                        address_len;
     struct sockaddr                 *keyed;  /* what the key was made of */
-    ngx_sockaddr_t                   key;
+    struct sockaddr                 *key;
+    socklen_t                        address_len;
     socklen_t                        key_len;
     uint32_t                         hash;   /* of the identity */
+    uint64_t                         space[4];  /* for the key of an IP
+                                                   address */
 
     /* attempt: on a kept connection, NULL on a new one */
 
@@ -296,13 +310,7 @@ struct ngx_http_upstream_reuse_peer_s {
     ngx_http_upstream_reuse_fate_e   explained;  /* what it will be */
     ngx_http_upstream_reuse_fate_e   fate;
 
-    /* the attempt after one that was not delivered */
-
-    ngx_http_upstream_conf_t        *saved_conf;
-    struct sockaddr                 *sockaddr;
-    socklen_t                        socklen;
-    ngx_str_t                       *name;
-    ngx_uint_t                       tries;
+    ngx_http_upstream_reuse_held_t  *held;  /* if again */
 
     unsigned                         log_error:3;
     unsigned                         holds:1;    /* a connection that was
@@ -417,9 +425,12 @@ ngx_int_t ngx_http_upstream_reuse_init_balancer(ngx_http_request_t *r,
     (((conf)->ssl_server_name ? 1 : 0) | ((conf)->ssl_verify ? 2 : 0))
 #endif
 
-/* What a connection for this request has to have been opened for. */
-ngx_int_t ngx_http_upstream_reuse_find_identity(ngx_http_request_t *r,
-    ngx_http_upstream_reuse_identity_t *id);
+/*
+ * What a connection for this request has to have been opened for; NULL if
+ * there is no memory.
+ */
+ngx_http_upstream_reuse_identity_t *ngx_http_upstream_reuse_find_identity(
+    ngx_http_request_t *r);
 
 ngx_uint_t ngx_http_upstream_reuse_same_identity(
     ngx_http_upstream_reuse_identity_t *a,

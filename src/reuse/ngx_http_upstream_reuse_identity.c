@@ -15,20 +15,39 @@ static ngx_uint_t same_bytes(const void *a, size_t a_len, const void *b,
 static ngx_uint_t is_scheme(ngx_str_t *value);
 
 
-ngx_int_t
-ngx_http_upstream_reuse_find_identity(ngx_http_request_t *r,
-    ngx_http_upstream_reuse_identity_t *id)
+ngx_http_upstream_reuse_identity_t *
+ngx_http_upstream_reuse_find_identity(ngx_http_request_t *r)
 {
-    ngx_http_upstream_t       *u;
+    ngx_uint_t                           http1, tls;
+    ngx_http_upstream_t                 *u;
 #if (NGX_HTTP_SSL)
-    ngx_http_upstream_conf_t  *ucf;
+    ngx_http_upstream_conf_t            *ucf;
 #endif
+    ngx_http_upstream_reuse_identity_t  *id;
+
+    /* of most connections without TLS */
+
+    static ngx_http_upstream_reuse_identity_t  plain;
 
     u = r->upstream;
+    http1 = speaks_http1(u);
 
-    ngx_memzero(id, sizeof(ngx_http_upstream_reuse_identity_t));
+#if (NGX_HTTP_SSL)
+    tls = u->ssl;
+#else
+    tls = 0;
+#endif
 
-    id->create_request = speaks_http1(u) ? NULL : u->create_request;
+    if (http1 && !tls && u->peer.local == NULL) {
+        return &plain;
+    }
+
+    id = ngx_pcalloc(r->pool, sizeof(ngx_http_upstream_reuse_identity_t));
+    if (id == NULL) {
+        return NULL;
+    }
+
+    id->create_request = http1 ? NULL : u->create_request;
 
     if (u->peer.local) {
         id->local = u->peer.local->sockaddr;
@@ -37,8 +56,8 @@ ngx_http_upstream_reuse_find_identity(ngx_http_request_t *r,
 
 #if (NGX_HTTP_SSL)
 
-    if (!u->ssl) {
-        return NGX_OK;
+    if (!tls) {
+        return id;
     }
 
     ucf = u->conf;
@@ -53,18 +72,20 @@ ngx_http_upstream_reuse_find_identity(ngx_http_request_t *r,
         if (ucf->ssl_name
             && ngx_http_complex_value(r, ucf->ssl_name, &id->name) != NGX_OK)
         {
-            return NGX_ERROR;
+            return NULL;
         }
     }
 
-    if (ucf->ssl_certificate && ucf->ssl_certificate->lengths) {
-        return ngx_http_complex_value(r, ucf->ssl_certificate,
-                                      &id->certificate);
+    if (ucf->ssl_certificate && ucf->ssl_certificate->lengths
+        && ngx_http_complex_value(r, ucf->ssl_certificate, &id->certificate)
+           != NGX_OK)
+    {
+        return NULL;
     }
 
 #endif
 
-    return NGX_OK;
+    return id;
 }
 
 
@@ -81,8 +102,8 @@ speaks_http1(ngx_http_upstream_t *u)
 
     module = &u->conf->module;
 
-    if (!(module->len == 5 && ngx_strncmp(module->data, "proxy", 5) == 0)
-        && !(module->len == 7 && ngx_strncmp(module->data, "myproxy", 7) == 0))
+    if (!(module->len == 7 && ngx_memcmp(module->data, "myproxy", 7) == 0)
+        && !(module->len == 5 && ngx_memcmp(module->data, "proxy", 5) == 0))
     {
         return 0;
     }
@@ -280,17 +301,17 @@ ngx_http_upstream_reuse_set_session(ngx_peer_connection_t *pc, void *data)
     ssl = pc->connection->ssl->connection;
 
     ngx_md5_init(&md5);
-    ngx_md5_update(&md5, &rp->identity.ssl, sizeof(ngx_ssl_t *));
-    ngx_md5_update(&md5, &rp->identity.checks, sizeof(ngx_uint_t));
-    ngx_md5_update(&md5, &rp->identity.name.len, sizeof(size_t));
+    ngx_md5_update(&md5, &rp->identity->ssl, sizeof(ngx_ssl_t *));
+    ngx_md5_update(&md5, &rp->identity->checks, sizeof(ngx_uint_t));
+    ngx_md5_update(&md5, &rp->identity->name.len, sizeof(size_t));
 
-    if (rp->identity.name.len) {
-        ngx_md5_update(&md5, rp->identity.name.data, rp->identity.name.len);
+    if (rp->identity->name.len) {
+        ngx_md5_update(&md5, rp->identity->name.data, rp->identity->name.len);
     }
 
-    if (rp->identity.certificate.len) {
-        ngx_md5_update(&md5, rp->identity.certificate.data,
-                       rp->identity.certificate.len);
+    if (rp->identity->certificate.len) {
+        ngx_md5_update(&md5, rp->identity->certificate.data,
+                       rp->identity->certificate.len);
     }
 
     ngx_md5_final(digest, &md5);

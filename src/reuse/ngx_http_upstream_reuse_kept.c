@@ -90,7 +90,7 @@ reuse_create_kept(ngx_http_upstream_reuse_peer_t *rp,
 
     c = pc->connection;
 
-    len = ngx_http_upstream_reuse_identity_size(&rp->identity);
+    len = ngx_http_upstream_reuse_identity_size(rp->identity);
 
     cln = ngx_pool_cleanup_add(c->pool,
                                sizeof(ngx_http_upstream_reuse_kept_t) + len);
@@ -106,7 +106,7 @@ reuse_create_kept(ngx_http_upstream_reuse_peer_t *rp,
     kept->connection = c;
     kept->conf = rp->conf;
 
-    ngx_http_upstream_reuse_copy_identity(&kept->identity, &rp->identity,
+    ngx_http_upstream_reuse_copy_identity(&kept->identity, rp->identity,
                                           (u_char *) (kept + 1));
 
     kept->server = rp->server;

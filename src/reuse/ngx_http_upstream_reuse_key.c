@@ -168,8 +168,8 @@ static void
 reuse_make_key(ngx_peer_connection_t *pc, ngx_http_upstream_reuse_peer_t *rp)
 {
     size_t     len;
-    uint32_t   hash;
     u_char    *key;
+    uint32_t   hash;
 
     hash = rp->hash;
 
@@ -180,8 +180,21 @@ reuse_make_key(ngx_peer_connection_t *pc, ngx_http_upstream_reuse_peer_t *rp)
         return;
     }
 
-    key = (u_char *) &rp->key;
     len = ngx_min(pc->socklen, sizeof(ngx_sockaddr_t) - sizeof(uint32_t));
+
+    if (len + sizeof(uint32_t) <= sizeof(rp->space)) {
+        rp->key = (struct sockaddr *) rp->space;
+
+    } else if (rp->key == NULL || rp->key == (struct sockaddr *) rp->space) {
+
+        rp->key = ngx_palloc(rp->request->pool, sizeof(ngx_sockaddr_t));
+        if (rp->key == NULL) {
+            rp->keyed = NULL;
+            return;
+        }
+    }
+
+    key = (u_char *) rp->key;
 
     if (len < pc->socklen) {
         hash ^= ngx_crc32_short((u_char *) pc->sockaddr, pc->socklen);
@@ -207,7 +220,7 @@ reuse_set_key(ngx_peer_connection_t *pc, ngx_http_upstream_reuse_peer_t *rp)
     rp->address = pc->sockaddr;
     rp->address_len = pc->socklen;
 
-    pc->sockaddr = &rp->key.sockaddr;
+    pc->sockaddr = rp->key;
     pc->socklen = rp->key_len;
 }
 

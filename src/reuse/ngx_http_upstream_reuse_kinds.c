@@ -207,7 +207,7 @@ reuse_may_be_silent(ngx_http_upstream_conf_t *conf,
 ngx_http_upstream_reuse_kind_t *
 ngx_http_upstream_reuse_find_kind(ngx_http_upstream_reuse_peer_t *rp)
 {
-    return reuse_look_up(rp->conf->warmth, &rp->identity, rp->upstream->conf);
+    return reuse_look_up(rp->conf->warmth, rp->identity, rp->upstream->conf);
 }
 
 
@@ -253,11 +253,11 @@ ngx_http_upstream_reuse_learn_kind(ngx_http_upstream_reuse_peer_t *rp)
 
     /* another request may have shown it meanwhile */
 
-    kind = reuse_look_up(warm, &rp->identity, conf);
+    kind = reuse_look_up(warm, rp->identity, conf);
 
     if (kind
         || !reuse_is_constant(conf)
-        || !reuse_may_be_silent(conf, &rp->identity))
+        || !reuse_may_be_silent(conf, rp->identity))
     {
         return kind;
     }
@@ -282,7 +282,7 @@ ngx_http_upstream_reuse_learn_kind(ngx_http_upstream_reuse_peer_t *rp)
 
     kind->learned = 1;
 
-    if (reuse_set_kind(kind, &rp->identity, conf, &ctx,
+    if (reuse_set_kind(kind, rp->identity, conf, &ctx,
                        rp->conf->main->pool)
         != NGX_OK)
     {

@@ -335,7 +335,7 @@ ngx_http_upstream_reuse_init_opening(ngx_http_request_t *r,
     }
 
     rp->kind = o->kind;
-    rp->identity = o->kind->identity;
+    rp->identity = &o->kind->identity;
 
     u->peer.local = o->kind->identity.local ? &o->kind->local : NULL;
 

@@ -85,14 +85,15 @@ ngx_http_upstream_reuse_init_peer(ngx_http_request_t *r,
         return rc;
     }
 
-    if (rp->opening == NULL
-        && ngx_http_upstream_reuse_find_identity(r, &rp->identity) != NGX_OK)
-    {
-        return NGX_ERROR;
+    if (rp->opening == NULL) {
+        rp->identity = ngx_http_upstream_reuse_find_identity(r);
+        if (rp->identity == NULL) {
+            return NGX_ERROR;
+        }
     }
 
     if (rp->balancer_get) {
-        rp->hash = ngx_http_upstream_reuse_hash_identity(&rp->identity);
+        rp->hash = ngx_http_upstream_reuse_hash_identity(rp->identity);
     }
 
     pc = &r->upstream->peer;
@@ -316,7 +317,7 @@ reuse_unfit(ngx_http_upstream_reuse_peer_t *rp, ngx_connection_t *c,
 
     if (kept == NULL
         || !ngx_http_upstream_reuse_same_identity(&kept->identity,
-                                                  &rp->identity))
+                                                  rp->identity))
     {
         return NGX_HTTP_UPSTREAM_REUSE_NEW_IDENTITY;
     }

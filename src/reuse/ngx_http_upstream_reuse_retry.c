@@ -529,14 +529,15 @@ reuse_gives_up(ngx_peer_connection_t *pc, ngx_http_upstream_reuse_peer_t *rp)
 static ngx_int_t
 reuse_hold_peer(ngx_peer_connection_t *pc, ngx_http_upstream_reuse_peer_t *rp)
 {
-    ngx_http_upstream_t       *u;
-    ngx_pool_cleanup_t        *cln;
-    ngx_http_upstream_conf_t  *conf;
+    ngx_http_upstream_t             *u;
+    ngx_pool_cleanup_t              *cln;
+    ngx_http_upstream_reuse_held_t  *held;
 
     u = rp->upstream;
 
-    conf = ngx_palloc(rp->request->pool, sizeof(ngx_http_upstream_conf_t));
-    if (conf == NULL) {
+    held = ngx_palloc(rp->request->pool,
+                      sizeof(ngx_http_upstream_reuse_held_t));
+    if (held == NULL) {
         return NGX_ERROR;
     }
 
@@ -548,17 +549,19 @@ reuse_hold_peer(ngx_peer_connection_t *pc, ngx_http_upstream_reuse_peer_t *rp)
     cln->handler = reuse_cleanup_peer;
     cln->data = rp;
 
-    *conf = *u->conf;
-    conf->next_upstream |= NGX_HTTP_UPSTREAM_FT_ERROR
-                           |NGX_HTTP_UPSTREAM_FT_NON_IDEMPOTENT;
+    held->conf = *u->conf;
+    held->conf.next_upstream |= NGX_HTTP_UPSTREAM_FT_ERROR
+                                |NGX_HTTP_UPSTREAM_FT_NON_IDEMPOTENT;
 
-    rp->saved_conf = u->conf;
-    u->conf = conf;
+    held->saved_conf = u->conf;
+    u->conf = &held->conf;
 
-    rp->sockaddr = pc->sockaddr;
-    rp->socklen = pc->socklen;
-    rp->name = pc->name;
-    rp->tries = pc->tries;
+    held->sockaddr = pc->sockaddr;
+    held->socklen = pc->socklen;
+    held->name = pc->name;
+    held->tries = pc->tries;
+
+    rp->held = held;
     rp->again = 1;
 
     return NGX_OK;
@@ -579,12 +582,12 @@ reuse_cleanup_peer(void *data)
     }
 
     rp->again = 0;
-    rp->upstream->conf = rp->saved_conf;
+    rp->upstream->conf = rp->held->saved_conf;
 
     pc = &rp->upstream->peer;
-    pc->sockaddr = rp->sockaddr;
-    pc->socklen = rp->socklen;
-    pc->name = rp->name;
+    pc->sockaddr = rp->held->sockaddr;
+    pc->socklen = rp->held->socklen;
+    pc->name = rp->held->name;
     pc->connection = NULL;
 
     if (rp->uses) {
@@ -625,14 +628,14 @@ ngx_http_upstream_reuse_get_again(ngx_peer_connection_t *pc,
     ngx_http_upstream_reuse_peer_t *rp)
 {
     rp->again = 0;
-    rp->upstream->conf = rp->saved_conf;
+    rp->upstream->conf = rp->held->saved_conf;
 
     /* core has counted the attempt out, or in */
 
-    pc->tries = rp->tries;
-    pc->sockaddr = rp->sockaddr;
-    pc->socklen = rp->socklen;
-    pc->name = rp->name;
+    pc->tries = rp->held->tries;
+    pc->sockaddr = rp->held->sockaddr;
+    pc->socklen = rp->held->socklen;
+    pc->name = rp->held->name;
     pc->connection = NULL;
     pc->cached = 0;
 
