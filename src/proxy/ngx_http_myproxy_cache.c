@@ -256,7 +256,7 @@ ngx_http_myproxy_create_key(ngx_http_request_t *r)
         return NGX_ERROR;
     }
 
-    key[0] = ctx->target.key;
+    key[0] = ctx->target->key;
     ngx_str_set(&key[1], " ");
 
     if (r->method == NGX_HTTP_HEAD && !mlcf->upstream.cache_convert_head) {

@@ -27,12 +27,12 @@ static ngx_inline ngx_http_myproxy_name_t *find_name(
     ngx_http_myproxy_name_t **names, ngx_str_t *key);
 static ngx_inline ngx_uint_t same_bytes(u_char *a, u_char *b, size_t len);
 static ngx_int_t copy_name(ngx_http_request_t *r, ngx_http_myproxy_ctx_t *ctx,
-    ngx_table_elt_t *h);
+    u_char *last, ngx_table_elt_t *h);
 static ngx_inline ngx_int_t copy_value(ngx_http_request_t *r,
     ngx_http_myproxy_ctx_t *ctx, u_char **pos, u_char *last,
     ngx_str_t *value);
 static ngx_int_t make_room(ngx_http_request_t *r, ngx_http_myproxy_ctx_t *ctx,
-    size_t size);
+    size_t size, size_t rest);
 static ngx_inline ngx_table_elt_t *push_field(ngx_list_t *list);
 
 static ngx_inline uint64_t load(u_char *p);
@@ -141,7 +141,7 @@ ngx_http_myproxy_read_fields(ngx_http_request_t *r,
             found.lowcase_key = name->lowcase;
 
         } else {
-            rc = copy_name(r, ctx, &found);
+            rc = copy_name(r, ctx, last, &found);
             if (rc != NGX_OK) {
                 return rc;
             }
@@ -273,7 +273,7 @@ same_bytes(u_char *a, u_char *b, size_t len)
  */
 
 static ngx_int_t
-copy_name(ngx_http_request_t *r, ngx_http_myproxy_ctx_t *ctx,
+copy_name(ngx_http_request_t *r, ngx_http_myproxy_ctx_t *ctx, u_char *last,
     ngx_table_elt_t *h)
 {
     u_char     *p;
@@ -283,7 +283,8 @@ copy_name(ngx_http_request_t *r, ngx_http_myproxy_ctx_t *ctx,
     len = h->key.len;
 
     if ((size_t) (ctx->room_end - ctx->room) <= len + len + 1
-        && make_room(r, ctx, len + len + 1 + 1) != NGX_OK)
+        && make_room(r, ctx, len + len + 1 + 1, last - h->key.data)
+           != NGX_OK)
     {
         return NGX_ERROR;
     }
@@ -363,7 +364,7 @@ copy_value(ngx_http_request_t *r, ngx_http_myproxy_ctx_t *ctx, u_char **pos,
     if (!found) {
 
         if (ctx->room_end - ctx->room <= (ssize_t) value->len
-            && make_room(r, ctx, value->len + 1) != NGX_OK)
+            && make_room(r, ctx, value->len + 1, last - start) != NGX_OK)
         {
             return NGX_ERROR;
         }
@@ -380,12 +381,16 @@ copy_value(ngx_http_request_t *r, ngx_http_myproxy_ctx_t *ctx, u_char **pos,
 }
 
 
-/* Fields are allocated many at a time. */
+/*
+ * Fields are allocated many at a time: this size or more, and no more for
+ * others than the rest of what was read may need.
+ */
 
 static ngx_int_t
-make_room(ngx_http_request_t *r, ngx_http_myproxy_ctx_t *ctx, size_t size)
+make_room(ngx_http_request_t *r, ngx_http_myproxy_ctx_t *ctx, size_t size,
+    size_t rest)
 {
-    size = ngx_max(size, NGX_HTTP_MYPROXY_ROOM_SIZE);
+    size = ngx_max(size, ngx_min(rest, NGX_HTTP_MYPROXY_ROOM_SIZE));
 
     ctx->room = ngx_pnalloc(r->pool, size);
     if (ctx->room == NULL) {

@@ -47,8 +47,8 @@ ngx_http_myproxy_read_hops(ngx_http_request_t *r,
         for ( /* void */ ; h < end; h++) {
 
             if (h->key.len != sizeof("connection") - 1
-                || ngx_strncmp(h->lowcase_key, "connection",
-                               sizeof("connection") - 1)
+                || ngx_memcmp(h->lowcase_key, "connection",
+                              sizeof("connection") - 1)
                    != 0)
             {
                 continue;

@@ -8,8 +8,8 @@
 #include "ngx_http_upstream_reuse_module.h"
 
 
-static ngx_int_t myproxy_set_callbacks(ngx_http_request_t *r,
-    ngx_http_myproxy_loc_conf_t *mlcf);
+static void myproxy_set_callbacks(ngx_http_request_t *r,
+    ngx_http_myproxy_ctx_t *ctx, ngx_http_myproxy_loc_conf_t *mlcf);
 static ngx_int_t myproxy_add_variables(ngx_conf_t *cf);
 static ngx_int_t myproxy_target_variable(ngx_http_request_t *r,
     ngx_http_variable_value_t *v, uintptr_t data);
@@ -654,7 +654,7 @@ ngx_http_myproxy_handler(ngx_http_request_t *r)
         }
 
     } else {
-        ctx->target = mlcf->target;
+        ctx->target = &mlcf->target;
         u->schema.data = mlcf->url.data;
         u->schema.len = sizeof("http://") - 1 + mlcf->ssl;
         u->ssl = mlcf->ssl;
@@ -665,8 +665,17 @@ ngx_http_myproxy_handler(ngx_http_request_t *r)
         return rc;
     }
 
-    if (myproxy_set_callbacks(r, mlcf) != NGX_OK) {
-        return NGX_HTTP_INTERNAL_SERVER_ERROR;
+    myproxy_set_callbacks(r, ctx, mlcf);
+
+    if (r->headers_in.content_length_n < 0 && !r->headers_in.chunked) {
+
+        /* nothing to read, as for handlers that take no body */
+
+        r->main->count++;
+
+        ngx_http_upstream_init(r);
+
+        return NGX_DONE;
     }
 
     /* a body of unknown length takes chunked, which HTTP/1.0 does not have */
@@ -690,8 +699,9 @@ ngx_http_myproxy_handler(ngx_http_request_t *r)
 }
 
 
-static ngx_int_t
-myproxy_set_callbacks(ngx_http_request_t *r, ngx_http_myproxy_loc_conf_t *mlcf)
+static void
+myproxy_set_callbacks(ngx_http_request_t *r, ngx_http_myproxy_ctx_t *ctx,
+    ngx_http_myproxy_loc_conf_t *mlcf)
 {
     ngx_http_upstream_t           *u;
 #if (NGX_HTTP_CACHE)
@@ -728,11 +738,7 @@ myproxy_set_callbacks(ngx_http_request_t *r, ngx_http_myproxy_loc_conf_t *mlcf)
 
     u->buffering = mlcf->upstream.buffering;
 
-    u->pipe = ngx_pcalloc(r->pool, sizeof(ngx_event_pipe_t));
-    if (u->pipe == NULL) {
-        return NGX_ERROR;
-    }
-
+    u->pipe = &ctx->pipe;
     u->pipe->input_filter = ngx_http_myproxy_pipe_copy;
     u->pipe->input_ctx = r;
 
@@ -741,8 +747,6 @@ myproxy_set_callbacks(ngx_http_request_t *r, ngx_http_myproxy_loc_conf_t *mlcf)
     u->input_filter_ctx = r;
 
     u->accel = 1;
-
-    return NGX_OK;
 }
 
 
@@ -777,12 +781,12 @@ myproxy_target_variable(ngx_http_request_t *r, ngx_http_variable_value_t *v,
 
     ctx = ngx_http_get_module_ctx(r, ngx_http_myproxy_module);
 
-    if (ctx == NULL) {
+    if (ctx == NULL || ctx->target == NULL) {
         v->not_found = 1;
         return NGX_OK;
     }
 
-    s = (ngx_str_t *) ((char *) &ctx->target + data);
+    s = (ngx_str_t *) ((char *) ctx->target + data);
 
     v->data = s->data;
     v->len = s->len;

@@ -169,7 +169,7 @@ typedef struct {
 typedef struct ngx_http_myproxy_wait_s  ngx_http_myproxy_wait_t;
 
 typedef struct {
-    ngx_http_myproxy_target_t        target;
+    ngx_http_myproxy_target_t       *target;    /* NULL: not known yet */
     ngx_http_upstream_resolved_t    *resolved;  /* NULL: core has it */
     ngx_http_myproxy_wait_t         *wait;      /* for the resolver */
 
@@ -196,6 +196,8 @@ typedef struct {
     unsigned                         upgrading:1;
     unsigned                         in_trailers:1;
     unsigned                         ended:1;   /* the client's response */
+
+    ngx_event_pipe_t                 pipe;
 } ngx_http_myproxy_ctx_t;
 
 

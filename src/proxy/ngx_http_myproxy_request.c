@@ -164,10 +164,12 @@ plan_request(ngx_http_request_t *r, ngx_http_myproxy_plan_t *plan)
 
     plan->size = plan->method.len + 1 + ctx->uri.len
                  + sizeof(" HTTP/1.1" CRLF "Host: " CRLF) - 1 + ctx->host.len
-                 + sizeof("Connection: upgrade" CRLF "Upgrade: " CRLF) - 1
-                 + ctx->upgrade.len
-                 + sizeof("Content-Length: " CRLF) - 1 + NGX_OFF_T_LEN
                  + sizeof(CRLF) - 1;
+
+    if (ctx->upgrade.len) {
+        plan->size += sizeof("Connection: upgrade" CRLF "Upgrade: " CRLF) - 1
+                      + ctx->upgrade.len;
+    }
 
     if (plan->fields->pieces.nelts) {
         plan->values = ngx_palloc(r->pool, plan->fields->pieces.nelts
@@ -186,6 +188,13 @@ plan_request(ngx_http_request_t *r, ngx_http_myproxy_plan_t *plan)
 
     if (plan_body(r, plan) != NGX_OK) {
         return NGX_ERROR;
+    }
+
+    if (ctx->chunked_body) {
+        plan->size += sizeof("Transfer-Encoding: chunked" CRLF) - 1;
+
+    } else if (ctx->body_length >= 0) {
+        plan->size += sizeof("Content-Length: " CRLF) - 1 + NGX_OFF_T_LEN;
     }
 
     plan_client_fields(r, plan);
@@ -234,7 +243,7 @@ plan_method(ngx_http_request_t *r, ngx_http_myproxy_plan_t *plan)
     }
 
     plan->ctx->head = method->len == 4
-                      && ngx_strncmp(method->data, "HEAD", 4) == 0;
+                      && ngx_memcmp(method->data, "HEAD", 4) == 0;
 
     return NGX_OK;
 }

@@ -294,7 +294,7 @@ ngx_http_myproxy_process_field(ngx_http_request_t *r,
 
     if (ctx->status.code != NGX_HTTP_SWITCHING_PROTOCOLS
         && h->key.len == sizeof("Upgrade") - 1
-        && ngx_strncmp(h->lowcase_key, "upgrade", h->key.len) == 0)
+        && ngx_memcmp(h->lowcase_key, "upgrade", sizeof("upgrade") - 1) == 0)
     {
         /* an offer to us, not to the client (RFC 9110, section 7.8) */
 
@@ -339,7 +339,9 @@ check_framing(ngx_http_request_t *r, ngx_table_elt_t *h)
     in = &r->upstream->headers_in;
 
     if (h->key.len == sizeof("Content-Length") - 1
-        && ngx_strncmp(h->lowcase_key, "content-length", h->key.len) == 0)
+        && ngx_memcmp(h->lowcase_key, "content-length",
+                      sizeof("content-length") - 1)
+           == 0)
     {
         if (in->content_length) {
             return ngx_http_myproxy_invalid(r, "more than one Content-Length");
@@ -360,7 +362,9 @@ check_framing(ngx_http_request_t *r, ngx_table_elt_t *h)
     }
 
     if (h->key.len == sizeof("Transfer-Encoding") - 1
-        && ngx_strncmp(h->lowcase_key, "transfer-encoding", h->key.len) == 0)
+        && ngx_memcmp(h->lowcase_key, "transfer-encoding",
+                      sizeof("transfer-encoding") - 1)
+           == 0)
     {
         if (in->transfer_encoding) {
             return ngx_http_myproxy_invalid(r,

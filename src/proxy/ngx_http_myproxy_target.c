@@ -221,10 +221,11 @@ ngx_int_t
 ngx_http_myproxy_eval_target(ngx_http_request_t *r,
     ngx_http_myproxy_ctx_t *ctx, ngx_http_myproxy_loc_conf_t *mlcf)
 {
-    u_char      *p;
-    ngx_str_t    url;
-    ngx_url_t    u;
-    ngx_uint_t   ssl;
+    u_char                     *p;
+    ngx_str_t                   url;
+    ngx_url_t                   u;
+    ngx_uint_t                  ssl;
+    ngx_http_myproxy_target_t  *target;
 
     if (ngx_http_complex_value(r, mlcf->pass, &url) != NGX_OK) {
         return NGX_ERROR;
@@ -255,7 +256,14 @@ ngx_http_myproxy_eval_target(ngx_http_request_t *r,
         return NGX_ERROR;
     }
 
-    set_target(&ctx->target, &url, &u);
+    target = ngx_palloc(r->pool, sizeof(ngx_http_myproxy_target_t));
+    if (target == NULL) {
+        return NGX_ERROR;
+    }
+
+    ctx->target = target;
+
+    set_target(target, &url, &u);
 
     if (u.uri.len && u.uri.data[0] == '?') {
 
@@ -269,11 +277,11 @@ ngx_http_myproxy_eval_target(ngx_http_request_t *r,
         *p = '/';
         ngx_memcpy(p + 1, u.uri.data, u.uri.len);
 
-        ctx->target.uri.data = p;
-        ctx->target.uri.len = u.uri.len + 1;
+        target->uri.data = p;
+        target->uri.len = u.uri.len + 1;
     }
 
-    if (ngx_http_myproxy_encode(r, &ctx->target.uri, ' ') != NGX_OK) {
+    if (ngx_http_myproxy_encode(r, &target->uri, ' ') != NGX_OK) {
         return NGX_ERROR;
     }
 
@@ -374,7 +382,7 @@ ngx_http_myproxy_make_uri(ngx_http_request_t *r, ngx_http_myproxy_ctx_t *ctx,
         return NGX_OK;
     }
 
-    uri = &ctx->target.uri;
+    uri = &ctx->target->uri;
 
     if (mlcf->pass && uri->len) {
         ctx->uri = *uri;
