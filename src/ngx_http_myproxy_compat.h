@@ -3,7 +3,8 @@
  * Copyright (C) 2026 The ngx_http_myproxy_module authors
  *
  * All that differs between the versions of nginx, and the only file that
- * looks at nginx_version.
+ * looks at nginx_version.  To be included before any header of ours, and after
+ * those of others.
  */
 
 
@@ -137,6 +138,25 @@
 #else
 #define ngx_http_myproxy_ssl_pending(ssl)  SSL_pending(ssl)
 #endif
+#endif
+
+
+/*
+ * Of what is declared from here on nothing is for others, so that calls within
+ * the module need no table to find their way.
+ */
+
+#if (__GNUC__)
+
+/* What leads to a line in the log is kept apart from what is often run. */
+
+#if (NGX_HAVE_VARIADIC_MACROS)
+void ngx_log_error_core(ngx_uint_t level, ngx_log_t *log, ngx_err_t err,
+    const char *fmt, ...) __attribute__((cold));
+#endif
+
+#pragma GCC visibility push(hidden)
+
 #endif
 
 

@@ -4,9 +4,11 @@
  */
 
 
-#include "ngx_http_upstream_reuse.h"
+#include <ngx_config.h>
+#include <ngx_core.h>
 #include <ngx_md5.h>
 #include <ngx_murmurhash.h>
+#include "ngx_http_upstream_reuse.h"
 
 
 static ngx_uint_t speaks_http1(ngx_http_upstream_t *u);

@@ -13,9 +13,7 @@
 #define _NGX_HTTP_UPSTREAM_REUSE_MODULE_H_INCLUDED_
 
 
-#include <ngx_config.h>
-#include <ngx_core.h>
-#include <ngx_http.h>
+#include "ngx_http_myproxy_compat.h"
 
 
 /*
