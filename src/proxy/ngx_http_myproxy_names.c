@@ -145,27 +145,29 @@ add_name(ngx_conf_t *cf, ngx_http_myproxy_main_conf_t *mmcf, ngx_str_t *key)
         }
     }
 
-    name = ngx_palloc(cf->pool, sizeof(ngx_http_myproxy_name_t));
-    if (name == NULL) {
-        return NGX_ERROR;
-    }
+    /*
+     * All in one or two lines of the processor's cache.  The texts are as
+     * fields have them, "Name\0" and "name", to be written to as these.
+     */
 
-    /* as fields have them: "name" and "Name\0", to be written to as these */
-
-    p = ngx_pnalloc(cf->pool, key->len + key->len + 1);
+    p = ngx_palloc(cf->pool, sizeof(ngx_http_myproxy_name_t)
+                             + key->len + 1 + key->len + ngx_cacheline_size);
     if (p == NULL) {
         return NGX_ERROR;
     }
+
+    name = (ngx_http_myproxy_name_t *) ngx_align_ptr(p, ngx_cacheline_size);
+
+    name->key.len = key->len;
+    name->key.data = (u_char *) (name + 1);
+
+    p = ngx_cpystrn(name->key.data, key->data, key->len + 1) + 1;
 
     name->lowcase = p;
 
     if (ngx_http_myproxy_lower_name(p, key, &name->hash) != NGX_OK) {
         return NGX_ERROR;
     }
-
-    name->key.len = key->len;
-    name->key.data = p + key->len;
-    ngx_cpystrn(name->key.data, key->data, key->len + 1);
 
     umcf = ngx_http_conf_get_module_main_conf(cf, ngx_http_upstream_module);
 
@@ -191,6 +193,7 @@ is_watched(ngx_http_myproxy_name_t *name)
     ngx_str_t         *w;
     static ngx_str_t   watched[] = {
         ngx_string("content-length"),
+        ngx_string("keep-alive"),
         ngx_string("transfer-encoding"),
         ngx_string("upgrade"),
         ngx_null_string

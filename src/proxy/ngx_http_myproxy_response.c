@@ -303,6 +303,14 @@ ngx_http_myproxy_process_field(ngx_http_request_t *r,
         return NGX_OK;
     }
 
+    if (h->key.len == sizeof("Keep-Alive") - 1
+        && ngx_memcmp(h->lowcase_key, "keep-alive",
+                      sizeof("keep-alive") - 1)
+           == 0)
+    {
+        ngx_http_upstream_reuse_hint(r);
+    }
+
     if (name) {
         hh = name->header;
 

@@ -322,6 +322,8 @@ struct ngx_http_upstream_reuse_peer_s {
     unsigned                         excess:1;   /* it was unfit for that */
     unsigned                         again:1;
     unsigned                         around:1;   /* the pool is not used */
+    unsigned                         tells:1;    /* its handler, of hints */
+    unsigned                         hinted:1;
     unsigned                         uses:1;     /* is among those used */
     unsigned                         warm:1;     /* the first on a connection
                                                     that was there before */
@@ -551,7 +553,8 @@ ngx_uint_t ngx_http_upstream_reuse_is_limited(
  * Reads Keep-Alive in the response (RFC 2068, section 19.7.1.1).  Returns 0
  * if by its terms the connection cannot carry another request.
  */
-ngx_uint_t ngx_http_upstream_reuse_read_hint(ngx_http_upstream_t *u,
+ngx_uint_t ngx_http_upstream_reuse_read_hint(
+    ngx_http_upstream_reuse_peer_t *rp,
     ngx_http_upstream_reuse_kept_t *kept);
 
 /* Has the keepalive module close an idle connection in time. */

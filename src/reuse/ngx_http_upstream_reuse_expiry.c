@@ -226,7 +226,7 @@ ngx_http_upstream_reuse_margin(ngx_http_upstream_reuse_kept_t *kept,
 
 
 ngx_uint_t
-ngx_http_upstream_reuse_read_hint(ngx_http_upstream_t *u,
+ngx_http_upstream_reuse_read_hint(ngx_http_upstream_reuse_peer_t *rp,
     ngx_http_upstream_reuse_kept_t *kept)
 {
     ngx_int_t         timeout, max;
@@ -237,9 +237,12 @@ ngx_http_upstream_reuse_read_hint(ngx_http_upstream_t *u,
     timeout = NGX_ERROR;
     max = NGX_ERROR;
 
-    if (kept->conf->expiry == NGX_HTTP_UPSTREAM_REUSE_EXPIRY_AUTO) {
+    if (kept->conf->expiry == NGX_HTTP_UPSTREAM_REUSE_EXPIRY_AUTO
+        && (rp->hinted || !rp->tells))
+    {
+        part = &rp->upstream->headers_in.headers.part;
 
-        for (part = &u->headers_in.headers.part; part; part = part->next) {
+        for ( /* void */ ; part; part = part->next) {
 
             h = part->elts;
             end = h + part->nelts;

@@ -55,7 +55,7 @@ ngx_http_upstream_reuse_keep(ngx_http_upstream_reuse_peer_t *rp,
 
     kept->limit = rp->server->limit;
 
-    if (!ngx_http_upstream_reuse_read_hint(rp->upstream, kept)) {
+    if (!ngx_http_upstream_reuse_read_hint(rp, kept)) {
         ngx_log_debug0(NGX_LOG_DEBUG_HTTP, pc->log, 0,
                        "upstream reuse: the origin is about to close");
         rp->explained = NGX_HTTP_UPSTREAM_REUSE_FATE_ANNOUNCED;

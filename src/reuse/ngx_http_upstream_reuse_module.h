@@ -95,9 +95,16 @@ ngx_int_t ngx_http_upstream_reuse_ask_open(ngx_conf_t *cf,
 
 /*
  * Tells that the handler of this request keeps the rules of a reusable
- * connection.  To be called before ngx_http_upstream_init().
+ * connection, and will tell of hints.  To be called before
+ * ngx_http_upstream_init().
  */
 void ngx_http_upstream_reuse_accept(ngx_http_request_t *r);
+
+/*
+ * Tells that Keep-Alive is among the fields of the response's header.  Where
+ * the handler does not, all of them are looked at.
+ */
+void ngx_http_upstream_reuse_hint(ngx_http_request_t *r);
 
 /*
  * Tells why the connection of this request will not be kept, where core only

@@ -55,6 +55,10 @@ ngx_http_upstream_reuse_init_peer(ngx_http_request_t *r,
     rp->uscf = us;
     rp->conf = rcf;
 
+    if (ngx_http_get_module_ctx(r, ngx_http_upstream_reuse_module)) {
+        rp->tells = 1;
+    }
+
     if (rcf->warmth) {
         rp->opening = ngx_http_upstream_reuse_find_opening(r);
     }
@@ -62,9 +66,8 @@ ngx_http_upstream_reuse_init_peer(ngx_http_request_t *r,
     if (rp->opening) {
         rc = ngx_http_upstream_reuse_init_opening(r, us, rp);
 
-    } else if (rcf->added && rcf->reuse == NGX_CONF_UNSET
-        && ngx_http_get_module_ctx(r, ngx_http_upstream_reuse_module) == NULL)
-    {
+    } else if (rcf->added && rcf->reuse == NGX_CONF_UNSET && !rp->tells) {
+
         /*
          * the upstream keeps connections only because a handler asked for
          * it, and this is another one: go around the keepalive module
@@ -140,6 +143,7 @@ reuse_get(ngx_peer_connection_t *pc, void *data)
     rp->rtt = 0;
     rp->connected = 0;
     rp->peeked = 0;
+    rp->hinted = 0;
     rp->requests = 1;
     rp->start = ngx_current_msec;
     rp->explained = NGX_HTTP_UPSTREAM_REUSE_FATE_PENDING;
@@ -622,6 +626,19 @@ ngx_http_upstream_reuse_explain(ngx_http_request_t *r,
 
     if (rp && rp->explained == NGX_HTTP_UPSTREAM_REUSE_FATE_PENDING) {
         rp->explained = fate;
+    }
+}
+
+
+void
+ngx_http_upstream_reuse_hint(ngx_http_request_t *r)
+{
+    ngx_http_upstream_reuse_peer_t  *rp;
+
+    rp = ngx_http_upstream_reuse_find_peer(r);
+
+    if (rp) {
+        rp->hinted = 1;
     }
 }
 
