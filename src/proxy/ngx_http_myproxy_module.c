@@ -634,7 +634,7 @@ ngx_http_myproxy_handler(ngx_http_request_t *r)
 
     mlcf = ngx_http_get_module_loc_conf(r, ngx_http_myproxy_module);
 
-    ctx = ngx_http_myproxy_create_context(r);
+    ctx = ngx_pcalloc(r->pool, sizeof(ngx_http_myproxy_ctx_t));
     if (ctx == NULL) {
         return NGX_HTTP_INTERNAL_SERVER_ERROR;
     }

@@ -8,7 +8,6 @@
  * The files stand for the stages of a request's life:
  *
  *     module    directives, variables, and the content handler
- *     context   what we have of a request
  *     conf      create and merge the configuration of a location
  *     target    what to connect to and which URI to ask for
  *     resolve   a pool for what only variables name
@@ -168,9 +167,8 @@ typedef struct {
 /* request */
 
 typedef struct ngx_http_myproxy_wait_s  ngx_http_myproxy_wait_t;
-typedef struct ngx_http_myproxy_ctx_s  ngx_http_myproxy_ctx_t;
 
-struct ngx_http_myproxy_ctx_s {
+typedef struct {
     ngx_http_myproxy_target_t       *target;    /* NULL: not known yet */
     ngx_http_upstream_resolved_t    *resolved;  /* NULL: core has it */
     ngx_http_myproxy_wait_t         *wait;      /* for the resolver */
@@ -200,9 +198,7 @@ struct ngx_http_myproxy_ctx_s {
     unsigned                         ended:1;   /* the client's response */
 
     ngx_event_pipe_t                 pipe;
-
-    ngx_http_myproxy_ctx_t          *next;   /* while it is spare */
-};
+} ngx_http_myproxy_ctx_t;
 
 
 /* a rule of myproxy_redirect, myproxy_cookie_domain or myproxy_cookie_path */
@@ -255,12 +251,6 @@ typedef struct {
 /* module */
 
 ngx_int_t ngx_http_myproxy_handler(ngx_http_request_t *r);
-
-
-/* context */
-
-/* All of it zero; NULL if there is no memory. */
-ngx_http_myproxy_ctx_t *ngx_http_myproxy_create_context(ngx_http_request_t *r);
 
 
 /* conf */
