@@ -693,6 +693,27 @@ def test_the_lock_does_not_hold_for_ever(stage, more):
         assert client.read_response().body == b"hello\n"
 
 
+@pytest.mark.parametrize("answer", [
+    lambda: http1.response(200, body=b"other"),
+    lambda: http1.response(200, "Transfer-Encoding: chunked",
+                           body=http1.chunked(b"other")),
+    lambda: http1.response(204, body=None), lambda: b"none\r\n\r\n"],
+    ids=["length", "chunked", "empty", "invalid"])
+def test_the_page_of_an_error_need_not_be_cached(stage, answer):
+    """Of its request there is a cache entry, though its location has none."""
+    stage.origin(http1.response(404, body=b"missing"))
+    other = stage.origin(answer(), name="other")
+    nginx = stage.nginx(http=ZONE, location=VALID + """
+        myproxy_intercept_errors on;
+        error_page 404 = @other;
+    """, server="location @other { myproxy_pass http://%{other}; }")
+    for _ in range(2):
+        response = nginx.get("/")
+        assert response.status in (200, 204, 502)
+        assert response.status != 200 or response.body == b"other"
+    assert len(other.requests) == 2
+
+
 # the store
 
 def stored(stage, nginx, name="stored"):

@@ -485,6 +485,58 @@ def test_a_small_body_goes_through_filters_as_others_do(stage, way):
     assert bool(trailers) == (way == "trailer")
 
 
+@pytest.mark.parametrize("way, lines", [
+    ("limit_rate 1000;", []),
+    ("set $limit_rate 1000;", []),
+    ("", ["X-Accel-Limit-Rate: 1000"]),
+], ids=["directive", "variable", "origin"])
+def test_a_small_body_passes_at_the_rate_that_is_allowed(stage, way, lines):
+    """Meanwhile the connection to the origin is another request's."""
+    body = pattern(2500)
+
+    def script(conn):
+        for request in conn.each_request():
+            conn.respond(200, *lines, body=body if request.target == "/"
+                         else b"")
+
+    origin = stage.origin(script)
+    nginx = stage.nginx(location=PASS + way, log_level="debug")
+    slow = nginx.connect()
+    started = time.monotonic()
+    slow.send(http1.request("GET", "/"))
+    nginx.wait_log("free keepalive peer: saving connection")
+    assert nginx.get("/other").body == b""
+    assert origin.carried == [2]
+    assert slow.read_response().body == body
+    assert time.monotonic() - started > 0.9
+
+
+@pytest.mark.parametrize("buffering", ["on", "off"])
+@pytest.mark.parametrize("wanted", ["yes", "no"])
+def test_a_small_body_passes_however_it_is_to_be_buffered(stage, wanted,
+                                                          buffering):
+    origin = stage.origin(http1.response(200, f"X-Accel-Buffering: {wanted}"))
+    client = stage.nginx(
+        location=PASS + f"myproxy_buffering {buffering};").connect()
+    for _ in range(2):
+        assert client.get("/").body == b"hello\n"
+    assert origin.carried == [2]
+
+
+def test_what_comes_after_a_small_failure_is_buffered(stage):
+    stage.origin(http1.response(500), name="failing")
+    stage.origin(http1.response(body=LARGE), name="large")
+    nginx = stage.nginx(
+        http="upstream app { server %{failing} max_fails=0; "
+             "server %{large} backup; }",
+        listen="sndbuf=16k",
+        location="myproxy_pass http://app; myproxy_next_upstream http_500;")
+    client = nginx.connect()
+    client.send(http1.request("GET", "/"))
+    nginx.wait_log("upstream response is buffered to a temporary file")
+    assert client.read_response().body == LARGE
+
+
 def decoded(response):
     if response.header("Content-Encoding") == "gzip":
         return zlib.decompress(response.body, 16 + zlib.MAX_WBITS)

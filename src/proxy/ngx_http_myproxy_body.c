@@ -2,9 +2,10 @@
 /*
  * Copyright (C) 2026 The ngx_http_myproxy_module authors
  *
- * Two ways for a body to reach the client: through the event pipe, which
- * buffers, and directly.  Both set u->keepalive only when they have seen the
- * end of the response and nothing behind it.
+ * Three ways for a body to reach the client: through the event pipe, which
+ * buffers, directly, and at once if all of it has come with the header.  They
+ * set u->keepalive only when they have seen the end of the response and
+ * nothing behind it.
  */
 
 
@@ -12,7 +13,9 @@
 #include "ngx_http_upstream_reuse_module.h"
 
 
-static ngx_int_t send_whole(ngx_http_request_t *r, ngx_http_upstream_t *u);
+static ngx_uint_t is_at_hand(ngx_http_request_t *r, ngx_http_upstream_t *u);
+static ngx_int_t send_whole(void *data, ssize_t bytes);
+static ngx_int_t pipe_copy(ngx_event_pipe_t *p, ngx_buf_t *buf);
 static ngx_int_t pipe_chunked(ngx_event_pipe_t *p, ngx_buf_t *buf);
 static ngx_buf_t *pipe_append(ngx_event_pipe_t *p, ngx_buf_t *raw,
     u_char *pos, u_char *last);
@@ -27,6 +30,85 @@ static ngx_int_t parse_trailers(ngx_http_request_t *r,
 #endif
 static void end_of_body(ngx_http_request_t *r, ngx_uint_t excess);
 static ngx_int_t invalid_chunk(ngx_http_request_t *r);
+
+
+/* the pipe of all whose end has been sent; core writes only NULL to it */
+
+static ngx_event_pipe_t  ended = { .downstream_error = 1 };
+
+
+ngx_int_t
+ngx_http_myproxy_prepare_body(ngx_http_request_t *r,
+    ngx_http_myproxy_ctx_t *ctx)
+{
+    ngx_http_upstream_t  *u;
+
+    u = r->upstream;
+
+    if (!u->buffering) {
+        return NGX_OK;
+    }
+
+    if (!is_at_hand(r, u)) {
+        return ngx_http_myproxy_create_pipe(r);
+    }
+
+    /* core lifts the limit from what it does not buffer */
+
+    ctx->limit_rate = r->limit_rate;
+    ctx->limit_rate_set = r->limit_rate_set;
+    ctx->whole = 1;
+
+    u->buffering = 0;
+    u->input_filter = send_whole;
+
+    return NGX_OK;
+}
+
+
+/*
+ * Tells whether the response has come whole with its header, with nothing
+ * behind it, and goes to nobody but the client.
+ */
+
+static ngx_uint_t
+is_at_hand(ngx_http_request_t *r, ngx_http_upstream_t *u)
+{
+#if (NGX_HTTP_CACHE)
+    if (r->cache) {
+        return 0;
+    }
+#endif
+
+    return u->headers_in.content_length_n > 0
+           && u->headers_in.content_length_n
+              == (off_t) (u->buffer.last - u->buffer.pos)
+           && !u->peer.connection->read->ready
+           && !u->store
+           && !r->subrequest_in_memory;
+}
+
+
+ngx_int_t
+ngx_http_myproxy_create_pipe(ngx_http_request_t *r)
+{
+    ngx_http_upstream_t  *u;
+
+    u = r->upstream;
+
+    if (u->pipe) {
+        return NGX_OK;
+    }
+
+    u->pipe = ngx_pcalloc(r->pool, sizeof(ngx_event_pipe_t));
+    if (u->pipe == NULL) {
+        return NGX_ERROR;
+    }
+
+    u->pipe->input_ctx = r;
+
+    return NGX_OK;
+}
 
 
 /*
@@ -60,8 +142,10 @@ ngx_http_myproxy_filter_init(void *data)
 
     } else if (u->headers_in.chunked) {
 
-        u->pipe->input_filter = pipe_chunked;
-        u->pipe->length = 3;  /* "0" LF LF */
+        if (u->buffering) {
+            u->pipe->input_filter = pipe_chunked;
+            u->pipe->length = 3;  /* "0" LF LF */
+        }
 
         u->input_filter = direct_chunked;
         u->length = 1;
@@ -72,13 +156,14 @@ ngx_http_myproxy_filter_init(void *data)
         u->length = u->headers_in.content_length_n;
     }
 
-    u->pipe->length = u->length;
+    if (u->buffering) {
+        u->pipe->input_filter = pipe_copy;
+        u->pipe->length = u->length;
+    }
 
-    if (u->buffering && u->length > 0 && !u->pipe->cacheable
-        && u->length == (off_t) u->pipe->preread_size
-        && !u->peer.connection->read->ready)
-    {
-        return send_whole(r, u);
+    if (ctx->whole) {
+        r->limit_rate = ctx->limit_rate;
+        r->limit_rate_set = ctx->limit_rate_set;
     }
 
     return NGX_OK;
@@ -86,42 +171,43 @@ ngx_http_myproxy_filter_init(void *data)
 
 
 /*
- * A response that has come whole with its header, and nothing behind it, goes
- * on at once, in the buf that core has prepared for the event pipe, and with
- * it the end of the response.  For the pipe it is as if it had read and passed
- * on all of it.
+ * The body goes to the client's filters in the buffer where it is, and with
+ * it the end of the response.  Whatever the client does not take yet waits
+ * there; the connection to the origin is free.
  */
 
 static ngx_int_t
-send_whole(ngx_http_request_t *r, ngx_http_upstream_t *u)
+send_whole(void *data, ssize_t bytes)
 {
+    ngx_http_request_t  *r = data;
+
     ngx_chain_t             *out;
-    ngx_event_pipe_t        *p;
+    ngx_http_upstream_t     *u;
     ngx_http_myproxy_ctx_t  *ctx;
 
-    p = u->pipe;
+    u = r->upstream;
 
-    out = p->preread_bufs;
-    p->preread_bufs = NULL;
+    ngx_log_debug1(NGX_LOG_DEBUG_HTTP, r->connection->log, 0,
+                   "myproxy whole response of %z", bytes);
 
-    u->buffer.last = u->buffer.pos + p->preread_size;
-    u->buffer.recycled = 0;
+    out = ngx_alloc_chain_link(r->pool);
+    if (out == NULL) {
+        return NGX_ERROR;
+    }
+
+    out->buf = &u->buffer;
+    out->next = NULL;
+
+    u->buffer.last += bytes;
     u->buffer.last_buf = (r == r->main);
     u->buffer.last_in_chain = 1;
 
-    p->read_length = p->preread_size;
-    p->length = 0;
-    p->upstream_done = 1;
-    p->downstream_done = 1;
-
+    u->length = 0;
     end_of_body(r, 0);
 
-    ngx_log_debug1(NGX_LOG_DEBUG_HTTP, r->connection->log, 0,
-                   "myproxy whole response of %uz", p->preread_size);
+    r->connection->log->action = "sending to client";
 
-    p->log->action = "sending to client";
-
-    if (p->output_filter(p->output_ctx, out) == NGX_ERROR) {
+    if (ngx_http_output_filter(r, out) == NGX_ERROR) {
         return NGX_ERROR;
     }
 
@@ -132,8 +218,8 @@ send_whole(ngx_http_request_t *r, ngx_http_upstream_t *u)
 }
 
 
-ngx_int_t
-ngx_http_myproxy_pipe_copy(ngx_event_pipe_t *p, ngx_buf_t *buf)
+static ngx_int_t
+pipe_copy(ngx_event_pipe_t *p, ngx_buf_t *buf)
 {
     off_t                size;
     ngx_buf_t           *b;
@@ -605,8 +691,8 @@ ngx_http_myproxy_finalize_request(ngx_http_request_t *r, ngx_int_t rc)
 
     if (ctx && ctx->ended) {
 
-        /* all has been sent: core must not end the response once more */
+        /* core must not end the response once more */
 
-        r->upstream->pipe->downstream_error = 1;
+        r->upstream->pipe = &ended;
     }
 }

@@ -665,6 +665,16 @@ ngx_http_myproxy_handler(ngx_http_request_t *r)
         return rc;
     }
 
+#if (NGX_HTTP_CACHE)
+
+    /* with a cache, core looks into the pipe however the request ends */
+
+    if (mlcf->upstream.cache && ngx_http_myproxy_create_pipe(r) != NGX_OK) {
+        return NGX_HTTP_INTERNAL_SERVER_ERROR;
+    }
+
+#endif
+
     myproxy_set_callbacks(r, ctx, mlcf);
 
     if (r->headers_in.content_length_n < 0 && !r->headers_in.chunked) {
@@ -737,10 +747,6 @@ myproxy_set_callbacks(ngx_http_request_t *r, ngx_http_myproxy_ctx_t *ctx,
     }
 
     u->buffering = mlcf->upstream.buffering;
-
-    u->pipe = &ctx->pipe;
-    u->pipe->input_filter = ngx_http_myproxy_pipe_copy;
-    u->pipe->input_ctx = r;
 
     u->input_filter_init = ngx_http_myproxy_filter_init;
     u->input_filter = ngx_http_myproxy_direct_copy;

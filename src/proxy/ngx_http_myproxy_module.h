@@ -190,14 +190,16 @@ typedef struct {
     ngx_chain_t                     *free;
     ngx_chain_t                     *busy;
 
+    size_t                           limit_rate;  /* r's, before the body */
+
     unsigned                         head:1;
     unsigned                         chunked_body:1;
     unsigned                         header_sent:1;
     unsigned                         upgrading:1;
     unsigned                         in_trailers:1;
+    unsigned                         limit_rate_set:1;
+    unsigned                         whole:1;   /* the response is at hand */
     unsigned                         ended:1;   /* the client's response */
-
-    ngx_event_pipe_t                 pipe;
 } ngx_http_myproxy_ctx_t;
 
 
@@ -460,10 +462,17 @@ ngx_int_t ngx_http_myproxy_lower_name(u_char *low, ngx_str_t *name,
     ngx_uint_t *hash);
 
 
-/* body: callbacks of ngx_http_upstream_t and ngx_event_pipe_t */
+/* body */
 
+/* The header has been read: chooses the way that a body is going to take. */
+ngx_int_t ngx_http_myproxy_prepare_body(ngx_http_request_t *r,
+    ngx_http_myproxy_ctx_t *ctx);
+
+/* Sets u->pipe, unless that was done before. */
+ngx_int_t ngx_http_myproxy_create_pipe(ngx_http_request_t *r);
+
+/* callbacks of ngx_http_upstream_t */
 ngx_int_t ngx_http_myproxy_filter_init(void *data);
-ngx_int_t ngx_http_myproxy_pipe_copy(ngx_event_pipe_t *p, ngx_buf_t *buf);
 ngx_int_t ngx_http_myproxy_direct_copy(void *data, ssize_t bytes);
 void ngx_http_myproxy_abort_request(ngx_http_request_t *r);
 void ngx_http_myproxy_finalize_request(ngx_http_request_t *r, ngx_int_t rc);

@@ -514,8 +514,10 @@ ngx_http_myproxy_reinit_request(ngx_http_request_t *r)
     ctx->in_trailers = 0;
     ctx->header_sent = 0;
 
+    u->buffering |= ctx->whole;
+    ctx->whole = 0;
+
     u->process_header = ngx_http_myproxy_process_status_line;
-    u->pipe->input_filter = ngx_http_myproxy_pipe_copy;
     u->input_filter = ngx_http_myproxy_direct_copy;
     r->state = 0;
 

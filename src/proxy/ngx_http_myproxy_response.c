@@ -534,7 +534,7 @@ process_header_done(ngx_http_request_t *r, ngx_http_myproxy_ctx_t *ctx)
             ngx_http_myproxy_keep(u);
         }
 
-        return NGX_OK;
+        return ngx_http_myproxy_prepare_body(r, ctx);
     }
 
     /*
@@ -564,7 +564,7 @@ process_header_done(ngx_http_request_t *r, ngx_http_myproxy_ctx_t *ctx)
 
     ngx_http_myproxy_keep(u);
 
-    return NGX_OK;
+    return u->buffering ? ngx_http_myproxy_create_pipe(r) : NGX_OK;
 }
 
 
