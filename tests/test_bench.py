@@ -269,3 +269,6 @@ def test_run_sees_what_grows(tmp_path):
     assert stock["growth"] > 63 * 50
     assert stock["factor"] > 1.1
     assert 0.9 < ours["factor"]
+    for row in (stock, ours):
+        for size, count in row["instructions"].items():
+            assert 100 < row["of_malloc"][size] < count / 2

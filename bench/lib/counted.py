@@ -106,6 +106,27 @@ class Worker:
         text = (self.directory / f"out.{number}").read_text()
         return int(re.search(r"^totals: (\d+)", text, re.MULTILINE)[1])
 
+    def counted_of_malloc(self, number):
+        """Those of malloc() and free(), and what they call in their file."""
+        text = (self.directory / f"out.{number}").read_text()
+        names, inside, of_call, total = {}, False, False, 0
+        for line in text.splitlines():
+            if found := re.match(r"(fl|fi|fe|cfi|cfl)=\((\d+)\) ?(.*)", line):
+                kind, key, name = found.groups()
+                names.setdefault(key, name)
+                if kind == "fl":
+                    inside = names[key].endswith("/malloc.c")
+            elif line.startswith("calls="):
+                of_call = True          # what was called comes in a line
+            elif re.match(r"[-+*\d]", line):
+                if inside and not of_call:
+                    total += int(line.split()[1])
+                of_call = False
+        if not total:
+            raise scene.Failure("callgrind knows no malloc.c, which takes "
+                                "the package libc6-dbg")
+        return total
+
     def heap(self):
         """Bytes that it has from malloc."""
         path = self.directory / "snapshot"
@@ -149,7 +170,7 @@ def warm_up(name, client, text, count):
 
 
 def instructions(name, method, requests, case=Case()):
-    """Of the worker for one request."""
+    """Of the worker for one request: (all, those of malloc)"""
     text = exchanges.request(method, METHODS[method])
     with worker(name, case, tool=CALLGRIND) as made:
         client = made.client()
@@ -161,8 +182,8 @@ def instructions(name, method, requests, case=Case()):
             client.play(text, count)
             made.tell_valgrind("dump")
         client.close()
-        few, many = made.counted(1), made.counted(2)
-    return (many - few) / ((TIMES - 1) * requests)
+        return [(find(2) - find(1)) / ((TIMES - 1) * requests)
+                for find in (made.counted, made.counted_of_malloc)]
 
 
 def calls(name, method, requests):

@@ -85,7 +85,7 @@ def count(names, options, notes):
                             counted.calls, name, method, options.requests)
             made = {"method": method, "contender": name, "label": label}
             if found is not None:
-                made["instructions"] = round(found)
+                made["instructions"], made["of_malloc"] = map(round, found)
             if calls is not None:
                 made["calls"] = round(sum(calls.values()), 2)
                 made["by_name"] = calls
@@ -132,18 +132,21 @@ def grow(names, options, notes):
             sizes = [size for size in sizes if size < most] + [most]
         for name in names:
             label = counted.CONTENDERS[name]
-            found = {}
+            found, of_malloc = {}, {}
             for size in sizes:
                 value = attempt(
                     notes, f"{size} {about}, {label}", counted.instructions,
                     name, "GET", options.requests,
                     counted.Case(**{what: size}))
                 if value is not None:
-                    found[size] = round(value)
+                    found[size], of_malloc[size] = map(round, value)
             made = {"what": what, "about": about, "contender": name,
-                    "label": label, "instructions": found}
+                    "label": label, "instructions": found,
+                    "of_malloc": of_malloc}
             if len(found) == len(sizes):
                 made["growth"] = found[sizes[-1]] - found[sizes[0]]
+                made["growth_of_malloc"] = (of_malloc[sizes[-1]]
+                                            - of_malloc[sizes[0]])
                 made["factor"] = round(found[sizes[-1]] / found[sizes[0]], 3)
             rows.append(made)
     return rows
@@ -158,11 +161,13 @@ def print_growth(rows):
                         for size in made["instructions"]})
         columns = {"contender": "label", **{f"{size}": size
                                             for size in sizes},
-                   "growth": "growth", "factor": "factor"}
+                   "growth": "growth", "of it malloc": "growth_of_malloc",
+                   "factor": "factor"}
         print(f"\nBy {about}:\n")
         print(*scene.table(columns, [
-            {"growth": "-", "factor": "-", **{size: "-" for size in sizes},
-             **made, **made["instructions"]} for made in found]), sep="\n")
+            {"growth": "-", "growth_of_malloc": "-", "factor": "-",
+             **{size: "-" for size in sizes}, **made,
+             **made["instructions"]} for made in found]), sep="\n")
 
 
 def print_load(rows, cases):
