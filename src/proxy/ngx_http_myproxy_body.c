@@ -22,12 +22,6 @@ static ngx_buf_t *pipe_append(ngx_event_pipe_t *p, ngx_buf_t *raw,
 static ngx_int_t direct_chunked(void *data, ssize_t bytes);
 static ngx_int_t direct_append(ngx_http_request_t *r, u_char *pos,
     u_char *last);
-static ngx_int_t parse_chunked(ngx_http_request_t *r,
-    ngx_http_myproxy_ctx_t *ctx, ngx_buf_t *buf);
-#if (NGX_HTTP_MYPROXY_TRAILERS)
-static ngx_int_t parse_trailers(ngx_http_request_t *r,
-    ngx_http_myproxy_ctx_t *ctx, ngx_buf_t *buf);
-#endif
 static void end_of_body(ngx_http_request_t *r, ngx_uint_t excess);
 static ngx_int_t invalid_chunk(ngx_http_request_t *r);
 
@@ -301,7 +295,7 @@ pipe_chunked(ngx_event_pipe_t *p, ngx_buf_t *buf)
 
     for ( ;; ) {
 
-        rc = parse_chunked(r, ctx, buf);
+        rc = ngx_http_myproxy_read_chunk(r, ctx, buf);
 
         if (rc != NGX_OK) {
             break;
@@ -463,7 +457,7 @@ direct_chunked(void *data, ssize_t bytes)
 
     for ( ;; ) {
 
-        rc = parse_chunked(r, ctx, buf);
+        rc = ngx_http_myproxy_read_chunk(r, ctx, buf);
 
         if (rc != NGX_OK) {
             break;
@@ -528,116 +522,6 @@ direct_append(ngx_http_request_t *r, u_char *pos, u_char *last)
 
     return NGX_OK;
 }
-
-
-/*
- * NGX_OK: ctx->chunked.size bytes of data follow, NGX_DONE: the response is
- * over, NGX_AGAIN: all of buf is used up, NGX_ERROR: this is not chunked.
- */
-
-static ngx_int_t
-parse_chunked(ngx_http_request_t *r, ngx_http_myproxy_ctx_t *ctx,
-    ngx_buf_t *buf)
-{
-#if (NGX_HTTP_MYPROXY_TRAILERS)
-
-    ngx_int_t                     rc;
-    ngx_http_myproxy_loc_conf_t  *mlcf;
-
-    mlcf = ngx_http_get_module_loc_conf(r, ngx_http_myproxy_module);
-
-    if (ngx_http_myproxy_pass_trailers(mlcf)) {
-
-        if (!ctx->in_trailers) {
-            rc = ngx_http_myproxy_parse_chunked(r, buf, &ctx->chunked, 1);
-
-            if (rc != NGX_DONE) {
-                return rc;
-            }
-
-            ctx->in_trailers = 1;
-            r->state = 0;
-        }
-
-        return parse_trailers(r, ctx, buf);
-    }
-
-#endif
-
-    return ngx_http_myproxy_parse_chunked(r, buf, &ctx->chunked, 0);
-}
-
-
-#if (NGX_HTTP_MYPROXY_TRAILERS)
-
-/*
- * A trailer section (RFC 9112, section 7.1.2) is parsed as a header is, in
- * memory of its own: the bufs of the body are passed on.
- */
-
-static ngx_int_t
-parse_trailers(ngx_http_request_t *r, ngx_http_myproxy_ctx_t *ctx,
-    ngx_buf_t *buf)
-{
-    size_t            size;
-    ngx_int_t         rc;
-    ngx_buf_t        *b;
-    ngx_table_elt_t  *h;
-
-    if (ctx->trailers == NULL) {
-        ctx->trailers = ngx_create_temp_buf(r->pool,
-                                            r->upstream->conf->buffer_size);
-        if (ctx->trailers == NULL) {
-            return NGX_ERROR;
-        }
-    }
-
-    b = ctx->trailers;
-
-    size = ngx_min(buf->last - buf->pos, b->end - b->last);
-
-    b->last = ngx_cpymem(b->last, buf->pos, size);
-    buf->pos += size;
-
-    for ( ;; ) {
-
-        rc = ngx_http_parse_header_line(r, b, 1);
-
-        if (rc == NGX_OK) {
-
-            if (ngx_http_myproxy_add_field(r,
-                                           &r->upstream->headers_in.trailers,
-                                           &h)
-                != NGX_OK)
-            {
-                return NGX_ERROR;
-            }
-
-            continue;
-        }
-
-        if (rc == NGX_HTTP_PARSE_HEADER_DONE) {
-
-            /* what follows is nobody's */
-
-            buf->pos -= b->last - b->pos;
-
-            return NGX_DONE;
-        }
-
-        if (rc == NGX_AGAIN && b->last < b->end) {
-            return NGX_AGAIN;
-        }
-
-        ngx_log_error(NGX_LOG_ERR, r->connection->log, 0,
-                      rc == NGX_AGAIN ? "upstream sent too big trailers"
-                                      : "upstream sent an invalid trailer");
-
-        return NGX_ERROR;
-    }
-}
-
-#endif
 
 
 static void

@@ -18,6 +18,7 @@
  *     header    the lines of both
  *     names     names of fields that are known beforehand
  *     body      body of the response
+ *     chunked   chunked bodies, of both
  *     rewrite   Location and Refresh, and the rules for both and for cookies
  *     cookie    Set-Cookie
  *     ssl       TLS to the origin
@@ -476,6 +477,22 @@ ngx_int_t ngx_http_myproxy_filter_init(void *data);
 ngx_int_t ngx_http_myproxy_direct_copy(void *data, ssize_t bytes);
 void ngx_http_myproxy_abort_request(ngx_http_request_t *r);
 void ngx_http_myproxy_finalize_request(ngx_http_request_t *r, ngx_int_t rc);
+
+
+/* chunked */
+
+/*
+ * Sends what follows the header of a request as chunks; all that one call
+ * brings becomes one.  An output filter of u->output, whose data is r.
+ */
+ngx_int_t ngx_http_myproxy_write_chunks(void *data, ngx_chain_t *in);
+
+/*
+ * NGX_OK: ctx->chunked.size bytes of data follow, NGX_DONE: the response is
+ * over, NGX_AGAIN: all of buf is used up, NGX_ERROR: this is not chunked.
+ */
+ngx_int_t ngx_http_myproxy_read_chunk(ngx_http_request_t *r,
+    ngx_http_myproxy_ctx_t *ctx, ngx_buf_t *buf);
 
 
 /* rewrite */
