@@ -43,8 +43,9 @@ BIN_TREE := $(or $(NGX_SRC),$(FETCHED))
 
 BIN_FLAGS := --with-debug --with-compat --with-threads --with-file-aio \
     --with-pcre-jit --with-stream --with-stream_ssl_module \
-    $(patsubst %,--with-http_%_module,ssl v2 realip addition sub dav slice \
-      gunzip gzip_static random_index secure_link auth_request stub_status)
+    $(patsubst %,--with-http_%_module,ssl v2 realip addition xslt sub dav \
+      slice gunzip gzip_static random_index secure_link auth_request \
+      stub_status)
 
 # NGX_DEBUG_PALLOC takes every allocation from malloc, or else the bounds and
 # the end of what lies in a pool would stay unseen; NGX_HAVE_NONALIGNED=0 has

@@ -290,6 +290,15 @@ def test_expect_is_answered_by_nginx(stage, location):
     assert "expect" not in origin.request.names
 
 
+def test_expect_is_answered_where_no_body_follows(stage):
+    stage.origin()
+    client = stage.nginx(location=PASS).connect()
+    for _ in range(2):
+        client.send(http1.request("GET", "/", "Expect: 100-continue"))
+        assert client.read_response_head().status == 100
+        assert client.read_response().status == 200
+
+
 # several requests
 
 @pytest.mark.parametrize("location", [PASS, STREAMED],

@@ -6,6 +6,9 @@
  * buffers, directly, and at once if all of it has come with the header.  They
  * set u->keepalive only when they have seen the end of the response and
  * nothing behind it.
+ *
+ * A filter may put another response in the place of this one; core then takes
+ * all contexts from the request (ngx_http_filter_finalize_request()).
  */
 
 
@@ -122,6 +125,10 @@ ngx_http_myproxy_filter_init(void *data)
     u = r->upstream;
     ctx = ngx_http_get_module_ctx(r, ngx_http_myproxy_module);
 
+    if (ctx == NULL) {
+        return NGX_ERROR;
+    }
+
     ngx_log_debug4(NGX_LOG_DEBUG_HTTP, r->connection->log, 0,
                    "myproxy filter init status:%ui head:%d chunked:%d "
                    "length:%O",
@@ -202,11 +209,22 @@ send_whole(void *data, ssize_t bytes)
     r->connection->log->action = "sending to client";
 
     if (ngx_http_output_filter(r, out) == NGX_ERROR) {
+
+        if (u->cleanup == NULL) {
+
+            /* a redirect has been there already; core counts it out again */
+
+            r->main->count++;
+        }
+
         return NGX_ERROR;
     }
 
     ctx = ngx_http_get_module_ctx(r, ngx_http_myproxy_module);
-    ctx->ended = 1;
+
+    if (ctx) {
+        ctx->ended = 1;
+    }
 
     return NGX_OK;
 }
@@ -280,6 +298,10 @@ pipe_chunked(ngx_event_pipe_t *p, ngx_buf_t *buf)
 
     r = p->input_ctx;
     ctx = ngx_http_get_module_ctx(r, ngx_http_myproxy_module);
+
+    if (ctx == NULL) {
+        return NGX_ERROR;
+    }
 
     if (p->length == 0) {
         end_of_body(r, 1);
@@ -446,6 +468,10 @@ direct_chunked(void *data, ssize_t bytes)
     u = r->upstream;
     buf = &u->buffer;
     ctx = ngx_http_get_module_ctx(r, ngx_http_myproxy_module);
+
+    if (ctx == NULL) {
+        return NGX_ERROR;
+    }
 
     buf->pos = buf->last;
     buf->last += bytes;

@@ -35,6 +35,10 @@ ngx_http_myproxy_write_chunks(void *data, ngx_chain_t *in)
 
     ctx = ngx_http_get_module_ctx(r, ngx_http_myproxy_module);
 
+    if (ctx == NULL) {
+        return NGX_ERROR;
+    }
+
     out = NULL;
     ll = &out;
     first = NULL;

@@ -677,8 +677,12 @@ ngx_http_myproxy_handler(ngx_http_request_t *r)
 
     myproxy_set_callbacks(r, ctx, mlcf);
 
-    if (r->headers_in.content_length_n < 0 && !r->headers_in.chunked) {
+    r->request_body_no_buffering = 0;
 
+    if (r->headers_in.content_length_n < 0
+        && !r->headers_in.chunked
+        && r->headers_in.expect == NULL)
+    {
         /* nothing to read, as for handlers that take no body */
 
         r->main->count++;

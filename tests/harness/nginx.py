@@ -42,6 +42,21 @@ def has(module):
     return f"--with-{module}_module" in _build_info()
 
 
+def loading(module):
+    """What loads a filter that nginx has: nothing if it is compiled in.
+
+    None if nginx was built without it, or its file is not installed.
+    """
+    if not has(module):
+        return None
+    if f"--with-{module}_module=dynamic" not in _build_info():
+        return ""
+    where = re.search(r"--modules-path=(\S+)", _build_info())[1]
+    name = module.removesuffix("_filter")
+    path = os.path.join(where, f"ngx_{name}_filter_module.so")
+    return f"load_module {path};" if os.path.exists(path) else None
+
+
 @functools.lru_cache()
 def _build_info():
     return subprocess.run([settings.NGINX, "-V"], capture_output=True,
