@@ -53,6 +53,32 @@ def test_other_hints_leave_it_kept(stage, values):
     assert origin.carried == [3]
 
 
+@pytest.mark.parametrize("cached, fresh, carried", [
+    ([], ["timeout=0"], [2, 1, 1]), (["timeout=5"], ["max=2"], [3, 1]),
+    (["timeout=0"], [], [1, 3]), (["max=1"], ["max=9"], [1, 3])])
+def test_the_hint_is_not_that_of_the_cached_response(stage, cached, fresh,
+                                                     carried):
+    """Which a revalidation puts in the place of the one that has come."""
+    def hints(values):
+        return [f"Keep-Alive: {value}" for value in values]
+
+    def script(conn):
+        for _ in conn.each_request():
+            if len(conn.origin.requests) == 1:
+                conn.send(http1.response(200, "X-Accel-Expires: @1",
+                                         'ETag: "tag"', *hints(cached)))
+            else:
+                conn.send(http1.response(304, *hints(fresh)))
+
+    origin = stage.origin(script)
+    nginx = stage.nginx(
+        http="myproxy_cache_path %{prefix}/cache keys_zone=zone:1m;",
+        location=PASS + "myproxy_cache zone; myproxy_cache_revalidate on;")
+    for _ in range(4):
+        assert nginx.get().body == b"hello\n"
+    assert origin.carried == carried
+
+
 def test_max_may_be_constant(stage):
     origin = stage.origin(hinting("timeout=60, max=3"))
     nginx = stage.nginx(location=PASS)

@@ -306,9 +306,10 @@ ngx_http_myproxy_process_field(ngx_http_request_t *r,
     if (h->key.len == sizeof("Keep-Alive") - 1
         && ngx_memcmp(h->lowcase_key, "keep-alive",
                       sizeof("keep-alive") - 1)
-           == 0)
+           == 0
+        && !ngx_http_myproxy_cached(r))
     {
-        ngx_http_upstream_reuse_hint(r);
+        ngx_http_upstream_reuse_hint(r, &h->value);
     }
 
     if (name) {

@@ -312,6 +312,9 @@ struct ngx_http_upstream_reuse_peer_s {
 
     ngx_http_upstream_reuse_held_t  *held;  /* if again */
 
+    ngx_int_t                        hinted_timeout;  /* NGX_ERROR: none */
+    ngx_int_t                        hinted_max;
+
     unsigned                         log_error:3;
     unsigned                         holds:1;    /* a connection that was
                                                     counted */

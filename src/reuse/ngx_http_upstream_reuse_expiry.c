@@ -237,9 +237,15 @@ ngx_http_upstream_reuse_read_hint(ngx_http_upstream_reuse_peer_t *rp,
     timeout = NGX_ERROR;
     max = NGX_ERROR;
 
-    if (kept->conf->expiry == NGX_HTTP_UPSTREAM_REUSE_EXPIRY_AUTO
-        && (rp->hinted || !rp->tells))
-    {
+    if (kept->conf->expiry != NGX_HTTP_UPSTREAM_REUSE_EXPIRY_AUTO) {
+
+        /* the operator knows better */
+
+    } else if (rp->hinted) {
+        timeout = rp->hinted_timeout;
+        max = rp->hinted_max;
+
+    } else if (!rp->tells) {
         part = &rp->upstream->headers_in.headers.part;
 
         for ( /* void */ ; part; part = part->next) {
@@ -294,6 +300,27 @@ ngx_http_upstream_reuse_read_hint(ngx_http_upstream_reuse_peer_t *rp,
 
     return limit == 0
            || ngx_http_upstream_reuse_margin(kept, limit) < limit;
+}
+
+
+void
+ngx_http_upstream_reuse_hint(ngx_http_request_t *r, ngx_str_t *value)
+{
+    ngx_http_upstream_reuse_peer_t  *rp;
+
+    rp = ngx_http_upstream_reuse_find_peer(r);
+
+    if (rp == NULL) {
+        return;
+    }
+
+    if (!rp->hinted) {
+        rp->hinted = 1;
+        rp->hinted_timeout = NGX_ERROR;
+        rp->hinted_max = NGX_ERROR;
+    }
+
+    reuse_parse_hint(value, &rp->hinted_timeout, &rp->hinted_max);
 }
 
 

@@ -101,10 +101,11 @@ ngx_int_t ngx_http_upstream_reuse_ask_open(ngx_conf_t *cf,
 void ngx_http_upstream_reuse_accept(ngx_http_request_t *r);
 
 /*
- * Tells that Keep-Alive is among the fields of the response's header.  Where
- * the handler does not, all of them are looked at.
+ * Tells the value of a Keep-Alive in the header of a response that has come
+ * over the connection.  Where the handler does not, u->headers_in is searched,
+ * which after a revalidation is what the cache has.
  */
-void ngx_http_upstream_reuse_hint(ngx_http_request_t *r);
+void ngx_http_upstream_reuse_hint(ngx_http_request_t *r, ngx_str_t *value);
 
 /*
  * Tells why the connection of this request will not be kept, where core only

@@ -630,19 +630,6 @@ ngx_http_upstream_reuse_explain(ngx_http_request_t *r,
 }
 
 
-void
-ngx_http_upstream_reuse_hint(ngx_http_request_t *r)
-{
-    ngx_http_upstream_reuse_peer_t  *rp;
-
-    rp = ngx_http_upstream_reuse_find_peer(r);
-
-    if (rp) {
-        rp->hinted = 1;
-    }
-}
-
-
 ngx_http_upstream_reuse_peer_t *
 ngx_http_upstream_reuse_find_peer(ngx_http_request_t *r)
 {
