@@ -363,7 +363,9 @@ write_header(ngx_http_request_t *r, u_char *p, ngx_http_myproxy_plan_t *plan)
                        sizeof("Transfer-Encoding: chunked" CRLF) - 1);
 
     } else if (ctx->body_length >= 0) {
-        p = ngx_sprintf(p, "Content-Length: %O" CRLF, ctx->body_length);
+        p = ngx_cpymem(p, "Content-Length: ", sizeof("Content-Length: ") - 1);
+        p = ngx_sprintf(p, "%O", ctx->body_length);
+        *p++ = CR; *p++ = LF;
     }
 
     if (plan->conf->upstream.pass_request_headers) {
