@@ -7,6 +7,10 @@
 #include "ngx_http_myproxy_module.h"
 
 
+/* bytes of a body up to which one more copy is cheaper than one more buf */
+#define NGX_HTTP_MYPROXY_COPIED_BODY  2048
+
+
 /* what create_request has found before it writes */
 
 typedef struct {
@@ -16,6 +20,8 @@ typedef struct {
 
     ngx_str_t                        method;
     ngx_str_t                        body;    /* myproxy_set_body */
+    ngx_chain_t                     *copied;  /* a body to be copied */
+    ngx_chain_t                     *bufs;    /* a body to be appended */
     ngx_str_t                       *values;
     size_t                           size;
 } ngx_http_myproxy_plan_t;
@@ -79,6 +85,11 @@ ngx_http_myproxy_create_request(ngx_http_request_t *r)
 
     if (plan.body.len) {
         b->last = ngx_cpymem(b->last, plan.body.data, plan.body.len);
+    }
+
+    for ( /* void */ ; plan.copied; plan.copied = plan.copied->next) {
+        b->last = ngx_cpymem(b->last, plan.copied->buf->pos,
+                             plan.copied->buf->last - plan.copied->buf->pos);
     }
 
     if (plan.ctx->chunked_body) {
@@ -250,6 +261,7 @@ static ngx_int_t
 plan_body(ngx_http_request_t *r, ngx_http_myproxy_plan_t *plan)
 {
     off_t                    size;
+    ngx_uint_t               in_memory;
     ngx_chain_t             *cl;
     ngx_http_myproxy_ctx_t  *ctx;
 
@@ -287,13 +299,26 @@ plan_body(ngx_http_request_t *r, ngx_http_myproxy_plan_t *plan)
     }
 
     size = 0;
+    in_memory = 1;
 
     for (cl = r->upstream->request_bufs; cl; cl = cl->next) {
         size += ngx_buf_size(cl->buf);
+
+        if (!ngx_buf_in_memory_only(cl->buf)) {
+            in_memory = 0;
+        }
     }
 
     if (size || r->headers_in.content_length_n == 0) {
         ctx->body_length = size;
+    }
+
+    if (in_memory && size <= NGX_HTTP_MYPROXY_COPIED_BODY) {
+        plan->copied = r->upstream->request_bufs;
+        plan->size += (size_t) size;
+
+    } else {
+        plan->bufs = r->upstream->request_bufs;
     }
 
     return NGX_OK;
@@ -443,9 +468,9 @@ write_field(u_char *p, ngx_table_elt_t *h)
 
 
 /*
- * A buffered body is appended with bufs of its own, since they are rewound
- * for another attempt; the bufs of r->request_body may serve a subrequest.
- * An unbuffered one is appended by nginx as it arrives.
+ * A buffered body that is not copied is appended with bufs of its own, since
+ * they are rewound for another attempt; the bufs of r->request_body may serve
+ * a subrequest.  An unbuffered one is appended by nginx as it arrives.
  */
 
 static ngx_int_t
@@ -455,18 +480,12 @@ append_body(ngx_http_request_t *r, ngx_chain_t *header,
     ngx_buf_t    *b;
     ngx_chain_t  *cl, *body, **ll;
 
-    body = r->upstream->request_bufs;
     r->upstream->request_bufs = header;
 
-    if (plan->conf->body || !plan->conf->upstream.pass_request_body
-        || r->request_body_no_buffering)
-    {
-        body = NULL;
-    }
-
     b = header->buf;
+    ll = &header->next;
 
-    for (ll = &header->next; body; body = body->next) {
+    for (body = plan->bufs; body; body = body->next) {
 
         cl = ngx_alloc_chain_link(r->pool);
         if (cl == NULL) {
