@@ -17,8 +17,10 @@ def framing(request):
 
 @pytest.mark.parametrize("location", [PASS, STREAMED],
                          ids=["buffered", "streamed"])
-@pytest.mark.parametrize("body", [b"x", b"a=b&c=d", b"\0\r\n\r\n", LARGE],
-                         ids=["byte", "form", "binary", "large"])
+@pytest.mark.parametrize("body", [b"x", b"a=b&c=d", b"\0\r\n\r\n",
+                                  LARGE[:2048], LARGE[:2049], LARGE],
+                         ids=["byte", "form", "binary", "copied", "appended",
+                              "large"])
 def test_a_body_with_a_length_keeps_it(stage, location, body):
     origin = stage.origin()
     nginx = stage.nginx(location=location)
@@ -60,11 +62,12 @@ def test_any_method_may_have_a_body(stage, method):
     "client_body_in_file_only clean;",
     "client_body_in_single_buffer on;",
 ], ids=lambda more: more.split()[0])
-def test_a_large_body_passes_wherever_it_is_buffered(stage, more):
+@pytest.mark.parametrize("size", [1000, 2000, 4000, len(LARGE)])
+def test_a_body_passes_wherever_it_is_buffered(stage, more, size):
     origin = stage.origin()
     nginx = stage.nginx(location=PASS + more)
-    assert nginx.post("/", LARGE).status == 200
-    assert origin.request.body == LARGE
+    assert nginx.post("/", LARGE[:size]).status == 200
+    assert origin.request.body == LARGE[:size]
 
 
 def test_a_large_body_is_sent_from_disk(stage):
