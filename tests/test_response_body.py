@@ -3,6 +3,7 @@
 import array
 import gzip
 import os
+import re
 import socket
 import termios
 import time
@@ -483,6 +484,20 @@ def test_a_small_body_goes_through_filters_as_others_do(stage, way):
     }.get(way, (200, b"hello body\n"))
     assert chunked == (way not in ("range", "limit_rate"))
     assert bool(trailers) == (way == "trailer")
+
+
+@pytest.mark.parametrize("variable, wanted", [
+    ("$upstream_response_time", rb"\d\.\d{3}"),
+    ("$upstream_bytes_sent", rb"[1-9]\d*"),
+    ("$upstream_response_length", b"6"), ("$reuse_fate", b"kept")])
+def test_a_trailer_tells_of_the_whole_exchange(stage, variable, wanted):
+    stage.origin()
+    client = stage.nginx(location=PASS
+                         + f"add_trailer X-Trailer {variable};").connect()
+    for _ in range(2):
+        (name, value), = client.get("/").trailers
+        assert name == b"X-Trailer"
+        assert re.fullmatch(wanted, value)
 
 
 @pytest.mark.parametrize("way, lines", [

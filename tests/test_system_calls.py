@@ -25,12 +25,14 @@ SERVER = """
 """
 
 
-def count_calls(stage, nginx, target, method, body):
+def count_calls(stage, nginx, target, method, body, lines=()):
     """name -> number of system calls, for REQUESTS requests."""
     worker, = nginx.workers()
-    client = nginx.connect()
+    connected = nginx.connect()
+    client = nginx if lines else connected
     for _ in range(3):
-        assert client.request(method, target, body=body).status == 200
+        assert client.request(method, target, *lines,
+                              body=body).status == 200
     path = stage.path("strace")
     strace = subprocess.Popen(
         ["strace", "-o", path, "-p", str(worker)], stdin=subprocess.DEVNULL,
@@ -39,12 +41,13 @@ def count_calls(stage, nginx, target, method, body):
         if "attached" not in strace.stderr.readline():
             pytest.skip("no process can be traced here")
         for _ in range(REQUESTS):
-            assert client.request(method, target, body=body).status == 200
+            assert client.request(method, target, *lines,
+                                  body=body).status == 200
     finally:
         strace.send_signal(signal.SIGINT)
         strace.wait()
         strace.stderr.close()
-    client.close()
+    connected.close()
     counts = {}
     with open(path, encoding="utf-8", errors="replace") as file:
         for name in re.findall(r"^(\w+)\(", file.read(), re.MULTILINE):
@@ -69,3 +72,17 @@ def test_system_calls_of_a_request(stage, method, body, more):
     assert sum(mine.values()) <= sum(stock.values()) + more * REQUESTS + \
         slack, (mine, stock)
     assert mine.get("getsockopt", 0) <= stock.get("getsockopt", 0) + slack
+
+
+def test_system_calls_for_clients_with_one_request(stage):
+    """None is made for a connection that will not be kept."""
+    stage.origin()
+    nginx = stage.nginx(http="""
+        upstream mine { server %{origin}; }
+        upstream stock { server %{origin}; keepalive 32; }
+    """, server=SERVER)
+    lines = ["Connection: close"]
+    stock = count_calls(stage, nginx, "/stock", "GET", None, lines)
+    mine = count_calls(stage, nginx, "/my", "GET", None, lines)
+    for name in ("setsockopt", "getsockopt", "recvfrom", "writev", "close"):
+        assert mine.get(name, 0) <= stock.get(name, 0) + 4, (mine, stock)

@@ -17,6 +17,7 @@
 
 
 static ngx_uint_t is_at_hand(ngx_http_request_t *r, ngx_http_upstream_t *u);
+static void prepare_whole(ngx_http_request_t *r, ngx_http_myproxy_ctx_t *ctx);
 static ngx_int_t send_whole(void *data, ssize_t bytes);
 static ngx_int_t pipe_copy(ngx_event_pipe_t *p, ngx_buf_t *buf);
 static ngx_int_t pipe_chunked(ngx_event_pipe_t *p, ngx_buf_t *buf);
@@ -163,18 +164,35 @@ ngx_http_myproxy_filter_init(void *data)
     }
 
     if (ctx->whole) {
-        r->limit_rate = ctx->limit_rate;
-        r->limit_rate_set = ctx->limit_rate_set;
+        prepare_whole(r, ctx);
     }
 
     return NGX_OK;
 }
 
 
+/* Undoes what core does about a client that it does not buffer for. */
+
+static void
+prepare_whole(ngx_http_request_t *r, ngx_http_myproxy_ctx_t *ctx)
+{
+    r->limit_rate = ctx->limit_rate;
+    r->limit_rate_set = ctx->limit_rate_set;
+
+    /* a system call is going to be made unless it seems useless */
+
+    if (r->connection->tcp_nodelay == NGX_TCP_NODELAY_UNSET) {
+        r->connection->tcp_nodelay = NGX_TCP_NODELAY_DISABLED;
+        ctx->nodelay_unset = 1;
+    }
+}
+
+
 /*
  * The body goes to the client's filters in the buffer where it is, and with
- * it the end of the response.  Whatever the client does not take yet waits
- * there; the connection to the origin is free.
+ * it the end of the response, but for trailers: they may tell of what is known
+ * when core has finished.  Whatever the client does not take yet waits there;
+ * the connection to the origin is free.
  */
 
 static ngx_int_t
@@ -182,14 +200,21 @@ send_whole(void *data, ssize_t bytes)
 {
     ngx_http_request_t  *r = data;
 
+    ngx_uint_t               last;
     ngx_chain_t             *out;
     ngx_http_upstream_t     *u;
     ngx_http_myproxy_ctx_t  *ctx;
 
     u = r->upstream;
+    ctx = ngx_http_get_module_ctx(r, ngx_http_myproxy_module);
+    last = !r->expect_trailers;
 
     ngx_log_debug1(NGX_LOG_DEBUG_HTTP, r->connection->log, 0,
                    "myproxy whole response of %z", bytes);
+
+    if (ctx->nodelay_unset) {
+        r->connection->tcp_nodelay = NGX_TCP_NODELAY_UNSET;
+    }
 
     out = ngx_alloc_chain_link(r->pool);
     if (out == NULL) {
@@ -200,8 +225,8 @@ send_whole(void *data, ssize_t bytes)
     out->next = NULL;
 
     u->buffer.last += bytes;
-    u->buffer.last_buf = (r == r->main);
-    u->buffer.last_in_chain = 1;
+    u->buffer.last_buf = (last && r == r->main);
+    u->buffer.last_in_chain = last;
 
     u->length = 0;
     end_of_body(r, 0);
@@ -223,7 +248,7 @@ send_whole(void *data, ssize_t bytes)
     ctx = ngx_http_get_module_ctx(r, ngx_http_myproxy_module);
 
     if (ctx) {
-        ctx->ended = 1;
+        ctx->ended = last;
     }
 
     return NGX_OK;

@@ -199,6 +199,7 @@ typedef struct {
     unsigned                         upgrading:1;
     unsigned                         in_trailers:1;
     unsigned                         limit_rate_set:1;
+    unsigned                         nodelay_unset:1;
     unsigned                         whole:1;   /* the response is at hand */
     unsigned                         ended:1;   /* the client's response */
 } ngx_http_myproxy_ctx_t;
