@@ -147,14 +147,6 @@
  */
 
 #if (__GNUC__)
-
-/* What leads to a line in the log is kept apart from what is often run. */
-
-#if (NGX_HAVE_VARIADIC_MACROS)
-void ngx_log_error_core(ngx_uint_t level, ngx_log_t *log, ngx_err_t err,
-    const char *fmt, ...) __attribute__((cold));
-#endif
-
 #pragma GCC visibility push(hidden)
 
 #endif

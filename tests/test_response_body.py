@@ -526,18 +526,6 @@ def test_a_small_body_passes_at_the_rate_that_is_allowed(stage, way, lines):
     assert time.monotonic() - started > 0.9
 
 
-@pytest.mark.parametrize("buffering", ["on", "off"])
-@pytest.mark.parametrize("wanted", ["yes", "no"])
-def test_a_small_body_passes_however_it_is_to_be_buffered(stage, wanted,
-                                                          buffering):
-    origin = stage.origin(http1.response(200, f"X-Accel-Buffering: {wanted}"))
-    client = stage.nginx(
-        location=PASS + f"myproxy_buffering {buffering};").connect()
-    for _ in range(2):
-        assert client.get("/").body == b"hello\n"
-    assert origin.carried == [2]
-
-
 def test_what_comes_after_a_small_failure_is_buffered(stage):
     stage.origin(http1.response(500), name="failing")
     stage.origin(http1.response(body=LARGE), name="large")

@@ -16,13 +16,16 @@
 #include "ngx_http_upstream_reuse_module.h"
 
 
-static ngx_uint_t is_at_hand(ngx_http_request_t *r, ngx_http_upstream_t *u);
-static void prepare_whole(ngx_http_request_t *r, ngx_http_myproxy_ctx_t *ctx);
+static ngx_int_t filter_init(void *data);
+static ngx_uint_t is_at_hand(ngx_http_request_t *r,
+    ngx_http_myproxy_ctx_t *ctx);
+static ngx_int_t whole_init(void *data);
 static ngx_int_t send_whole(void *data, ssize_t bytes);
 static ngx_int_t pipe_copy(ngx_event_pipe_t *p, ngx_buf_t *buf);
 static ngx_int_t pipe_chunked(ngx_event_pipe_t *p, ngx_buf_t *buf);
 static ngx_buf_t *pipe_append(ngx_event_pipe_t *p, ngx_buf_t *raw,
     u_char *pos, u_char *last);
+static ngx_int_t direct_copy(void *data, ssize_t bytes);
 static ngx_int_t direct_chunked(void *data, ssize_t bytes);
 static ngx_int_t direct_append(ngx_http_request_t *r, u_char *pos,
     u_char *last);
@@ -47,7 +50,7 @@ ngx_http_myproxy_prepare_body(ngx_http_request_t *r,
         return NGX_OK;
     }
 
-    if (!is_at_hand(r, u)) {
+    if (!is_at_hand(r, ctx)) {
         return ngx_http_myproxy_create_pipe(r);
     }
 
@@ -55,9 +58,9 @@ ngx_http_myproxy_prepare_body(ngx_http_request_t *r,
 
     ctx->limit_rate = r->limit_rate;
     ctx->limit_rate_set = r->limit_rate_set;
-    ctx->whole = 1;
 
     u->buffering = 0;
+    u->input_filter_init = whole_init;
     u->input_filter = send_whole;
 
     return NGX_OK;
@@ -70,8 +73,12 @@ ngx_http_myproxy_prepare_body(ngx_http_request_t *r,
  */
 
 static ngx_uint_t
-is_at_hand(ngx_http_request_t *r, ngx_http_upstream_t *u)
+is_at_hand(ngx_http_request_t *r, ngx_http_myproxy_ctx_t *ctx)
 {
+    ngx_http_upstream_t  *u;
+
+    u = r->upstream;
+
 #if (NGX_HTTP_CACHE)
     if (r->cache) {
         return 0;
@@ -81,6 +88,7 @@ is_at_hand(ngx_http_request_t *r, ngx_http_upstream_t *u)
     return u->headers_in.content_length_n > 0
            && u->headers_in.content_length_n
               == (off_t) (u->buffer.last - u->buffer.pos)
+           && !ngx_http_myproxy_bodiless(u, ctx)
            && !u->peer.connection->read->ready
            && !u->store
            && !r->subrequest_in_memory;
@@ -115,8 +123,8 @@ ngx_http_myproxy_create_pipe(ngx_http_request_t *r)
  * body that ends with the connection.
  */
 
-ngx_int_t
-ngx_http_myproxy_filter_init(void *data)
+static ngx_int_t
+filter_init(void *data)
 {
     ngx_http_request_t  *r = data;
 
@@ -136,10 +144,7 @@ ngx_http_myproxy_filter_init(void *data)
                    u->headers_in.status_n, ctx->head, u->headers_in.chunked,
                    u->headers_in.content_length_n);
 
-    if (u->headers_in.status_n == NGX_HTTP_NO_CONTENT
-        || u->headers_in.status_n == NGX_HTTP_NOT_MODIFIED
-        || ctx->head)
-    {
+    if (ngx_http_myproxy_bodiless(u, ctx)) {
         u->length = 0;
 
     } else if (u->headers_in.chunked) {
@@ -163,19 +168,37 @@ ngx_http_myproxy_filter_init(void *data)
         u->pipe->length = u->length;
     }
 
-    if (ctx->whole) {
-        prepare_whole(r, ctx);
+    return NGX_OK;
+}
+
+
+void
+ngx_http_myproxy_reset_body(ngx_http_upstream_t *u)
+{
+    if (u->input_filter_init == whole_init) {
+        u->buffering = 1;
     }
 
-    return NGX_OK;
+    u->input_filter_init = filter_init;
+    u->input_filter = direct_copy;
 }
 
 
 /* Undoes what core does about a client that it does not buffer for. */
 
-static void
-prepare_whole(ngx_http_request_t *r, ngx_http_myproxy_ctx_t *ctx)
+static ngx_int_t
+whole_init(void *data)
 {
+    ngx_http_request_t  *r = data;
+
+    ngx_http_myproxy_ctx_t  *ctx;
+
+    ctx = ngx_http_get_module_ctx(r, ngx_http_myproxy_module);
+
+    if (ctx == NULL) {
+        return NGX_ERROR;
+    }
+
     r->limit_rate = ctx->limit_rate;
     r->limit_rate_set = ctx->limit_rate_set;
 
@@ -185,6 +208,8 @@ prepare_whole(ngx_http_request_t *r, ngx_http_myproxy_ctx_t *ctx)
         r->connection->tcp_nodelay = NGX_TCP_NODELAY_DISABLED;
         ctx->nodelay_unset = 1;
     }
+
+    return NGX_OK;
 }
 
 
@@ -434,8 +459,8 @@ pipe_append(ngx_event_pipe_t *p, ngx_buf_t *raw, u_char *pos, u_char *last)
 }
 
 
-ngx_int_t
-ngx_http_myproxy_direct_copy(void *data, ssize_t bytes)
+static ngx_int_t
+direct_copy(void *data, ssize_t bytes)
 {
     ngx_http_request_t  *r = data;
 

@@ -752,8 +752,7 @@ myproxy_set_callbacks(ngx_http_request_t *r, ngx_http_myproxy_ctx_t *ctx,
 
     u->buffering = mlcf->upstream.buffering;
 
-    u->input_filter_init = ngx_http_myproxy_filter_init;
-    u->input_filter = ngx_http_myproxy_direct_copy;
+    ngx_http_myproxy_reset_body(u);
     u->input_filter_ctx = r;
 
     u->accel = 1;

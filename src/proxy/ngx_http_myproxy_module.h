@@ -200,7 +200,6 @@ typedef struct {
     unsigned                         in_trailers:1;
     unsigned                         limit_rate_set:1;
     unsigned                         nodelay_unset:1;
-    unsigned                         whole:1;   /* the response is at hand */
     unsigned                         ended:1;   /* the client's response */
 } ngx_http_myproxy_ctx_t;
 
@@ -406,6 +405,12 @@ ngx_int_t ngx_http_myproxy_process_field(ngx_http_request_t *r,
  */
 ngx_int_t ngx_http_myproxy_invalid(ngx_http_request_t *r, const char *reason);
 
+/* whatever it announces (RFC 9112, section 6.3) */
+#define ngx_http_myproxy_bodiless(u, ctx)                                     \
+    ((ctx)->head                                                              \
+     || (u)->headers_in.status_n == NGX_HTTP_NO_CONTENT                       \
+     || (u)->headers_in.status_n == NGX_HTTP_NOT_MODIFIED)
+
 /*
  * The response is over, and followed by nothing that was read: the
  * connection may carry another request unless either side has refused.
@@ -466,6 +471,9 @@ ngx_int_t ngx_http_myproxy_lower_name(u_char *low, ngx_str_t *name,
 
 /* body */
 
+/* Before each attempt: leaves the choice of a way to the response. */
+void ngx_http_myproxy_reset_body(ngx_http_upstream_t *u);
+
 /* The header has been read: chooses the way that a body is going to take. */
 ngx_int_t ngx_http_myproxy_prepare_body(ngx_http_request_t *r,
     ngx_http_myproxy_ctx_t *ctx);
@@ -474,8 +482,6 @@ ngx_int_t ngx_http_myproxy_prepare_body(ngx_http_request_t *r,
 ngx_int_t ngx_http_myproxy_create_pipe(ngx_http_request_t *r);
 
 /* callbacks of ngx_http_upstream_t */
-ngx_int_t ngx_http_myproxy_filter_init(void *data);
-ngx_int_t ngx_http_myproxy_direct_copy(void *data, ssize_t bytes);
 void ngx_http_myproxy_abort_request(ngx_http_request_t *r);
 void ngx_http_myproxy_finalize_request(ngx_http_request_t *r, ngx_int_t rc);
 

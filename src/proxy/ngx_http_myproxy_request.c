@@ -527,11 +527,9 @@ ngx_http_myproxy_reinit_request(ngx_http_request_t *r)
     ctx->in_trailers = 0;
     ctx->header_sent = 0;
 
-    u->buffering |= ctx->whole;
-    ctx->whole = 0;
+    ngx_http_myproxy_reset_body(u);
 
     u->process_header = ngx_http_myproxy_process_status_line;
-    u->input_filter = ngx_http_myproxy_direct_copy;
     r->state = 0;
 
     return NGX_OK;

@@ -526,8 +526,8 @@ process_header_done(ngx_http_request_t *r, ngx_http_myproxy_ctx_t *ctx)
         hide_length(r);
     }
 
-    if (status != NGX_HTTP_NO_CONTENT && status != NGX_HTTP_NOT_MODIFIED
-        && !ctx->head && (in->chunked || in->content_length_n != 0))
+    if (!ngx_http_myproxy_bodiless(u, ctx)
+        && (in->chunked || in->content_length_n != 0))
     {
         /* the body may be left unread: keep the connection if it is here */
 
@@ -565,7 +565,7 @@ process_header_done(ngx_http_request_t *r, ngx_http_myproxy_ctx_t *ctx)
 
     ngx_http_myproxy_keep(u);
 
-    return u->buffering ? ngx_http_myproxy_create_pipe(r) : NGX_OK;
+    return ngx_http_myproxy_prepare_body(r, ctx);
 }
 
 
