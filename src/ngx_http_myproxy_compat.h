@@ -148,7 +148,6 @@
 
 #if (__GNUC__)
 #pragma GCC visibility push(hidden)
-
 #endif
 
 

@@ -526,6 +526,26 @@ def test_a_small_body_passes_at_the_rate_that_is_allowed(stage, way, lines):
     assert time.monotonic() - started > 0.9
 
 
+def test_a_small_body_and_its_end_pass_the_filters_at_once(stage):
+    """Where they may: trailers follow, and tell of what is over."""
+    stage.origin()
+    nginx = stage.nginx(location=PASS, log_level="debug", server="""
+        location /trailer {
+            add_trailer X-Trailer 1;
+            myproxy_pass http://%{origin};
+        }""")
+
+    def passes(target):
+        assert nginx.get(target).body == b"hello\n"
+        nginx.wait_log(f'http finalize request: 0, "{target}')
+        return [line for line in nginx.lines
+                if f'http output filter "{target}' in line]
+
+    assert len(passes("/plain")) == 1
+    assert len(passes("/trailer")) == 2
+    assert not nginx.logged("pipe ")
+
+
 def test_what_comes_after_a_small_failure_is_buffered(stage):
     stage.origin(http1.response(500), name="failing")
     stage.origin(http1.response(body=LARGE), name="large")

@@ -244,6 +244,22 @@ def test_a_failing_mirror_is_not_noticed(stage, answer):
     assert shadow.requests
 
 
+@pytest.mark.parametrize("status", [204, 304])
+def test_bytes_behind_a_response_without_body_are_not_included(stage, status):
+    page = b'<<!--#include virtual="/empty"-->>'
+    origin = stage.origin(pages(page=page))
+    empty = stage.origin(b"HTTP/1.1 %d Empty\r\nContent-Type: text/html\r\n"
+                         b"Content-Length: 5\r\n\r\nstray" % status,
+                         name="empty")
+    nginx = stage.nginx(location="ssi on; myproxy_pass http://%{origin};",
+                        server="location /empty "
+                               "{ myproxy_pass http://%{empty}; }")
+    for _ in range(2):
+        assert nginx.get("/page").body == b"<>"
+    assert origin.carried == [2]
+    assert empty.carried == [1, 1]
+
+
 # addition
 
 @pytest.mark.skipif(not has("http_addition"),
