@@ -1,0 +1,134 @@
+"""Requests that are whole in one buf, which are sent without a chain."""
+
+import os
+
+import pytest
+
+NAME = "localhost"
+
+#: More than the buffers of a connection hold, with no two parts alike.
+LARGE = os.urandom(16 << 20)
+
+#: The body is in a variable, and so behind the header in the same buf.
+WHOLE = """
+    myproxy_ssl_verify off;
+    client_max_body_size 32m;
+    client_body_buffer_size 32m;
+    myproxy_set_body $request_body;
+"""
+
+SCHEMES = pytest.mark.parametrize("scheme", ["http", "https"])
+
+
+def tls(scheme):
+    return NAME if scheme == "https" else None
+
+
+def is_large(request):
+    """Not as a comparison that pytest would explain at length."""
+    return bool(request.body == LARGE)
+
+
+@SCHEMES
+@pytest.mark.parametrize("method, body", [
+    ("GET", None), ("POST", b"body"), ("POST", 1024 * b"x")],
+    ids=["get", "small", "larger"])
+def test_a_small_request_takes_no_chain(stage, scheme, method, body):
+    origin = stage.origin(tls=tls(scheme))
+    nginx = stage.nginx(
+        location=f"myproxy_pass {scheme}://%{{origin}};"
+                 "myproxy_ssl_verify off;", log_level="debug")
+    client = nginx.connect()
+    for _ in range(2):
+        assert client.request(method, "/", body=body).status == 200
+        assert origin.requests[-1].body == (body or b"")
+    nginx.wait_log("http upstream send request", 2)
+    assert not nginx.logged("chain writer")
+
+
+@SCHEMES
+@pytest.mark.parametrize("more", ["", "sendfile_max_chunk 64k;"],
+                         ids=["buffer", "chunk"])
+def test_what_no_buffer_holds_is_sent_in_parts(stage, scheme, more):
+    origin = stage.origin(tls=tls(scheme))
+    nginx = stage.nginx(
+        location=WHOLE + more + f"myproxy_pass {scheme}://%{{origin}};",
+        log_level="debug")
+    client = nginx.connect()
+    for _ in range(2):
+        assert client.post("/", LARGE).status == 200
+        assert is_large(origin.requests[-1])
+        assert client.get("/").status == 200
+    assert origin.carried == [4]
+    nginx.wait_log("http upstream send request handler", 2)
+    assert not nginx.logged("chain writer")
+
+
+@SCHEMES
+def test_the_time_between_two_parts_is_limited(stage, scheme):
+    def script(conn):
+        conn.read_head()
+        gate.wait()
+
+    origin = stage.origin(script, tls=tls(scheme))
+    gate = origin.gate()
+    nginx = stage.nginx(
+        location=WHOLE + f"""
+            myproxy_pass {scheme}://%{{origin}};
+            myproxy_send_timeout 300ms;
+        """)
+    assert nginx.post("/", LARGE).status == 504
+    assert origin.connections == 1
+
+
+@SCHEMES
+def test_what_was_sent_in_part_is_sent_again_whole(stage, scheme):
+    def script(conn):
+        conn.read_head()
+        conn.reset()
+
+    stage.origin(script, name="first", tls=tls(scheme))
+    second = stage.origin(name="second", tls=tls(scheme))
+    nginx = stage.nginx(
+        http="upstream app { server %{first}; server %{second}; }",
+        location=WHOLE + f"myproxy_pass {scheme}://app;")
+    assert nginx.request("PUT", "/", body=LARGE).status == 200
+    assert is_large(second.request)
+
+
+@SCHEMES
+def test_what_was_sent_in_part_is_executed_once(stage, scheme):
+    """On a kept connection as well, where what was not sent is repeated."""
+    received = []
+
+    def script(conn):
+        conn.read_request()
+        conn.respond()
+        received.append(conn.read_head())
+        conn.reset()
+
+    origin = stage.origin(script, tls=tls(scheme))
+    client = stage.nginx(
+        location=WHOLE + f"myproxy_pass {scheme}://%{{origin}};").connect()
+    assert client.get("/").status == 200
+    assert client.post("/", LARGE).status == 502
+    assert origin.connections == 1
+    assert len(received) == 1
+
+
+@SCHEMES
+def test_an_answer_to_a_part_is_passed(stage, scheme):
+    """And the connection, on which a rest is missing, is not kept."""
+    def script(conn):
+        conn.read_head()
+        conn.respond(413, body=b"too large")
+        conn.wait_for_close()
+
+    origin = stage.origin(script, tls=tls(scheme))
+    client = stage.nginx(
+        location=WHOLE + f"myproxy_pass {scheme}://%{{origin}};").connect()
+    for number in (1, 2):
+        response = client.post("/", LARGE)
+        assert response.status == 413
+        assert response.body == b"too large"
+        assert origin.connections == number
