@@ -21,19 +21,20 @@
 #define each(byte)  ((uint64_t) 0x0101010101010101 * (byte))
 
 
-static ngx_inline u_char *read_name(u_char *p, u_char *last,
-    ngx_table_elt_t *h);
+static ngx_inline u_char *read_name(u_char *p, u_char *last, ngx_str_t *key);
 static ngx_inline ngx_http_myproxy_name_t *find_name(
     ngx_http_myproxy_name_t **names, ngx_str_t *key);
 static ngx_inline ngx_uint_t same_bytes(u_char *a, u_char *b, size_t len);
 static ngx_int_t copy_name(ngx_http_request_t *r, ngx_http_myproxy_ctx_t *ctx,
-    u_char *last, ngx_table_elt_t *h);
+    u_char *last, ngx_str_t key, ngx_table_elt_t *h);
 static ngx_inline ngx_int_t copy_value(ngx_http_request_t *r,
     ngx_http_myproxy_ctx_t *ctx, u_char **pos, u_char *last,
     ngx_str_t *value);
 static ngx_int_t make_room(ngx_http_request_t *r, ngx_http_myproxy_ctx_t *ctx,
     size_t size, size_t rest);
 static ngx_inline ngx_table_elt_t *push_field(ngx_list_t *list);
+static ngx_inline void set_name(ngx_table_elt_t *h,
+    ngx_http_myproxy_name_t *name);
 
 static ngx_inline uint64_t load(u_char *p);
 static ngx_inline uint64_t below(uint64_t bytes, u_char n);
@@ -97,8 +98,9 @@ ngx_http_myproxy_read_fields(ngx_http_request_t *r,
 {
     u_char                        *p, *last;
     ngx_int_t                      rc;
+    ngx_str_t                      key, value;
     ngx_uint_t                     final;
-    ngx_table_elt_t                found, *h;
+    ngx_table_elt_t               *h, other;
     ngx_http_myproxy_name_t       *name;
     ngx_http_myproxy_main_conf_t  *mmcf;
 
@@ -107,6 +109,7 @@ ngx_http_myproxy_read_fields(ngx_http_request_t *r,
     }
 
     mmcf = ngx_http_get_module_main_conf(r, ngx_http_myproxy_module);
+    ngx_memzero(&other, sizeof(ngx_table_elt_t));
 
     final = (ctx->status.code >= NGX_HTTP_OK);
     last = b->last;
@@ -128,26 +131,21 @@ ngx_http_myproxy_read_fields(ngx_http_request_t *r,
             return NGX_DECLINED;
         }
 
-        p = read_name(p, last, &found);
+        p = read_name(p, last, &key);
         if (p == NULL) {
             return NGX_DECLINED;
         }
 
-        name = find_name(mmcf->names, &found.key);
+        name = find_name(mmcf->names, &key);
 
-        if (name) {
-            found.hash = name->hash;
-            found.key = name->key;
-            found.lowcase_key = name->lowcase;
-
-        } else {
-            rc = copy_name(r, ctx, last, &found);
+        if (name == NULL) {
+            rc = copy_name(r, ctx, last, key, &other);
             if (rc != NGX_OK) {
                 return rc;
             }
         }
 
-        rc = copy_value(r, ctx, &p, last, &found.value);
+        rc = copy_value(r, ctx, &p, last, &value);
         if (rc != NGX_OK) {
             return rc;
         }
@@ -157,8 +155,18 @@ ngx_http_myproxy_read_fields(ngx_http_request_t *r,
             return NGX_ERROR;
         }
 
-        ngx_http_myproxy_unlink_header(&found);
-        *h = found;
+        if (name) {
+            set_name(h, name);
+
+        } else {
+            *h = other;
+        }
+
+        /* not as a struct: that would wait until it is in memory */
+
+        h->value.len = value.len;
+        h->value.data = value.data;
+        ngx_http_myproxy_unlink_header(h);
 
         b->pos = p;
 
@@ -183,7 +191,7 @@ ngx_http_myproxy_read_fields(ngx_http_request_t *r,
 /* Finds a line's name; returns where the value begins, or NULL. */
 
 static ngx_inline u_char *
-read_name(u_char *p, u_char *last, ngx_table_elt_t *h)
+read_name(u_char *p, u_char *last, ngx_str_t *key)
 {
     u_char  *colon;
 
@@ -193,8 +201,8 @@ read_name(u_char *p, u_char *last, ngx_table_elt_t *h)
         return NULL;
     }
 
-    h->key.data = p;
-    h->key.len = colon - p;
+    key->data = p;
+    key->len = colon - p;
 
     for (p = colon + 1; p < last && *p == ' '; p++) { /* void */ }
 
@@ -274,16 +282,16 @@ same_bytes(u_char *a, u_char *b, size_t len)
 
 static ngx_int_t
 copy_name(ngx_http_request_t *r, ngx_http_myproxy_ctx_t *ctx, u_char *last,
-    ngx_table_elt_t *h)
+    ngx_str_t key, ngx_table_elt_t *h)
 {
     u_char     *p;
     size_t      len;
     ngx_int_t   rc;
 
-    len = h->key.len;
+    len = key.len;
 
     if ((size_t) (ctx->room_end - ctx->room) <= len + len + 1
-        && make_room(r, ctx, len + len + 1 + 1, last - h->key.data)
+        && make_room(r, ctx, len + len + 1 + 1, last - key.data)
            != NGX_OK)
     {
         return NGX_ERROR;
@@ -291,7 +299,7 @@ copy_name(ngx_http_request_t *r, ngx_http_myproxy_ctx_t *ctx, u_char *last,
 
     p = ctx->room;
 
-    rc = ngx_http_myproxy_lower_name(p, &h->key, &h->hash);
+    rc = ngx_http_myproxy_lower_name(p, &key, &h->hash);
     if (rc != NGX_OK) {
         return rc;
     }
@@ -299,7 +307,8 @@ copy_name(ngx_http_request_t *r, ngx_http_myproxy_ctx_t *ctx, u_char *last,
     h->lowcase_key = p;
     p += len;
 
-    ngx_memcpy(p, h->key.data, len);
+    ngx_memcpy(p, key.data, len);
+    h->key.len = len;
     h->key.data = p;
     p += len;
     *p++ = '\0';
@@ -418,6 +427,15 @@ push_field(ngx_list_t *list)
     }
 
     return (ngx_table_elt_t *) part->elts + part->nelts++;
+}
+
+
+static ngx_inline void
+set_name(ngx_table_elt_t *h, ngx_http_myproxy_name_t *name)
+{
+    h->hash = name->hash;
+    h->key = name->key;
+    h->lowcase_key = name->lowcase;
 }
 
 

@@ -634,12 +634,12 @@ ngx_http_myproxy_handler(ngx_http_request_t *r)
 
     mlcf = ngx_http_get_module_loc_conf(r, ngx_http_myproxy_module);
 
-    ctx = ngx_pcalloc(r->pool, sizeof(ngx_http_myproxy_ctx_t));
-    if (ctx == NULL) {
+    if (ngx_http_upstream_create(r) != NGX_OK) {
         return NGX_HTTP_INTERNAL_SERVER_ERROR;
     }
 
-    if (ngx_http_upstream_create(r) != NGX_OK) {
+    ctx = ngx_pcalloc(r->pool, sizeof(ngx_http_myproxy_ctx_t));
+    if (ctx == NULL) {
         return NGX_HTTP_INTERNAL_SERVER_ERROR;
     }
 
@@ -657,7 +657,6 @@ ngx_http_myproxy_handler(ngx_http_request_t *r)
         ctx->target = &mlcf->target;
         u->schema.data = mlcf->url.data;
         u->schema.len = sizeof("http://") - 1 + mlcf->ssl;
-        u->ssl = mlcf->ssl;
     }
 
     rc = ngx_http_myproxy_read_hops(r, ctx, mlcf);
@@ -750,11 +749,14 @@ myproxy_set_callbacks(ngx_http_request_t *r, ngx_http_myproxy_ctx_t *ctx,
         u->rewrite_cookie = ngx_http_myproxy_rewrite_cookie;
     }
 
-    u->buffering = mlcf->upstream.buffering;
-
     ngx_http_myproxy_reset_body(u);
     u->input_filter_ctx = r;
 
+    if (mlcf->pass == NULL) {
+        u->ssl = mlcf->ssl;
+    }
+
+    u->buffering = mlcf->upstream.buffering;
     u->accel = 1;
 }
 

@@ -39,11 +39,14 @@ ngx_http_upstream_reuse_init_peer(ngx_http_request_t *r,
     ngx_http_upstream_srv_conf_t *us)
 {
     ngx_int_t                            rc;
+    ngx_uint_t                           tells;
     ngx_peer_connection_t               *pc;
     ngx_http_upstream_reuse_peer_t      *rp;
     ngx_http_upstream_reuse_srv_conf_t  *rcf;
 
     rcf = ngx_http_conf_upstream_srv_conf(us, ngx_http_upstream_reuse_module);
+    tells = (ngx_http_get_module_ctx(r, ngx_http_upstream_reuse_module)
+             != NULL);
 
     rp = ngx_pcalloc(r->pool, sizeof(ngx_http_upstream_reuse_peer_t));
     if (rp == NULL) {
@@ -55,10 +58,6 @@ ngx_http_upstream_reuse_init_peer(ngx_http_request_t *r,
     rp->uscf = us;
     rp->conf = rcf;
 
-    if (ngx_http_get_module_ctx(r, ngx_http_upstream_reuse_module)) {
-        rp->tells = 1;
-    }
-
     if (rcf->warmth) {
         rp->opening = ngx_http_upstream_reuse_find_opening(r);
     }
@@ -66,7 +65,7 @@ ngx_http_upstream_reuse_init_peer(ngx_http_request_t *r,
     if (rp->opening) {
         rc = ngx_http_upstream_reuse_init_opening(r, us, rp);
 
-    } else if (rcf->added && rcf->reuse == NGX_CONF_UNSET && !rp->tells) {
+    } else if (rcf->added && rcf->reuse == NGX_CONF_UNSET && !tells) {
 
         /*
          * the upstream keeps connections only because a handler asked for
@@ -98,6 +97,8 @@ ngx_http_upstream_reuse_init_peer(ngx_http_request_t *r,
     if (rp->balancer_get) {
         rp->hash = ngx_http_upstream_reuse_hash_identity(rp->identity);
     }
+
+    rp->tells = tells;
 
     pc = &r->upstream->peer;
 

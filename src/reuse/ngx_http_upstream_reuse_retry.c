@@ -25,6 +25,8 @@ static ngx_int_t reuse_look_at_end(ngx_http_upstream_reuse_peer_t *rp,
     ngx_connection_t *c);
 static void reuse_log_stray(ngx_http_upstream_reuse_peer_t *rp,
     ngx_connection_t *c);
+static uint64_t reuse_time_taken(ngx_http_upstream_reuse_peer_t *rp,
+    ngx_http_upstream_reuse_kept_t *kept);
 static void reuse_end_batch(ngx_event_t *ev);
 static void reuse_stop_watching(ngx_http_upstream_reuse_peer_t *rp,
     ngx_connection_t *c);
@@ -72,10 +74,7 @@ ngx_http_upstream_reuse_watch(ngx_http_upstream_reuse_peer_t *rp,
     kept = rp->kept;
     kept->peer = rp;
 
-    /* nginx's own time is a little behind, which errs on the safe side */
-
-    rp->taken = (rp->request->method & NGX_HTTP_UPSTREAM_REUSE_NON_IDEMPOTENT)
-                ? reuse_clock() : (uint64_t) ngx_current_msec * 1000;
+    rp->taken = reuse_time_taken(rp, kept);
 
     rp->sent = c->sent;
     rp->written = reuse_written(c, kept);
@@ -109,6 +108,26 @@ ngx_http_upstream_reuse_watch(ngx_http_upstream_reuse_peer_t *rp,
 
         ngx_post_event(&reuse_batch_event, &ngx_posted_events);
     }
+}
+
+
+/*
+ * nginx's own time is a little behind, which errs on the safe side.  Better is
+ * what may prove that a reset came before the request: of a remote origin.
+ */
+
+static uint64_t
+reuse_time_taken(ngx_http_upstream_reuse_peer_t *rp,
+    ngx_http_upstream_reuse_kept_t *kept)
+{
+    if ((rp->request->method & NGX_HTTP_UPSTREAM_REUSE_NON_IDEMPOTENT)
+        && (kept->rtt == 0
+            || kept->rtt >= NGX_HTTP_UPSTREAM_REUSE_REMOTE / 1000))
+    {
+        return reuse_clock();
+    }
+
+    return (uint64_t) ngx_current_msec * 1000;
 }
 
 
