@@ -1,8 +1,11 @@
 """Requests that are whole in one buf, which are sent without a chain."""
 
 import os
+import re
 
 import pytest
+
+from harness import http1
 
 NAME = "localhost"
 
@@ -29,6 +32,14 @@ def is_large(request):
     return bool(request.body == LARGE)
 
 
+def ended_at_once(nginx):
+    """TLS cannot be shut down behind a record of which a part is missing.
+
+    nginx would wait for that, and nobody then frees what TLS holds.
+    """
+    return not nginx.logged("SSL_shutdown: -1")
+
+
 @SCHEMES
 @pytest.mark.parametrize("method, body", [
     ("GET", None), ("POST", b"body"), ("POST", 1024 * b"x")],
@@ -47,13 +58,13 @@ def test_a_small_request_takes_no_chain(stage, scheme, method, body):
 
 
 @SCHEMES
-@pytest.mark.parametrize("more", ["", "sendfile_max_chunk 64k;"],
-                         ids=["buffer", "chunk"])
-def test_what_no_buffer_holds_is_sent_in_parts(stage, scheme, more):
+@pytest.mark.parametrize("size", [0, 64 << 10], ids=["all", "chunks"])
+def test_what_no_buffer_holds_is_sent_in_parts(stage, scheme, size):
     origin = stage.origin(tls=tls(scheme))
-    nginx = stage.nginx(
-        location=WHOLE + more + f"myproxy_pass {scheme}://%{{origin}};",
-        log_level="debug")
+    nginx = stage.nginx(location=WHOLE + f"""
+        sendfile_max_chunk {size};
+        myproxy_pass {scheme}://%{{origin}};
+    """, log_level="debug")
     client = nginx.connect()
     for _ in range(2):
         assert client.post("/", LARGE).status == 200
@@ -62,6 +73,10 @@ def test_what_no_buffer_holds_is_sent_in_parts(stage, scheme, more):
     assert origin.carried == [4]
     nginx.wait_log("http upstream send request handler", 2)
     assert not nginx.logged("chain writer")
+    given = {"http": r"send: fd:\d+ -?\d+ of (\d+)",
+             "https": r"SSL to write: (\d+)"}[scheme]
+    largest = max(int(found) for found in re.findall(given, nginx.log))
+    assert largest == size or size == 0 and largest > len(LARGE)
 
 
 @SCHEMES
@@ -72,13 +87,13 @@ def test_the_time_between_two_parts_is_limited(stage, scheme):
 
     origin = stage.origin(script, tls=tls(scheme))
     gate = origin.gate()
-    nginx = stage.nginx(
-        location=WHOLE + f"""
-            myproxy_pass {scheme}://%{{origin}};
-            myproxy_send_timeout 300ms;
-        """)
+    nginx = stage.nginx(location=WHOLE + f"""
+        myproxy_pass {scheme}://%{{origin}};
+        myproxy_send_timeout 300ms;
+    """, log_level="debug")
     assert nginx.post("/", LARGE).status == 504
     assert origin.connections == 1
+    assert ended_at_once(nginx)
 
 
 @SCHEMES
@@ -108,8 +123,10 @@ def test_what_was_sent_in_part_is_executed_once(stage, scheme):
         conn.reset()
 
     origin = stage.origin(script, tls=tls(scheme))
-    client = stage.nginx(
-        location=WHOLE + f"myproxy_pass {scheme}://%{{origin}};").connect()
+    client = stage.nginx(location=WHOLE + f"""
+        sendfile_max_chunk 0;
+        myproxy_pass {scheme}://%{{origin}};
+    """).connect()
     assert client.get("/").status == 200
     assert client.post("/", LARGE).status == 502
     assert origin.connections == 1
@@ -122,13 +139,39 @@ def test_an_answer_to_a_part_is_passed(stage, scheme):
     def script(conn):
         conn.read_head()
         conn.respond(413, body=b"too large")
+        gate.wait()
+
+    origin = stage.origin(script, tls=tls(scheme))
+    gate = origin.gate()
+    nginx = stage.nginx(location=WHOLE + f"""
+        sendfile_max_chunk 0;
+        myproxy_pass {scheme}://%{{origin}};
+    """, log_level="debug")
+    response = nginx.post("/", LARGE)
+    assert response.status == 413
+    assert response.body == b"too large"
+    closed = nginx.status()["total"]["connections"]["closed_by_reason"]
+    assert closed["unsent"] == 1
+    assert ended_at_once(nginx)
+
+
+@SCHEMES
+def test_a_client_that_leaves_within_a_part_ends_it(stage, scheme):
+    def script(conn):
+        conn.read_head()
+        gate.wait()
         conn.wait_for_close()
 
     origin = stage.origin(script, tls=tls(scheme))
-    client = stage.nginx(
-        location=WHOLE + f"myproxy_pass {scheme}://%{{origin}};").connect()
-    for number in (1, 2):
-        response = client.post("/", LARGE)
-        assert response.status == 413
-        assert response.body == b"too large"
-        assert origin.connections == number
+    gate = origin.gate()
+    nginx = stage.nginx(location=WHOLE + f"""
+        sendfile_max_chunk 0;
+        myproxy_pass {scheme}://%{{origin}};
+    """, log_level="debug")
+    client = nginx.connect()
+    client.send(http1.request("POST", "/", body=LARGE))
+    nginx.wait_log("send: fd|SSL to write: 16")
+    client.close()
+    nginx.wait_log("close http upstream connection")
+    gate.open()
+    assert ended_at_once(nginx)

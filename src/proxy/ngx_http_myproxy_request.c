@@ -10,6 +10,9 @@
 /* bytes of a body up to which one more copy is cheaper than one more buf */
 #define NGX_HTTP_MYPROXY_COPIED_BODY  2048
 
+/* bytes at most, whatever sendfile_max_chunk is: SSL_write() takes an int */
+#define NGX_HTTP_MYPROXY_SENT_AT_ONCE  ((off_t) 1 << 30)
+
 
 /* what create_request has found before it writes */
 
@@ -528,7 +531,7 @@ send_request(void *data, ngx_chain_t *in)
 {
     ngx_http_upstream_t  *u = data;
 
-    off_t              size;
+    off_t              size, limit;
     ssize_t            n;
     ngx_buf_t         *b;
     ngx_connection_t  *c;
@@ -546,11 +549,26 @@ send_request(void *data, ngx_chain_t *in)
         return NGX_AGAIN;
     }
 
-    if (u->writer.limit && size > u->writer.limit) {
-        size = u->writer.limit;
+    limit = u->writer.limit;
+
+    if (limit == 0 || limit > NGX_HTTP_MYPROXY_SENT_AT_ONCE) {
+        limit = NGX_HTTP_MYPROXY_SENT_AT_ONCE;
     }
 
-    n = c->send(c, b->pos, (size_t) size);
+    n = c->send(c, b->pos, (size_t) ngx_min(size, limit));
+
+#if (NGX_HTTP_SSL)
+
+    /* behind a record that was sent in part TLS cannot be shut down */
+
+    if (c->ssl && n == NGX_AGAIN) {
+        c->buffered |= NGX_SSL_BUFFERED;
+
+    } else {
+        c->buffered &= ~NGX_SSL_BUFFERED;
+    }
+
+#endif
 
     if (n == NGX_ERROR || n == NGX_AGAIN) {
         return n;
