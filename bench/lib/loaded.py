@@ -1,7 +1,8 @@
 """What a request costs under load: part 1 of bench/run.
 
 The proxy has a core of its own.  wrk is the load and an nginx the origin;
-they share another core if there are no more than two.
+they share another core if there are no more than two.  Each round has new
+processes: which memory one got makes some hundredths, and stays with it.
 """
 
 import contextlib
@@ -263,10 +264,10 @@ def error_of(values):
     return statistics.stdev(values) / len(values) ** 0.5
 
 
-def summary(name, clients, lane, rounds):
+def summary(name, clients, contender, rounds):
     """A row: medians of the rounds."""
     made = {"case": name, "clients": clients,
-            "contender": lane.contender.name, "label": lane.contender.label,
+            "contender": contender.name, "label": contender.label,
             "rounds": len(rounds)}
     for key, digits in (("cpu_us", 2), ("rate", 0), ("p50_ms", 3),
                         ("p99_ms", 3), ("busy_percent", 0)):
@@ -291,29 +292,6 @@ def against_stock(rows):
             made["cpu_of_stock_error"] = round(error_of(ratios), 3)
 
 
-def compare(name, clients, lanes, options, notes):
-    """The rows of one case; the order of the contenders alternates."""
-    case = CASES[name]
-    print(f"bench/run: {case.label}, {clients} clients", file=sys.stderr)
-    found = {lane: [] for lane in lanes}
-    for number in range(options.rounds):
-        for lane in lanes if number % 2 == 0 else reversed(lanes):
-            if lane not in found:
-                continue
-            try:
-                if number == 0 and not options.quick:
-                    lane.play(case, clients, 1)
-                found[lane].append(lane.play(case, clients, options.seconds))
-            except Failure as failure:
-                notes.append(f"{lane.contender.label}, {case.label}, "
-                             f"{clients} clients: {failure}")
-                del found[lane]
-    rows = [summary(name, clients, lane, rounds)
-            for lane, rounds in found.items()]
-    against_stock(rows)
-    return rows
-
-
 def groups(cases):
     """{(TLS, clients that proxies are started for): [(case, clients)]}"""
     made = {}
@@ -324,6 +302,66 @@ def groups(cases):
     return made
 
 
+class Group:
+    """Cases that the same processes are measured in, and what was found."""
+
+    def __init__(self, contenders, cells, origin, notes):
+        self._left = list(contenders)
+        self._cells = cells
+        self._origin = origin
+        self._notes = notes
+        self._found = {cell: {one.name: [] for one in contenders}
+                       for cell in cells}
+
+    def play(self, number, tls, started_for, seconds):
+        """One round of all cases, with new processes."""
+        with contextlib.ExitStack() as running:
+            lanes = []
+            for contender in list(self._left):
+                try:
+                    lane = Lane(contender, self._origin, tls, started_for,
+                                running)
+                    self._warm_up(lane)
+                    lanes.append(lane)
+                except (Failure, OSError) as failure:
+                    self._leave_out(contender, tls, failure)
+            for cell in self._cells:
+                for lane in lanes if number % 2 == 0 else reversed(lanes):
+                    self._play_cell(cell, lane, seconds)
+
+    def _warm_up(self, lane):
+        """With as many clients as there will be."""
+        name, clients = max(self._cells, key=lambda cell: cell[1])
+        lane.play(CASES[name], clients, 1)
+
+    def _leave_out(self, contender, tls, failure):
+        note(self._notes,
+             f"{contender.label}{' to TLS' * tls}: {failure}")
+        self._left.remove(contender)
+        for found in self._found.values():
+            found.pop(contender.name, None)
+
+    def _play_cell(self, cell, lane, seconds):
+        name, clients = cell
+        rounds = self._found[cell].get(lane.contender.name)
+        if rounds is None:
+            return
+        try:
+            rounds.append(lane.play(CASES[name], clients, seconds))
+        except Failure as failure:
+            note(self._notes, f"{lane.contender.label}, {CASES[name].label}, "
+                              f"{clients} clients: {failure}")
+            del self._found[cell][lane.contender.name]
+
+    def rows(self, options):
+        for (name, clients), found in self._found.items():
+            made = [summary(name, clients, contender, found[contender.name])
+                    for contender in self._left if contender.name in found]
+            against_stock(made)
+            yield from made
+            yield limit(name, clients, self._origin, options)
+
+
 def measure(contenders, options, notes):
     """The rows of all cases; adds what could not be measured to the notes."""
     rows = []
@@ -332,21 +370,18 @@ def measure(contenders, options, notes):
         origin = Origin(directory, scene.make_certificates(directory))
         stack.callback(origin.stop)
         for (tls, started_for), cells in groups(options.cases).items():
-            with contextlib.ExitStack() as running:
-                lanes = []
-                for contender in contenders:
-                    about = f"{contender.label}{' to TLS' * tls}"
-                    if tls and not contender.tls:
-                        note(notes, f"{about}: it speaks none to origins.")
-                        continue
-                    try:
-                        lanes.append(Lane(contender, origin, tls,
-                                          started_for, running))
-                    except (Failure, OSError) as failure:
-                        note(notes, f"{about}: {failure}")
-                for name, clients in cells:
-                    rows += compare(name, clients, lanes, options, notes)
-                    rows.append(limit(name, clients, origin, options))
+            for contender in contenders:
+                if tls and not contender.tls:
+                    note(notes, f"{contender.label} to TLS: it speaks none "
+                                "to origins.")
+            group = Group([one for one in contenders if one.tls or not tls],
+                          cells, origin, notes)
+            for number in range(options.rounds):
+                print(f"bench/run: {'TLS' if tls else 'TCP'}, up to "
+                      f"{max(clients for _, clients in cells)} clients, "
+                      f"round {number + 1}", file=sys.stderr)
+                group.play(number, tls, started_for, options.seconds)
+            rows += group.rows(options)
     order = list(CASES)
     return sorted(rows, key=lambda made: (order.index(made["case"]),
                                           made["clients"]))
