@@ -27,6 +27,12 @@ def tls(scheme):
     return NAME if scheme == "https" else None
 
 
+def start(stage, scheme, more=""):
+    return stage.nginx(
+        location=WHOLE + more + f"myproxy_pass {scheme}://%{{origin}};",
+        log_level="debug")
+
+
 def is_large(request):
     """Not as a comparison that pytest would explain at length."""
     return bool(request.body == LARGE)
@@ -61,10 +67,7 @@ def test_a_small_request_takes_no_chain(stage, scheme, method, body):
 @pytest.mark.parametrize("size", [0, 64 << 10], ids=["all", "chunks"])
 def test_what_no_buffer_holds_is_sent_in_parts(stage, scheme, size):
     origin = stage.origin(tls=tls(scheme))
-    nginx = stage.nginx(location=WHOLE + f"""
-        sendfile_max_chunk {size};
-        myproxy_pass {scheme}://%{{origin}};
-    """, log_level="debug")
+    nginx = start(stage, scheme, f"sendfile_max_chunk {size};")
     client = nginx.connect()
     for _ in range(2):
         assert client.post("/", LARGE).status == 200
@@ -87,10 +90,7 @@ def test_the_time_between_two_parts_is_limited(stage, scheme):
 
     origin = stage.origin(script, tls=tls(scheme))
     gate = origin.gate()
-    nginx = stage.nginx(location=WHOLE + f"""
-        myproxy_pass {scheme}://%{{origin}};
-        myproxy_send_timeout 300ms;
-    """, log_level="debug")
+    nginx = start(stage, scheme, "myproxy_send_timeout 300ms;")
     assert nginx.post("/", LARGE).status == 504
     assert origin.connections == 1
     assert ended_at_once(nginx)
@@ -123,10 +123,7 @@ def test_what_was_sent_in_part_is_executed_once(stage, scheme):
         conn.reset()
 
     origin = stage.origin(script, tls=tls(scheme))
-    client = stage.nginx(location=WHOLE + f"""
-        sendfile_max_chunk 0;
-        myproxy_pass {scheme}://%{{origin}};
-    """).connect()
+    client = start(stage, scheme, "sendfile_max_chunk 0;").connect()
     assert client.get("/").status == 200
     assert client.post("/", LARGE).status == 502
     assert origin.connections == 1
@@ -143,10 +140,7 @@ def test_an_answer_to_a_part_is_passed(stage, scheme):
 
     origin = stage.origin(script, tls=tls(scheme))
     gate = origin.gate()
-    nginx = stage.nginx(location=WHOLE + f"""
-        sendfile_max_chunk 0;
-        myproxy_pass {scheme}://%{{origin}};
-    """, log_level="debug")
+    nginx = start(stage, scheme, "sendfile_max_chunk 0;")
     response = nginx.post("/", LARGE)
     assert response.status == 413
     assert response.body == b"too large"
@@ -164,10 +158,7 @@ def test_a_client_that_leaves_within_a_part_ends_it(stage, scheme):
 
     origin = stage.origin(script, tls=tls(scheme))
     gate = origin.gate()
-    nginx = stage.nginx(location=WHOLE + f"""
-        sendfile_max_chunk 0;
-        myproxy_pass {scheme}://%{{origin}};
-    """, log_level="debug")
+    nginx = start(stage, scheme, "sendfile_max_chunk 0;")
     client = nginx.connect()
     client.send(http1.request("POST", "/", body=LARGE))
     nginx.wait_log("send: fd|SSL to write: 16")

@@ -657,6 +657,7 @@ ngx_http_myproxy_handler(ngx_http_request_t *r)
         ctx->target = &mlcf->target;
         u->schema.data = mlcf->url.data;
         u->schema.len = sizeof("http://") - 1 + mlcf->ssl;
+        u->ssl = mlcf->ssl;
     }
 
     rc = ngx_http_myproxy_read_hops(r, ctx, mlcf);
@@ -749,14 +750,11 @@ myproxy_set_callbacks(ngx_http_request_t *r, ngx_http_myproxy_ctx_t *ctx,
         u->rewrite_cookie = ngx_http_myproxy_rewrite_cookie;
     }
 
+    u->buffering = mlcf->upstream.buffering;
+
     ngx_http_myproxy_reset_body(u);
     u->input_filter_ctx = r;
 
-    if (mlcf->pass == NULL) {
-        u->ssl = mlcf->ssl;
-    }
-
-    u->buffering = mlcf->upstream.buffering;
     u->accel = 1;
 }
 
