@@ -91,7 +91,7 @@ def tool():
 
 
 def test_the_names_are_those_of_the_module(tool):
-    source = settings.ROOT / "src/proxy/ngx_http_myproxy_module.c"
+    source = settings.ROOT / "src/proxy/ngx_http_myproxy_directives.c"
     header = settings.ROOT / "src/ngx_http_myproxy_compat.h"
     names = tables.directives(source.read_text(),
                               tables.macros(header.read_text(), 9999999))
@@ -343,6 +343,8 @@ VERIFIED = "the origin's certificate is verified now"
 SNI = "the name is sent in SNI"
 KEY = "the default key has the request's Host in it"
 REUSE = "connections are kept for further requests"
+CLOSE = "close is sent with each request, so that no connection is reused"
+NOTHING = "a value with variables adds nothing"
 
 
 @pytest.mark.parametrize("text, said, unsaid", [
@@ -355,6 +357,14 @@ REUSE = "connections are kept for further requests"
      " proxy_pass http://a; }", [HOST], []),
     ("proxy_pass https://a;",
      [VERIFIED, "must be for a, and by a CA of the system", SNI], []),
+    ("proxy_pass https://10.0.0.1:8443;",
+     [VERIFIED, "must be for 10.0.0.1,", "write myproxy_ssl_name with"],
+     [SNI]),
+    ("proxy_pass https://[::1]:8443;",
+     [VERIFIED, "must be for [::1],", "write myproxy_ssl_name with"],
+     [SNI]),
+    ("proxy_ssl_name a; proxy_pass https://10.0.0.1;",
+     ["must be for a,", SNI], ["write myproxy_ssl_name"]),
     ("proxy_ssl_trusted_certificate c; proxy_ssl_name b;"
      " proxy_pass https://a;",
      [VERIFIED, "must be for b,", "the CA that is named"], ["of the system"]),
@@ -366,8 +376,19 @@ REUSE = "connections are kept for further requests"
     ("proxy_ssl_verify on; proxy_ssl_verify_depth 2;", [], ["to a depth"]),
     ('proxy_set_header Connection "";',
      ["no Connection is the default: the line can go"], ["WebSocket"]),
-    ("proxy_set_header Connection $x;", ["WebSocket", "close"], []),
-    ("proxy_set_header Upgrade $http_upgrade;", ["WebSocket"], []),
+    ("proxy_set_header Connection $x;", [NOTHING], [CLOSE]),
+    ("proxy_set_header connection 'close, ${x}';", [NOTHING], [CLOSE]),
+    ("proxy_set_header Upgrade $http_upgrade;", [NOTHING], []),
+    ("proxy_set_header Connection close;", [CLOSE], [NOTHING]),
+    ("proxy_set_header connection 'X-Own,Close';", [CLOSE], [NOTHING]),
+    ("proxy_set_header Connection x-close;", ["sent as it is"],
+     [CLOSE, NOTHING]),
+    ("proxy_set_header Connection upgrade;",
+     ["is sent as it is with each request; WebSocket"], [CLOSE, NOTHING]),
+    ("proxy_set_header Upgrade websocket;", ["Upgrade is sent as it is, when"],
+     [NOTHING]),
+    ("proxy_set_header Upgrade '';", ["Upgrade keeps clients from switching"],
+     [NOTHING]),
     ("proxy_set_header Content-Length '';", ["ignored: the framing"], []),
     ("proxy_set_header Host $http_host;", ["Host is the default"], []),
     ("proxy_set_header X $uri;", ["has the request refused"], []),
@@ -376,7 +397,7 @@ REUSE = "connections are kept for further requests"
      ["with HTTP/1.0 nothing is reused"], [REUSE]),
     ("proxy_cache z;", [KEY], []),
     ("proxy_cache_key k; server { proxy_cache z; }", [], [KEY]),
-    ("proxy_cache off;", ["Nothing differs for the other 1 lines"], [KEY]),
+    ("proxy_cache off;", ["For 1 other line nothing differs"], [KEY]),
     ("proxy_cache_path /c keys_zone=z:1m;", ["the zone belongs"], []),
     ("proxy_pass_request_body off;", ["no Content-Length any more"], []),
     ("set $x $proxy_internal_chunked; proxy_store on;",
@@ -388,6 +409,132 @@ def test_what_will_differ_is_said(place, text, said, unsaid):
         assert part in output
     for part in unsaid:
         assert part not in output
+
+
+ADDED = "myproxy_set_header Host $myproxy_host"
+
+
+@pytest.mark.parametrize("before, after", [
+    ("location / { proxy_pass https://a.example.org/; }",
+     f"location / {{ {ADDED}; myproxy_pass https://a.example.org/; }}"),
+    ("location / {\n\tproxy_pass HTTPS://a.example.org:8443$request_uri;\n}",
+     f"location / {{\n\t{ADDED};\n"
+     "\tmyproxy_pass HTTPS://a.example.org:8443$request_uri;\n}"),
+    ("proxy_set_header X-A $proxy_host;\nproxy_set_header 'X-B' \"b;\";"
+     " location / {\r\n proxy_pass https://a.example.org; }",
+     "myproxy_set_header X-A $myproxy_host;\nmyproxy_set_header 'X-B' \"b;\";"
+     f" location / {{\r\n {ADDED};\r\n myproxy_set_header X-A $myproxy_host;"
+     "\r\n myproxy_set_header 'X-B' \"b;\";\r\n"
+     " myproxy_pass https://a.example.org; }"),
+    ("proxy_set_header X-A a; location / { proxy_set_header X-B b;"
+     " proxy_pass https://a.example.org; }",
+     "myproxy_set_header X-A a; location / { myproxy_set_header X-B b; "
+     f"{ADDED}; myproxy_pass https://a.example.org; }}"),
+    ("proxy_ssl_name a.example.org; location / {"
+     " proxy_pass https://a.example.org; }",
+     "myproxy_ssl_name a.example.org; location / {"
+     f" {ADDED}; myproxy_pass https://a.example.org; }}"),
+], ids=lambda text: text[:60])
+def test_a_host_that_sni_has_too_is_kept(place, before, after):
+    text, said = place.move(in_http(before))
+    assert text == in_http(after)
+    assert "Host stays the name in the pass" in said
+    assert HOST not in said
+    assert ("with the lines that were inherited" in said) == (
+        text.count("X-A") == 2)
+    assert "Nothing to move" in place.run("--apply")
+
+
+@pytest.mark.parametrize("text", [
+    "location / { proxy_pass http://a.example.org; }",
+    "location / { proxy_pass https://backend; }",
+    "location / { proxy_pass https://app.local/; }",
+    "location / { proxy_pass https://app.svc.cluster.local.; }",
+    "location / { proxy_pass https://db.Internal; }",
+    "location / { proxy_pass https://192.0.2.1:8443/; }",
+    "location / { proxy_pass https://[2001:db8::1]; }",
+    "location / { proxy_pass https://$host.example.org; }",
+    "location / { proxy_pass https://a.example.org$port; }",
+    "location / { proxy_set_header HOST x; proxy_pass https://a.example; }",
+    "proxy_set_header Host $host; location / { proxy_pass https://a.b; }",
+    "proxy_ssl_name b.org; location / { proxy_pass https://a.example; }",
+    "proxy_ssl_server_name off; location / { proxy_pass https://a.example; }",
+    "location / { if ($x) { proxy_pass https://a.example; } }",
+    "location / { limit_except GET { proxy_pass https://a.example; } }",
+], ids=lambda text: text[:60])
+def test_no_other_host_is_added(place, text):
+    moved, _ = place.move(in_http(text))
+    assert moved == in_http(text.replace("proxy_", "myproxy_"))
+
+
+def test_a_host_is_kept_only_where_all_includes_need_it(place):
+    place.write("pass", "proxy_pass https://a.example.org;")
+    _, said = place.move(in_http(
+        "location /a { include pass; }"
+        " location /b { proxy_set_header Host b; include pass; }"))
+    assert place.read("pass") == "myproxy_pass https://a.example.org;"
+    assert HOST in said
+    assert ADDED in said
+
+
+@pytest.mark.parametrize("text, moved", [
+    ("proxy_temp_path /t;", "myproxy_temp_path /t; proxy_temp_path /t;"),
+    ("server {\n    proxy_temp_path '/t' 1 2;\n}",
+     "server {\n    myproxy_temp_path '/t' 1 2;\n"
+     "    proxy_temp_path '/t' 1 2;\n}"),
+    ("proxy_temp_path /t; myproxy_temp_path /u; proxy_buffering on;",
+     "proxy_temp_path /t; myproxy_temp_path /u; myproxy_buffering on;"),
+])
+def test_the_temporary_files_of_the_stock_module_stay(place, text, moved):
+    assert place.move(in_http(text))[0] == in_http(moved)
+    assert "Nothing to move" in place.run("--apply")
+
+
+@pytest.mark.parametrize("line, reason", [
+    ("proxy_set_header X-A: b;", '"X-A:" is no name of a field'),
+    ("proxy_set_header 'X A' b;", '"X A" is no name of a field'),
+    ("proxy_set_header X-A 'b\n c';", "the value of X-A has a line break"),
+    (r"proxy_set_header X-A 'b\r\nX: c';", "of X-A has a line break"),
+    (r"proxy_set_header X-A b\\\n;", "the value of X-A has a line break"),
+    ("proxy_set_header host '';", "Host cannot be empty"),
+])
+def test_what_would_not_start_is_refused(place, line, reason):
+    place.write("nginx.conf", in_http("\n" + line + "proxy_pass http://a;"))
+    said = place.run()
+    assert "Needs your hand: - nginx.conf:2: " in said
+    assert reason in said
+    assert said.index("Needs your hand") < said.index("What will differ")
+    assert "nothing was written" in place.refuse("--apply")
+
+
+@pytest.mark.parametrize("line", [
+    r"proxy_set_header X-A 'b\\n';", "proxy_set_header X_a.~! b;",
+    "proxy_set_header X-A '';"])
+def test_what_would_start_is_not_refused(place, line):
+    assert "Needs your hand" not in place.move(in_http(line))[1]
+
+
+def test_notes_come_by_their_weight(place):
+    _, said = place.move(in_http(
+        "proxy_http_version 1.1; proxy_pass_request_body off;\n"
+        "proxy_pass http://a;"))
+    order = [said.index(text) for text in (
+        "What will differ, and may need a decision:", HOST,
+        "What will differ besides:", "no Content-Length any more", REUSE,
+        "Lines that can go:", "HTTP/1.1 is the default")]
+    assert order == sorted(order)
+
+
+def test_names_are_not_broken_and_numbers_agree(place):
+    name = "conf.d/" + "-".join(["a-long-name"] * 9) + ".conf"
+    place.write(name, "proxy_pass http://a;\n" * 3)
+    place.write("nginx.conf", in_http(f"include {name};"))
+    lines = place.call("--apply").stdout.splitlines()
+    for number in (1, 2, 3):
+        assert any(f"{name}:{number}" in line for line in lines)
+    assert any(line.startswith("1 file written; the old one is in ")
+               for line in lines)
+    assert "1 file is as it was before." in place.run("--undo")
 
 
 def test_places_are_named(place):
