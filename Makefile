@@ -41,11 +41,13 @@ BIN_TREE := $(or $(NGX_SRC),$(FETCHED))
 
 # What an nginx with the module compiled in has besides: all that tests use.
 
-BIN_FLAGS := --with-debug --with-compat --with-threads --with-file-aio \
+BIN_FLAGS = --with-debug --with-compat --with-threads --with-file-aio \
+    --with-poll_module --with-select_module \
     --with-pcre-jit --with-stream --with-stream_ssl_module \
     $(patsubst %,--with-http_%_module,ssl v2 realip addition xslt sub dav \
       slice gunzip gzip_static random_index secure_link auth_request \
-      stub_status)
+      stub_status) \
+    $(shell grep -so -m 1 -e '--with-http_v3_module' $(BIN_TREE)/auto/options)
 
 # NGX_DEBUG_PALLOC takes every allocation from malloc, or else the bounds and
 # the end of what lies in a pool would stay unseen; NGX_HAVE_NONALIGNED=0 has
@@ -131,7 +133,7 @@ $(BUILD)/asan-module/$(MODULE): $(BUILD)/asan-module/objs/Makefile $(SOURCES)
 $(BUILD)/%/nginx: $(BUILD)/%/objs/Makefile $(SOURCES)
 	@+$(call make_nginx,$*,binary $(if $(filter dynamic,$*),modules))
 	$(if $(filter dynamic,$*),cp $(BUILD)/$*/objs/$(MODULE) $(@D)/$(MODULE))
-	cp $(BUILD)/$*/objs/nginx $@.new
+	cd $(BUILD)/$*/objs && cp "$$(ls nginx angie 2> /dev/null)" ../nginx.new
 	mv $@.new $@
 
 # A program of our own, without nginx.

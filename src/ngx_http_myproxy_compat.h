@@ -23,10 +23,63 @@
 
 
 /*
+ * Relatives of nginx bear its numbers, but have not all that nginx has under
+ * the same number; each is known by a macro that nginx itself does not have.
+ * NGX_HTTP_MYPROXY_CORE is the version of nginx that the core is like.
+ *
+ * freenginx (NGINX_NAME) went its own way after 1.25.3.  Angie went the same
+ * way as nginx, except where NGX_HTTP_MYPROXY_ANGIE says otherwise.
+ */
+
+#ifdef NGINX_NAME
+#define NGX_HTTP_MYPROXY_CORE  1025003
+#else
+#define NGX_HTTP_MYPROXY_CORE  nginx_version
+#endif
+
+#ifdef angie_version
+#define NGX_HTTP_MYPROXY_ANGIE  1
+#else
+#define NGX_HTTP_MYPROXY_ANGIE  0
+#endif
+
+
+/*
+ * Angie 1.8.0: a peer is chosen and connected to in two steps, and given back
+ * in two; the pool has a part in the second ones only.
+ */
+
+#if (NGX_HTTP_MYPROXY_ANGIE)
+#define NGX_HTTP_MYPROXY_TWO_STEPS  (angie_version >= 1008000)
+#else
+#define NGX_HTTP_MYPROXY_TWO_STEPS  0
+#endif
+
+
+/*
+ * The newest version that the tests have seen, which is said nowhere else in
+ * the code.  A newer one is told of when a configuration is read.
+ */
+
+#define NGX_HTTP_MYPROXY_TESTED  1031004
+
+
+/* C11 has it; an older compiler checks nothing. */
+
+#if (__STDC_VERSION__ >= 201112L)
+#define ngx_http_myproxy_static_assert(condition, text)                       \
+    _Static_assert(condition, text)
+#else
+#define ngx_http_myproxy_static_assert(condition, text)                       \
+    extern ngx_module_t  ngx_core_module
+#endif
+
+
+/*
  * 1.23.0: header lines of one name are linked
  */
 
-#if (nginx_version >= 1023000)
+#if (NGX_HTTP_MYPROXY_CORE >= 1023000)
 #define ngx_http_myproxy_unlink_header(h)  (h)->next = NULL
 #else
 #define ngx_http_myproxy_unlink_header(h)
@@ -37,7 +90,7 @@
  * 1.27.0: the rate to read a response with may contain variables
  */
 
-#if (nginx_version >= 1027000)
+#if (NGX_HTTP_MYPROXY_CORE >= 1027000)
 
 #define NGX_HTTP_MYPROXY_LIMIT_RATE_UNSET  NGX_CONF_UNSET_PTR
 
@@ -64,7 +117,7 @@
  * and whether they are passed on is a setting
  */
 
-#if (nginx_version >= 1027002)
+#if (NGX_HTTP_MYPROXY_CORE >= 1027002)
 
 #define NGX_HTTP_MYPROXY_TRAILERS  1
 
@@ -89,7 +142,7 @@
  * 1.27.4: certificates that are loaded for a connection can be cached
  */
 
-#if (nginx_version >= 1027004)
+#if (NGX_HTTP_MYPROXY_CORE >= 1027004)
 #define NGX_HTTP_MYPROXY_SSL_CERTIFICATE_CACHE  1
 #else
 #define NGX_HTTP_MYPROXY_SSL_CERTIFICATE_CACHE  0
@@ -97,10 +150,11 @@
 
 
 /*
- * 1.29.0: 103 responses can be sent to the client
+ * 1.29.8: 103 responses can be sent to the client.  Core of 1.29.0 to 1.29.7
+ * takes the second one that it reads at a time for the final response.
  */
 
-#if (nginx_version >= 1029000)
+#if (NGX_HTTP_MYPROXY_CORE >= 1029008)
 
 #define NGX_HTTP_MYPROXY_PASSED_INTERIM  NGX_HTTP_EARLY_HINTS
 #define NGX_HTTP_MYPROXY_EARLY_HINTS     NGX_HTTP_UPSTREAM_EARLY_HINTS
@@ -118,13 +172,61 @@
 
 
 /*
+ * 1.29.6: a peer has an ID, by which "sticky" finds it again.  That of Angie
+ * is another, which a request keeps until it has another peer.
+ */
+
+#if (NGX_HTTP_MYPROXY_CORE >= 1029006 && !NGX_HTTP_MYPROXY_ANGIE              \
+     && (NGX_HTTP_UPSTREAM_SID || NGX_COMPAT))
+
+#define ngx_http_myproxy_peer_sid(pc)           (pc)->sid
+#define ngx_http_myproxy_set_peer_sid(pc, str)  (pc)->sid = str
+
+#else
+
+#define ngx_http_myproxy_peer_sid(pc)           NULL
+#define ngx_http_myproxy_set_peer_sid(pc, str)
+
+#endif
+
+
+/*
+ * 1.29.4: a Host or :authority with more than a host and a port is refused
+ */
+
+#if (nginx_version >= 1029004)
+#define NGX_HTTP_MYPROXY_CHECK_HOST  0
+#else
+#define NGX_HTTP_MYPROXY_CHECK_HOST  1
+#endif
+
+
+/*
  * 1.29.7: an upstream{} block keeps connections without being told to
  */
 
-#if (nginx_version >= 1029007)
+#if (NGX_HTTP_MYPROXY_CORE >= 1029007 && !NGX_HTTP_MYPROXY_ANGIE)
 #define NGX_HTTP_UPSTREAM_REUSE_NATIVE  1
 #else
 #define NGX_HTTP_UPSTREAM_REUSE_NATIVE  0
+#endif
+
+
+/*
+ * Angie: nothing is read before the request is sent
+ */
+
+#define NGX_HTTP_MYPROXY_LATE_READING  NGX_HTTP_MYPROXY_ANGIE
+
+
+/*
+ * 1.31.3: the kernel's buffers of a connection can be given a size
+ */
+
+#if (NGX_HTTP_MYPROXY_CORE >= 1031003)
+#define NGX_HTTP_MYPROXY_SOCKET_BUFFERS  1
+#else
+#define NGX_HTTP_MYPROXY_SOCKET_BUFFERS  0
 #endif
 
 

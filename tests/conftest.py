@@ -6,6 +6,7 @@ import socket
 import pytest
 
 from harness import settings, tls
+from harness.nginx import relative
 from harness.stage import Stage
 
 STAGE = pytest.StashKey()

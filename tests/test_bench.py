@@ -3,11 +3,21 @@
 import json
 import os
 import shutil
+import socket
 import subprocess
+import sys
 
 import pytest
 
 from harness import link, settings
+
+LIB = str(settings.ROOT / "bench" / "lib")
+sys.path.insert(0, LIB)
+
+import goals                                            # noqa: E402
+import scene                                            # noqa: E402
+
+sys.path.remove(LIB)
 
 
 @pytest.fixture(autouse=True)
@@ -197,6 +207,39 @@ def test_churn_looks_at_each_worker(tmp_path):
         # 20 connections, and they are replaced
         assert worker["descriptors_most"] > 20
     assert result["connections"] > 4 * 20 + 100
+
+
+def test_a_port_that_is_held_is_nobody_elses():
+    with scene.held_port() as port:
+        with pytest.raises(OSError), socket.socket() as other:
+            other.bind(("127.0.0.1", port))
+        with socket.create_server(("127.0.0.1", port)) as server:
+            client = socket.create_connection(("127.0.0.1", port))
+            server.accept()[0].close()
+            client.close()
+
+
+@pytest.mark.parametrize("lost", ["ours", "stock"])
+def test_a_goal_of_what_could_not_be_measured(lost):
+    """The row is there, without the numbers."""
+    row = {"what": "lines", "instructions": {1: 9, 2: 9}, "calls": 9,
+           "factor": 1, "growth": 1, "growth_of_malloc": 0}
+    rows = []
+    for name in ("ours", "stock"):
+        for method in ("GET", "POST"):
+            made = {"contender": name, "method": method, "what": "lines"}
+            rows.append(made if name == lost else {**row, **made})
+    found = [*goals.of_counts(rows, 50), *goals.of_growth(rows, ["lines"]),
+             *goals.of_load([], {"small": (8,)})]
+    assert len(found) == 4 + 1 + 2
+    assert all(holds is None for holds, _ in found)
+    assert all(line.endswith(": not measured") for line in goals.lines(found))
+
+
+def test_a_process_without_a_report():
+    process = scene.Process(["echo", "ready"])
+    with pytest.raises(scene.Failure, match="ended without a report"):
+        process.finish()
 
 
 needs_run = pytest.mark.skipif(

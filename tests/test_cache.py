@@ -9,6 +9,7 @@ import signal
 import pytest
 
 from harness import http1
+from harness.nginx import product
 
 PASS = "myproxy_pass http://%{origin};"
 ZONE = "myproxy_cache_path %{prefix}/cache keys_zone=zone:1m;"
@@ -65,7 +66,7 @@ def test_the_header_is_cached_with_its_body(stage):
     assert response.header("Content-Type") == "text/own"
     assert response.header("ETag") == '"tag"'
     assert response.header("Content-Length") == "6"
-    assert response.header("Server").startswith("nginx")
+    assert response.header("Server").lower().startswith(product())
 
 
 def test_nothing_is_cached_without_being_asked_to(stage):
@@ -202,6 +203,16 @@ def test_a_host_and_a_uri_cannot_be_taken_for_another(stage):
     nginx = stage.nginx(http=ZONE, location=VALID)
     assert ask(nginx, "/b/c", host="a") == ("MISS", b"1")
     assert ask(nginx, "/c", host="a") == ("MISS", b"2")
+
+
+def test_the_key_tells_where_the_uri_begins(stage):
+    stage.origin(numbered())
+    nginx = stage.nginx(http=ZONE, location=VALID)
+    assert ask(nginx, "/b?c", host="a.example:80") == ("MISS", b"1")
+    stage.wait_until(lambda: files(nginx))
+    with open(files(nginx)[0], "rb") as file:
+        assert (f"\nKEY: http://{stage.names['origin']} a.example:80 /b?c\n"
+                .encode() in file.read())
 
 
 def test_hosts_that_are_sent_as_one_share_what_is_cached(stage):
@@ -354,6 +365,18 @@ def test_head_without_caching_reads_the_body_of_get(stage):
     assert [request.method for request in origin.requests] == ["GET"] * 2
 
 
+def test_an_answer_to_our_own_head_is_not_cached(stage):
+    """It would be one without body to other locations with its key."""
+    stage.origin(numbered())
+    nginx = stage.nginx(http=ZONE, location=VALID, server="""
+        myproxy_cache_key $arg_key;
+        location /head { myproxy_method HEAD; %s }
+    """ % VALID)
+    assert ask(nginx, "/head?key=a") == ("MISS", b"")
+    assert ask(nginx, "/?key=a") == ("MISS", b"2")
+    assert ask(nginx, "/?key=a") == ("HIT", b"2")
+
+
 def test_head_may_stay_head(stage):
     origin = stage.origin(numbered())
     nginx = stage.nginx(http=ZONE, location=VALID + """
@@ -367,6 +390,25 @@ def test_head_may_stay_head(stage):
     assert client.get("/").body == b"2"
     assert [request.method for request in origin.requests] == ["HEAD", "GET"]
     assert origin.connections == 1
+
+
+@pytest.mark.parametrize("methods", [
+    ["HEAD", "GET"], ["GET", "HEAD"], ["HEAD", "HEAD"]])
+def test_head_that_stays_head_has_a_key_of_its_own(stage, methods):
+    """Without its own, a GET behind it would be answered without a body."""
+    origin = stage.origin(numbered())
+    client = stage.nginx(http=ZONE, location=VALID + """
+        myproxy_cache_convert_head off;
+    """).connect()
+    for number, method in enumerate(methods, 1):
+        response = client.request(method, "/")
+        again = len(set(methods[:number])) < number
+        assert response.header("X-Status") == ("HIT" if again else "MISS")
+        assert response.header("Content-Length") == "1"
+        if method == "GET":
+            assert response.body == str(number).encode()
+    assert [request.method for request in origin.requests] == list(
+        dict.fromkeys(methods))
 
 
 # conditional requests and ranges
@@ -580,7 +622,7 @@ def test_what_is_stale_is_updated_in_the_background(stage):
     assert ask(nginx) == ("STALE", b"1")
     stage.wait_until(lambda: len(origin.requests) == 2)
     gates[0].open()
-    nginx.wait_log("free keepalive peer: saving connection", 2)
+    nginx.wait_log("keepalive peer: saving connection", 2)
     gates.append(origin.gate())
     assert ask(nginx) == ("STALE", b"2")
     assert origin.connections == 1
@@ -597,7 +639,7 @@ def test_a_background_update_reads_the_whole_response(stage):
     """, log_level="debug")
     assert ask(nginx) == ("MISS", b"hello\n")
     assert ask(nginx) == ("STALE", b"hello\n")
-    nginx.wait_log("free keepalive peer: saving connection", 2)
+    nginx.wait_log("keepalive peer: saving connection", 2)
     assert ask(nginx) == ("HIT", body)
     assert origin.carried == [2]
 

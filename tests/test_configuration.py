@@ -5,21 +5,8 @@ import re
 
 import pytest
 
-from harness import http1
 from harness.nginx import version
-
-PASS = "myproxy_pass http://%{origin};"
-
-#: A line for each level of configuration at which a test puts something.
-LEVELS = ["http", "server", "location"]
-
-
-def check(stage, lines=(), **config):
-    """nginx -t with a location that has these lines."""
-    stage.origin()
-    if lines:
-        config["location"] = "\n".join(lines)
-    return stage.config_test(**config)
+from harness.written import LEVELS, PASS, check
 
 
 def place(stage, text):
@@ -447,11 +434,7 @@ UPSTREAM_WARNINGS = [
      'servers: write "keepalive 2" or more'),
 ]
 
-older = pytest.mark.skipif(version() >= (1, 29, 7),
-                           reason="what nginx keeps there is not known")
 
-
-@older
 @pytest.mark.parametrize("lines, message", UPSTREAM_WARNINGS,
                          ids=["timeout", "size"])
 def test_a_warning_of_an_upstream(stage, lines, message):
@@ -462,6 +445,60 @@ def test_a_warning_of_an_upstream(stage, lines, message):
     found, = re.findall(r"\[warn\].*\n", text)
     assert message in found
     assert found.endswith(place(stage, "# here"))
+
+
+CLOSING = pytest.mark.skipif(version() < (1, 29, 7),
+                             reason="nginx refuses \"keepalive 0\"")
+
+
+@CLOSING
+@pytest.mark.parametrize("lines, remedy", [
+    ("", ""), ("reuse on;", ', or "reuse on"')])
+def test_a_warning_of_a_pool_without_room(stage, lines, remedy):
+    code, text = stage.config_test(
+        http="upstream app { # here\nserver 127.0.0.1:1; keepalive 0; "
+             + lines + "}",
+        location="myproxy_pass http://app;")
+    assert code == 0
+    found, = re.findall(r"\[warn\].*\n", text)
+    assert ('connections to upstream "app" are not reused: '
+            f'remove "keepalive 0"{remedy} in ') in found
+    assert found.endswith(place(stage, "# here"))
+
+
+@CLOSING
+def test_nothing_can_be_warm_in_a_pool_without_room(stage):
+    code, text = stage.config_test(
+        http="upstream app { # here\nserver 127.0.0.1:1; keepalive 0;"
+             "reuse_warm 2; }",
+        location="myproxy_pass http://app;")
+    assert code == 1
+    found, = re.findall(r"\[emerg\].*\n", text)
+    assert '"keepalive 0" keeps none for upstream "app" in ' in found
+    assert found.endswith(place(stage, "# here").strip()
+                          + ": remove one of them\n")
+
+
+@CLOSING
+def test_no_warning_of_a_pool_that_is_not_ours(stage):
+    code, text = stage.config_test(
+        http="upstream app { server 127.0.0.1:1; keepalive 0; }",
+        location="proxy_pass http://app;")
+    assert code == 0
+    assert "[warn]" not in text
+
+
+@pytest.mark.skipif(version() < (1, 29, 7),
+                    reason="\"keepalive\" is a balancing method for nginx")
+@pytest.mark.parametrize("method", [
+    "least_conn", "ip_hash", "random", "hash $uri"])
+def test_no_warning_of_a_method_behind_keepalive(stage, method):
+    code, text = stage.config_test(
+        http="upstream app { keepalive 8; server 127.0.0.1:1; "
+             + method + "; }",
+        location="myproxy_pass http://app;")
+    assert code == 0
+    assert "[warn]" not in text
 
 
 def test_a_warning_of_reuse_off(stage):
@@ -492,7 +529,6 @@ def test_no_warning_of_an_upstream(stage, lines):
     assert "[warn]" not in text
 
 
-@older
 def test_no_warning_of_an_upstream_that_is_left_alone(stage):
     code, text = stage.config_test(
         http="upstream app { keepalive 1; " + TWO + "}",
@@ -549,483 +585,3 @@ def test_the_hash_is_given_room(stage):
     """)
     assert nginx.get("/", f"{name}: 2").status == 200
     assert origin.request.values(name) == ["1"]
-
-
-# inheritance
-
-def silent(conn):
-    conn.read_request()
-    conn.wait_for_close()
-
-
-def request_field(name):
-    return lambda origin, response: origin.requests[-1].header(name)
-
-
-def response_field(name):
-    return lambda origin, response: response.header(name)
-
-
-def status(origin, response):
-    return response.status
-
-
-#: A line, another that an inner level has instead, what the origin says,
-#: what to look at, and what is seen with each of the two and with none.
-SAMPLES = {
-    "set_header": (
-        "myproxy_set_header X-A outer;", "myproxy_set_header X-A inner;",
-        None, request_field("X-A"), "outer", "inner", None),
-    "method": (
-        "myproxy_method PUT;", "myproxy_method POST;", None,
-        lambda origin, response: origin.requests[-1].method,
-        "PUT", "POST", "GET"),
-    "set_body": (
-        "myproxy_set_body outer;", "myproxy_set_body inner;", None,
-        lambda origin, response: origin.requests[-1].body,
-        b"outer", b"inner", b""),
-    "upgrade": (
-        "myproxy_upgrade foo;", "myproxy_upgrade off;", None,
-        request_field("Upgrade"), "foo", None, None),
-    "pass_request_headers": (
-        "myproxy_pass_request_headers off;",
-        "myproxy_pass_request_headers on;", None,
-        request_field("X-Client"), None, "1", "1"),
-    "hide_header": (
-        "myproxy_hide_header X-One;", "myproxy_hide_header X-Two;",
-        http1.response(200, "X-One: 1", "X-Two: 2"),
-        lambda origin, response: (response.header("X-One"),
-                                  response.header("X-Two")),
-        (None, "2"), ("1", None), ("1", "2")),
-    "pass_header": (
-        "myproxy_pass_header X-Pad;", "myproxy_pass_header X-Other;",
-        http1.response(200, "X-Pad: 1"), response_field("X-Pad"),
-        "1", None, None),
-    "ignore_headers": (
-        "myproxy_ignore_headers X-Accel-Redirect;",
-        "myproxy_ignore_headers X-Accel-Expires;",
-        http1.response(200, "X-Accel-Redirect: /else"), status,
-        200, 204, 204),
-    "redirect": (
-        "myproxy_redirect http://a/ /outer/;",
-        "myproxy_redirect http://a/ /inner/;",
-        http1.response(302, "Location: http://a/x"),
-        lambda origin, response: re.sub(
-            r"^http://[^/]*/(?=inner|outer)", "/",
-            response.header("Location")),
-        "/outer/x", "/inner/x", "http://a/x"),
-    "cookie_path": (
-        "myproxy_cookie_path / /outer/;", "myproxy_cookie_path off;",
-        http1.response(200, "Set-Cookie: a=b; path=/"),
-        response_field("Set-Cookie"),
-        "a=b; path=/outer/", "a=b; path=/", "a=b; path=/"),
-    "cookie_domain": (
-        "myproxy_cookie_domain a.test b.test;",
-        "myproxy_cookie_domain a.test c.test;",
-        http1.response(200, "Set-Cookie: a=b; domain=a.test"),
-        response_field("Set-Cookie"),
-        "a=b; domain=b.test", "a=b; domain=c.test", "a=b; domain=a.test"),
-    "cookie_flags": (
-        "myproxy_cookie_flags a secure;", "myproxy_cookie_flags off;",
-        http1.response(200, "Set-Cookie: a=b"),
-        response_field("Set-Cookie"), "a=b; Secure", "a=b", "a=b"),
-    "intercept_errors": (
-        "myproxy_intercept_errors on;", "myproxy_intercept_errors off;",
-        http1.response(503), status, 204, 503, 503),
-    "force_ranges": (
-        "myproxy_force_ranges on;", "myproxy_force_ranges off;",
-        http1.response(200, body=b"0123456789"), status, 206, 200, 200),
-    "next_upstream": (
-        "myproxy_next_upstream http_503;", "myproxy_next_upstream off;",
-        http1.response(503), status, 200, 503, 503),
-    "bind": (
-        "myproxy_bind 127.0.0.2;", "myproxy_bind off;", None,
-        lambda origin, response: origin.conns[-1].peer, "127.0.0.2",
-        "127.0.0.1", "127.0.0.1"),
-}
-
-
-def played(answer):
-    """An origin's script that also notes where the connection is from."""
-    def script(conn):
-        conn.peer = conn.sock.getpeername()[0]
-        conn.serve(answer)
-    return script
-
-
-def look(stage, sample, **config):
-    """What is seen with a configuration."""
-    _, _, answer, see, *_ = sample
-    origin = stage.origin(played(answer))
-    stage.origin(name="second")
-    config["http"] = """
-        upstream app { server %{origin}; server %{second} backup; }
-        error_page 503 =204 /else;
-    """ + config.get("http", "")
-    config["server"] = """
-        location = /else { return 204; }
-    """ + config.get("server", "")
-    config["location"] = """
-        myproxy_pass http://app;
-    """ + config.get("location", "")
-    nginx = stage.nginx(**config)
-    response = nginx.get("/", "X-Client: 1", "Upgrade: foo",
-                         "Connection: Upgrade", "Range: bytes=0-1")
-    return see(origin, response)
-
-
-def samples(test):
-    return pytest.mark.parametrize("sample", SAMPLES.values(),
-                                   ids=SAMPLES)(test)
-
-
-@samples
-def test_nothing_to_inherit(stage, sample):
-    assert look(stage, sample) == sample[6]
-
-
-@samples
-@pytest.mark.parametrize("level", LEVELS)
-def test_a_line_is_inherited(stage, level, sample):
-    assert look(stage, sample, **{level: sample[0]}) == sample[4]
-
-
-@samples
-@pytest.mark.parametrize("outer, inner", [
-    ("http", "server"), ("http", "location"), ("server", "location")])
-def test_a_line_is_replaced(stage, outer, inner, sample):
-    seen = look(stage, sample, **{outer: sample[0], inner: sample[1]})
-    assert seen == sample[5]
-
-
-@pytest.mark.parametrize("level", LEVELS)
-def test_a_timeout_is_inherited(stage, level):
-    stage.origin(silent)
-    config = {"location": PASS}
-    config[level] = config.get(level, "") + "myproxy_read_timeout 50ms;"
-    assert stage.nginx(**config).get().status == 504
-
-
-def test_a_timeout_is_replaced(stage):
-    def script(conn):
-        conn.read_request()
-        gate.wait()
-        conn.respond()
-
-    origin = stage.origin(script, name="late")
-    gate = origin.gate()
-    stage.origin(silent, name="silent")
-    nginx = stage.nginx(
-        http="myproxy_read_timeout 100ms;",
-        server="""
-            location /late {
-                myproxy_pass http://%{late};
-                myproxy_read_timeout 60s;
-            }
-            location /silent { myproxy_pass http://%{silent}; }
-        """)
-    client = nginx.connect()
-    client.send(http1.request("GET", "/late"))
-    stage.wait_until(lambda: origin.requests)
-    assert nginx.get("/silent").status == 504
-    gate.open()
-    assert client.read_response().status == 200
-
-
-@pytest.mark.parametrize("level", LEVELS)
-def test_verification_is_inherited(stage, level):
-    stage.origin(tls="origin.test")
-    config = {"http": "upstream origin.test { server %{origin}; }",
-              "location": "myproxy_pass https://origin.test;"}
-    config[level] = config.get(level, "") + "myproxy_ssl_verify off;"
-    assert stage.nginx(**config).get().status == 200
-
-
-def test_verification_is_replaced(stage):
-    stage.origin(tls="origin.test")
-    nginx = stage.nginx(
-        http="""
-            upstream origin.test { server %{origin}; }
-            myproxy_ssl_verify off;
-        """,
-        location="""
-            myproxy_pass https://origin.test;
-            myproxy_ssl_verify on;
-        """)
-    assert nginx.get().status == 502
-
-
-def test_header_lines_are_inherited_all_or_none(stage):
-    origin = stage.origin()
-    nginx = stage.nginx(
-        http="myproxy_set_header X-A 1; myproxy_set_header X-B 2;",
-        server="""
-            location /all { myproxy_pass http://%{origin}; }
-            location /none {
-                myproxy_pass http://%{origin};
-                myproxy_set_header X-C 3;
-            }
-        """)
-    assert nginx.get("/all").status == 200
-    assert nginx.get("/none").status == 200
-    assert [[request.header(f"X-{name}") for name in "ABC"]
-            for request in origin.requests] == [["1", "2", None],
-                                                [None, None, "3"]]
-
-
-def test_servers_do_not_inherit_from_each_other(stage):
-    origin = stage.origin()
-    nginx = stage.nginx(
-        http="""
-            server {
-                listen 127.0.0.1:%{port.other};
-                myproxy_set_header X-A 1;
-                myproxy_method PUT;
-                location / { myproxy_pass http://%{origin}; }
-            }
-        """, location=PASS)
-    assert nginx.get(port="other").status == 200
-    assert nginx.get().status == 200
-    assert [(request.method, request.header("X-A"))
-            for request in origin.requests] == [("PUT", "1"), ("GET", None)]
-
-
-def test_the_stock_directives_are_not_ours(stage):
-    origin = stage.origin()
-    nginx = stage.nginx(
-        http="proxy_set_header X-A 1; proxy_method PUT;", location=PASS)
-    assert nginx.get().status == 200
-    assert origin.request.method == "GET"
-    assert origin.request.header("X-A") is None
-
-
-def test_our_directives_are_not_the_stock_ones(stage):
-    origin = stage.origin()
-    nginx = stage.nginx(
-        http="myproxy_set_header X-A 1; myproxy_method PUT;",
-        location="proxy_pass http://%{origin};")
-    assert nginx.get().status == 200
-    assert origin.request.method == "GET"
-    assert origin.request.header("X-A") is None
-
-
-# which blocks go where their location goes
-
-def test_if_inherits_the_target(stage):
-    origin = stage.origin()
-    nginx = stage.nginx(server="""
-        location /a/ {
-            myproxy_pass http://%{origin}/b/;
-            myproxy_set_header X-A 1;
-            if ($arg_x) { add_header X-If 1; }
-        }
-    """)
-    response = nginx.get("/a/c?x=1")
-    assert (response.status, response.header("X-If")) == (200, "1")
-    assert origin.request.target == "/b/c?x=1"
-    assert origin.request.header("X-A") == "1"
-
-
-def test_if_inherits_a_target_of_variables(stage):
-    origin = stage.origin()
-    nginx = stage.nginx(location="""
-        set $target %{origin};
-        myproxy_pass http://$target;
-        if ($arg_x) { add_header X-If 1; }
-    """)
-    response = nginx.get("/a?x=1")
-    assert (response.status, response.header("X-If")) == (200, "1")
-    assert origin.request.target == "/a?x=1"
-
-
-def test_if_inherits_a_target_with_tls(stage):
-    origin = stage.origin(tls="origin.test")
-    nginx = stage.nginx(
-        http="upstream origin.test { server %{origin}; }",
-        location="""
-            myproxy_pass https://origin.test;
-            myproxy_ssl_trusted_certificate %{authority.path};
-            if ($arg_x) { add_header X-If 1; }
-        """)
-    response = nginx.get("/a?x=1")
-    assert (response.status, response.header("X-If")) == (200, "1")
-    assert origin.conns[0].sni == "origin.test"
-
-
-def test_if_replaces_the_target(stage):
-    one, two = stage.origin(name="one"), stage.origin(name="two")
-    nginx = stage.nginx(location="""
-        myproxy_pass http://%{one};
-        if ($arg_x) { myproxy_pass http://%{two}; }
-    """)
-    assert nginx.get("/").status == 200
-    assert nginx.get("/?x=1").status == 200
-    assert [len(one.requests), len(two.requests)] == [1, 1]
-
-
-def test_if_replaces_another_handler(stage):
-    one, two = stage.origin(name="one"), stage.origin(name="two")
-    nginx = stage.nginx(location="""
-        proxy_pass http://%{one};
-        if ($arg_x) { myproxy_pass http://%{two}; }
-    """)
-    assert nginx.get("/").status == 200
-    assert nginx.get("/?x=1").status == 200
-    assert [len(one.requests), len(two.requests)] == [1, 1]
-
-
-def test_limit_except_inherits_the_target(stage):
-    origin = stage.origin()
-    nginx = stage.nginx(server="""
-        location /a/ {
-            myproxy_pass http://%{origin}/b/;
-            myproxy_set_header X-A 1;
-            limit_except GET { allow all; }
-        }
-    """)
-    assert nginx.post("/a/c", b"body").status == 200
-    assert (origin.request.target, origin.request.body) == ("/b/c", b"body")
-    assert origin.request.header("X-A") == "1"
-
-
-def test_limit_except_inherits_a_target_of_variables(stage):
-    origin = stage.origin()
-    nginx = stage.nginx(server="set $target %{origin};", location="""
-        myproxy_pass http://$target;
-        limit_except GET { allow all; }
-    """)
-    assert nginx.post("/a", b"body").status == 200
-    assert origin.request.method == "POST"
-
-
-def test_limit_except_denies(stage):
-    origin = stage.origin()
-    nginx = stage.nginx(location=PASS + "limit_except GET { deny all; }")
-    assert nginx.get().status == 200
-    assert nginx.post("/", b"body").status == 403
-    assert len(origin.requests) == 1
-
-
-def test_limit_except_replaces_the_target(stage):
-    one, two = stage.origin(name="one"), stage.origin(name="two")
-    nginx = stage.nginx(location="""
-        myproxy_pass http://%{one};
-        limit_except GET { myproxy_pass http://%{two}; }
-    """)
-    assert nginx.get().status == 200
-    assert nginx.post("/", b"body").status == 200
-    assert [len(one.requests), len(two.requests)] == [1, 1]
-
-
-def test_a_nested_location_does_not_inherit_the_target(stage):
-    origin = stage.origin()
-    nginx = stage.nginx(
-        files={"html/a/b/c.txt": "file"},
-        server="""
-            root %{prefix}/html;
-            location /a/ {
-                myproxy_pass http://%{origin};
-                location /a/b/ { }
-            }
-        """)
-    assert nginx.get("/a/c.txt").body == b"hello\n"
-    assert nginx.get("/a/b/c.txt").body == b"file"
-    assert origin.request.target == "/a/c.txt"
-
-
-def test_a_nested_location_inherits_the_rest(stage):
-    origin = stage.origin()
-    nginx = stage.nginx(server="""
-        location /a/ {
-            myproxy_pass http://%{origin};
-            myproxy_set_header X-A 1;
-            location /a/b/ { myproxy_pass http://%{origin}/nested/; }
-        }
-    """)
-    assert nginx.get("/a/b/c").status == 200
-    assert origin.request.target == "/nested/c"
-    assert origin.request.header("X-A") == "1"
-
-
-def test_a_reload_takes_what_has_changed(stage):
-    origin = stage.origin()
-    nginx = stage.nginx(http="myproxy_set_header X-A 1;", location=PASS)
-    assert nginx.get().status == 200
-    nginx.reload(http="myproxy_set_header X-A 2;")
-    assert nginx.get().status == 200
-    assert [request.header("X-A") for request in origin.requests] == ["1",
-                                                                      "2"]
-
-
-def test_every_stock_directive_has_its_like(stage):
-    """Each line of the stock proxy's, with another name, is understood."""
-    code, text = check(
-        stage,
-        http="""
-            myproxy_cache_path %{prefix}/cache keys_zone=one:1m;
-            myproxy_headers_hash_max_size 512;
-            myproxy_headers_hash_bucket_size 64;
-        """,
-        location="""
-            myproxy_pass http://%{origin};
-            myproxy_bind 127.0.0.1;
-            myproxy_buffer_size 4k;
-            myproxy_buffering on;
-            myproxy_buffers 8 4k;
-            myproxy_busy_buffers_size 8k;
-            myproxy_cache one;
-            myproxy_cache_background_update on;
-            myproxy_cache_bypass $arg_bypass;
-            myproxy_cache_convert_head off;
-            myproxy_cache_key $uri;
-            myproxy_cache_lock on;
-            myproxy_cache_lock_age 5s;
-            myproxy_cache_lock_timeout 5s;
-            myproxy_cache_max_range_offset 1m;
-            myproxy_cache_methods GET HEAD POST;
-            myproxy_cache_min_uses 2;
-            myproxy_cache_revalidate on;
-            myproxy_cache_use_stale error timeout updating http_500;
-            myproxy_cache_valid 200 1m;
-            myproxy_connect_timeout 1s;
-            myproxy_cookie_domain a b;
-            myproxy_cookie_flags a secure;
-            myproxy_cookie_path / /a/;
-            myproxy_force_ranges on;
-            myproxy_hide_header X-A;
-            myproxy_http_version 1.1;
-            myproxy_ignore_client_abort on;
-            myproxy_ignore_headers Expires;
-            myproxy_intercept_errors on;
-            myproxy_limit_rate 1m;
-            myproxy_max_temp_file_size 1m;
-            myproxy_method GET;
-            myproxy_next_upstream error timeout non_idempotent;
-            myproxy_next_upstream_timeout 1s;
-            myproxy_next_upstream_tries 2;
-            myproxy_no_cache $arg_no;
-            myproxy_pass_header Server;
-            myproxy_pass_request_body on;
-            myproxy_pass_request_headers on;
-            myproxy_read_timeout 1s;
-            myproxy_redirect default;
-            myproxy_request_buffering on;
-            myproxy_send_lowat 0;
-            myproxy_send_timeout 1s;
-            myproxy_set_body x;
-            myproxy_set_header X-A 1;
-            myproxy_socket_keepalive on;
-            myproxy_ssl_ciphers DEFAULT;
-            myproxy_ssl_conf_command Options PrioritizeChaCha;
-            myproxy_ssl_name origin.test;
-            myproxy_ssl_protocols TLSv1.2 TLSv1.3;
-            myproxy_ssl_server_name on;
-            myproxy_ssl_session_reuse on;
-            myproxy_ssl_trusted_certificate %{authority.path};
-            myproxy_ssl_verify on;
-            myproxy_ssl_verify_depth 2;
-            myproxy_store_access user:rw;
-            myproxy_temp_file_write_size 8k;
-            myproxy_temp_path %{prefix}/temp;
-        """)
-    assert (code, "[emerg]" in text) == (0, False)

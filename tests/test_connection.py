@@ -2,6 +2,8 @@
 
 import os
 import pathlib
+import re
+import subprocess
 import time
 
 import pytest
@@ -86,6 +88,51 @@ def timer_of(local, remote):
         if ports == [local, remote]:
             return fields[5].partition(":")[0]
     raise AssertionError(f"no connection from {local} to {remote}")
+
+
+def buffers_of(local):
+    """The sizes that the kernel has for a connection from a local port."""
+    found = subprocess.run(["ss", "-tmnH", f"sport = :{local}"], text=True,
+                           capture_output=True, check=True).stdout
+    memory = re.search(r"skmem:\(r\d+,rb(\d+),t\d+,tb(\d+)", found)
+    assert memory, found
+    return int(memory[1]), int(memory[2])
+
+
+@pytest.mark.skipif(version() < (1, 31, 3), reason="no buffers of sockets")
+@pytest.mark.parametrize("number, directive", [
+    (0, "myproxy_socket_rcvbuf"), (1, "myproxy_socket_sndbuf")])
+def test_socket_buffers(stage, number, directive):
+    """The kernel doubles what it is told, see socket(7)."""
+    origins = [stage.origin(name=to) for to in ("outer", "own", "none")]
+    nginx = stage.nginx(server=f"""
+        {directive} 20k;
+        location /outer {{ myproxy_pass http://%{{outer}}; }}
+        location /own {{ myproxy_pass http://%{{own}};
+                         {directive} 24k; }}
+        location /none {{ myproxy_pass http://%{{none}};
+                          {directive} 0; }}
+        """)
+    sizes = []
+    for origin in origins:
+        assert nginx.get(f"/{origin.name}").status == 200
+        sizes.append(buffers_of(origin.conns[0].sock.getpeername()[1]))
+    assert [size[number] for size in sizes[:2]] == [40960, 49152]
+    assert sizes[2][number] not in (40960, 49152)
+    assert all(size[1 - number] not in (40960, 49152) for size in sizes)
+
+
+@pytest.mark.skipif(version() < (1, 31, 3), reason="no buffers of sockets")
+def test_socket_buffers_of_a_connection_that_is_opened_ahead(stage):
+    origin = stage.origin()
+    nginx = stage.nginx(
+        http="upstream app { server %{origin}; reuse_warm 1; }",
+        location="myproxy_pass http://app;"
+                 "myproxy_socket_rcvbuf 20k; myproxy_socket_sndbuf 24k;")
+    stage.wait_until(lambda: origin.connections == 1)
+    assert nginx.get().status == 200
+    assert origin.conns[0].requests
+    assert buffers_of(origin.conns[0].sock.getpeername()[1]) == (40960, 49152)
 
 
 @pytest.mark.skipif(version() < (1, 27), reason="no variables in limit_rate")

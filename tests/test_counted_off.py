@@ -20,7 +20,7 @@ from harness import http1, settings, tables
 from harness.nginx import Nginx, version
 
 TESTS = pathlib.Path(__file__).resolve().parent
-PROXY = settings.ROOT / "src/proxy/ngx_http_myproxy_module.c"
+PROXY = settings.ROOT / "src/proxy/ngx_http_myproxy_directives.c"
 COOKIE = settings.ROOT / "src/proxy/ngx_http_myproxy_cookie.c"
 COMPAT = settings.ROOT / "src/ngx_http_myproxy_compat.h"
 
@@ -110,7 +110,7 @@ VARIABLES = {
     "myproxy_cache_key 1": ["cache::the_key_is_what_the_operator_says"],
     "myproxy_cache_bypass 1": ["cache::a_bypass_asks_and_caches_anew"],
     "myproxy_no_cache 1": ["cache::no_cache_leaves_what_is_cached"],
-    "myproxy_ssl_name 1": ["ssl::a_name_with_a_variable"],
+    "myproxy_ssl_name 1": ["ssl_verification::a_name_with_a_variable"],
     "myproxy_ssl_certificate 1": ["ssl::certificates_with_variables"],
     "myproxy_ssl_certificate_key 1": ["ssl::certificates_with_variables"],
 }
@@ -141,6 +141,8 @@ DIRECTIVES = {
     # the connection
     "myproxy_bind": ["connection::bind_chooses_the_local_address"],
     "myproxy_socket_keepalive": ["connection::socket_keepalive"],
+    "myproxy_socket_rcvbuf": ["connection::socket_buffers"],
+    "myproxy_socket_sndbuf": ["connection::socket_buffers"],
     "myproxy_connect_timeout": ["failure::the_time_to_connect_is_limited"],
     "myproxy_send_timeout": ["failure::the_time_to_send_is_limited"],
     "myproxy_read_timeout": ["failure::the_time_to_answer_is_limited"],
@@ -221,31 +223,33 @@ DIRECTIVES = {
                               "speak"],
     "myproxy_ssl_ciphers": ["ssl::ciphers"],
     "myproxy_ssl_name": [
-        "ssl::another_name",
-        "ssl::another_name_that_is_not_in_the_certificate"],
-    "myproxy_ssl_server_name": ["ssl::no_name_is_asked_for_when_switched_"
-                                "off", "ssl::the_name_of_the_pass_is_asked_"
-                                "for"],
-    "myproxy_ssl_verify": ["ssl::without_verification_all_is_accepted",
-                           "ssl::another_name_is_refused",
-                           "ssl::an_expired_certificate_is_refused"],
-    "myproxy_ssl_verify_depth": ["ssl::the_depth_of_a_chain"],
+        "ssl_verification::another_name",
+        "ssl_verification::another_name_that_is_not_in_the_certificate"],
+    "myproxy_ssl_server_name": [
+        "ssl_verification::no_name_is_asked_for_when_switched_off",
+        "ssl_verification::the_name_of_the_pass_is_asked_for"],
+    "myproxy_ssl_verify": [
+        "ssl_verification::without_verification_all_is_accepted",
+        "ssl_verification::another_name_is_refused",
+        "ssl_verification::an_expired_certificate_is_refused"],
+    "myproxy_ssl_verify_depth": ["ssl_verification::the_depth_of_a_chain"],
     "myproxy_ssl_trusted_certificate": [
-        "ssl::the_trusted_certificate_is_trusted",
-        "ssl::the_trusted_certificate_replaces_the_systems_store"],
+        "ssl_verification::the_trusted_certificate_is_trusted",
+        "ssl_verification::"
+        "the_trusted_certificate_replaces_the_systems_store"],
     "myproxy_ssl_crl": [
-        "ssl::a_revoked_certificate_is_refused",
-        "ssl::a_certificate_that_is_not_in_the_list_passes"],
+        "ssl_verification::a_revoked_certificate_is_refused",
+        "ssl_verification::a_certificate_that_is_not_in_the_list_passes"],
     "myproxy_ssl_certificate": ["ssl::a_certificate"],
     "myproxy_ssl_certificate_key": ["ssl::a_certificate"],
     "myproxy_ssl_certificate_cache": [
         "ssl::a_certificate_with_variables_is_cached"],
     "myproxy_ssl_password_file": [
         "ssl::an_encrypted_key[constant]", "ssl::an_encrypted_key[variable]",
-        "ssl::an_encrypted_key_with_a_wrong_password"],
+        "ssl_configuration::an_encrypted_key_with_a_wrong_password"],
     "myproxy_ssl_session_reuse": [
-        "ssl::sessions_are_resumed",
-        "ssl::sessions_are_not_resumed_when_switched_off"],
+        "ssl_sessions::sessions_are_resumed",
+        "ssl_sessions::sessions_are_not_resumed_when_switched_off"],
     "myproxy_ssl_conf_command": ["ssl::ciphers", "ssl::protocols"],
 }
 

@@ -6,13 +6,14 @@ for which an idle connection is closed, and what else is counted.
 
 import re
 import signal
+import subprocess
 import time
 
 import pytest
 
-from harness import http1, settings
+from harness import http1, pids, settings
+from harness.clock import Clock
 from harness.crossing import Scene
-from harness.nginx import version
 
 NAME = "origin.test"
 PASS = "myproxy_pass http://%{origin};"
@@ -57,11 +58,6 @@ def settled(stage, nginx, **wanted):
         have = {name: getattr(found, name) for name in wanted}
         return found if have == wanted else None
     return stage.wait_until(reached, what=f"an account with {wanted}")
-
-
-def let_pass(stage, seconds):
-    end = time.monotonic() + seconds
-    stage.wait_until(lambda: time.monotonic() >= end)
 
 
 def waiting_origin(stage):
@@ -229,7 +225,6 @@ def test_closed_before_the_origin_does(stage):
     assert settled(stage, nginx, open=0).closed == {"expired": 1}
 
 
-@pytest.mark.skipif(version() >= (1, 29, 7), reason="a pool for each location")
 def test_one_of_another_identity_is_not_closed(stage):
     """Our own pool keeps both."""
     origin = stage.origin(tls=NAME)
@@ -292,6 +287,64 @@ def test_a_worker_that_dies_leaves_no_phantom(stage):
     assert account(nginx).opened == 3
 
 
+own_numbers = pytest.mark.skipif(pids.missing() is not None,
+                                 reason=str(pids.missing()))
+
+
+@own_numbers
+def test_a_worker_of_the_number_of_one_that_died(stage):
+    """It does not take what the other had open for its own."""
+    origin, gate = waiting_origin(stage)
+    nginx = stage.nginx(location=PASS, **pids.config())
+    nginx.expect_log("exited on signal 9")
+    client = nginx.connect()
+    client.send(http1.request("GET", "/wait"))
+    stage.wait_until(lambda: origin.requests)
+    one_request(stage, nginx)
+    old, = pids.workers(nginx)
+    used = pids.number(old)
+    pids.choose_next(old, used)
+    nginx.kill_worker(old)
+    stage.wait_until(lambda: pids.workers(nginx) not in ([], [old]))
+    new, = pids.workers(nginx)
+    assert pids.number(new) == used
+    found = account(nginx)
+    assert (found.open, found.idle, found.closed) == (0, 0, {"crash": 2})
+    one_request(stage, nginx)
+    assert account(nginx).open == 1
+    assert nginx.status()["workers"] == 1
+
+
+@own_numbers
+def test_a_program_of_the_number_of_a_worker_that_died(stage):
+    """Which was ending, so that no other has come in its place."""
+    origin, gate = waiting_origin(stage)
+    nginx = stage.nginx(location=PASS, **pids.config())
+    nginx.expect_log("exited on signal 9")
+    client = nginx.connect()
+    client.send(http1.request("GET", "/wait"))
+    stage.wait_until(lambda: origin.requests)
+    old, = pids.workers(nginx)
+    used = pids.number(old)
+    nginx.send_signal(signal.SIGHUP)
+    nginx.wait_log(rf" {used}#\d+: gracefully shutting down")
+    new, = set(pids.workers(nginx)) - {old}
+    nginx.kill_worker(old)
+    nginx.wait_log(r"exited on signal 9")
+    stage.wait_until(lambda: pids.workers(nginx) == [new])
+    pids.choose_next(new, used)
+    program = subprocess.Popen(
+        pids.enter(new) + ["setsid", "sh", "-c", "echo $$; read line"],
+        stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    try:
+        assert int(program.stdout.readline()) == used
+        found = account(nginx)
+        assert (found.open, found.closed) == (0, {"crash": 1})
+        assert nginx.status()["workers"] == 1
+    finally:
+        program.communicate()
+
+
 def test_refused_where_reuse_is_off(stage):
     """Which is no reason for that, however late it shows."""
     link = stage.link(round_trip_ms=10)
@@ -351,13 +404,17 @@ def test_times_of_connections(stage):
     link = stage.link(round_trip_ms=30)
     stage.origin(link=link, tls=NAME)
     nginx = stage.nginx(link=link, location=TLS_PASS)
+    begun = time.monotonic()
     for _ in range(3):
         assert nginx.get().status == 200
+    took = time.monotonic() - begun
     view = account(nginx).view
     tcp, tls = view["connect_time"], view["tls_handshake_time"]
     assert (tcp["count"], tls["count"]) == (1, 1)
-    assert 0.029 <= tcp["sum"] < 0.1 * settings.SCALE
-    assert 0.029 <= tls["sum"] < 0.3 * settings.SCALE
+    assert 0.029 <= tcp["sum"]
+    assert 0.029 <= tls["sum"]
+    # three requests have a round trip each besides
+    assert tcp["sum"] + tls["sum"] < took - 3 * 0.029
     assert view["time_saved"] == pytest.approx(
         2 * (tcp["sum"] + tls["sum"]), abs=1e-5)
     for histogram in (tcp, tls):
@@ -374,7 +431,7 @@ def test_a_slow_beginning_is_of_tcp(stage):
     link.hold("b")
     client.send(http1.request("GET", "/"))
     stage.wait_until(lambda: link.queued("b") > 0)
-    let_pass(stage, 0.5)
+    stage.let_pass(0.5)
     link.release("b")
     assert client.read_response().status == 200
     assert account(nginx).view["connect_time"]["sum"] >= 0.45
@@ -385,10 +442,17 @@ def test_times_where_sessions_are_not_kept(stage):
     stage.origin(link=link, tls=NAME)
     nginx = stage.nginx(link=link, location=TLS_PASS
                         + "myproxy_ssl_session_reuse off;")
+    begun = time.monotonic()
     assert nginx.get().status == 200
+    took = time.monotonic() - begun
     view = account(nginx).view
-    assert 0.029 <= view["connect_time"]["sum"] < 0.1 * settings.SCALE
-    assert 0.025 <= view["tls_handshake_time"]["sum"] < 0.3 * settings.SCALE
+    tcp = view["connect_time"]["sum"]
+    tls = view["tls_handshake_time"]["sum"]
+    # where one ends and the other begins is the kernel's round trip, which
+    # a busy machine makes longer; their sum is measured
+    assert 0.029 <= tcp
+    assert 0 < tls
+    assert 0.058 <= tcp + tls < took - 0.029
 
 
 def test_handshakes_full_and_resumed(stage):
@@ -442,6 +506,8 @@ def test_a_zone_that_is_full_says_so(stage):
     assert 0 < left.total < 2 * MANY
     assert left.reused == left.opened == left.idle
     assert (found.total, found.opened, found.idle) == (2 * MANY, MANY, MANY)
+    # idle ones are another server's, and say nothing of identities
+    assert found.new == {"empty": MANY}
     assert status["zone"]["uncounted_requests"] == 0
 
 
@@ -478,6 +544,24 @@ def test_a_zone_that_is_large_enough(stage):
     assert 0 < status["zone"]["free"] < status["zone"]["size"]
 
 
+def test_reloads_take_no_more_of_the_zone(stage):
+    """A worker counts where one has counted that is gone."""
+    stage.origin()
+    nginx = stage.nginx(location=PASS)
+
+    def reload():
+        nginx.reload()
+        stage.wait_until(lambda: len(nginx.workers()) == 1)
+        one_request(stage, nginx)
+
+    one_request(stage, nginx)
+    reload()
+    free = nginx.status()["zone"]["free"]
+    for _ in range(12):
+        reload()
+    assert nginx.status()["zone"]["free"] == free
+
+
 def test_reuse_zone_has_a_size(stage):
     stage.origin()
     nginx = stage.nginx(http="reuse_zone 100k;", location=PASS)
@@ -511,15 +595,17 @@ def test_another_size_begins_anew(stage):
 @pytest.mark.timeout(60 * settings.SCALE)
 def test_the_ratio_is_kept(stage):
     stage.origin()
-    nginx = stage.nginx(location=PASS, workers=2)
+    clock = Clock(stage)
+    nginx = stage.nginx(location=PASS, workers=2, env=clock.env)
     nginx.pause_worker(nginx.workers()[0])
     for _ in range(4):
         assert nginx.get().status == 200
     nginx.resume_worker(nginx.workers()[0])
+    clock.forward(10.1)
 
     def samples():
         return nginx.status()["history"]["samples"]
-    stage.wait_until(samples, timeout=15 * settings.SCALE)
+    stage.wait_until(samples)
     history = nginx.status()["history"]
     assert history["interval"] == 10
     assert history["samples"] == [[4, 3]]

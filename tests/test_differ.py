@@ -13,6 +13,8 @@ SOURCE = settings.ROOT / "build/source/installed/nginx"
 HEADERS = 2_000_000 if os.environ.get("TEST_SOAK") == "1" else 200_000
 
 
+# where it comes first, all of nginx is compiled for it
+@pytest.mark.timeout(300 * settings.SCALE)
 def test_headers_are_read_as_by_nginx():
     if not (SOURCE / "configure").exists():
         pytest.skip("no source of nginx: tools/fetch-nginx")

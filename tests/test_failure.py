@@ -557,7 +557,7 @@ def test_a_client_that_leaves_may_be_ignored(stage):
     assert nginx.request("GET", "/nothing", port="probe").status == 200
     assert not origin.conns[0].closed
     gate.open()
-    nginx.wait_log("free keepalive peer: saving connection")
+    nginx.wait_log("keepalive peer: saving connection")
     assert nginx.get("/").status == 200
     assert origin.carried == [2]
 

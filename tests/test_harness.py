@@ -179,9 +179,13 @@ def test_a_link_has_a_round_trip(stage):
     link.connect("a", (link.b_address, origin.port)).close()
     assert 0.03 <= time.monotonic() - started
     link.delay(0)
-    started = time.monotonic()
-    link.connect("a", (link.b_address, origin.port)).close()
-    assert time.monotonic() - started < 0.03 * settings.SCALE
+    took = []
+    for _ in range(5):
+        started = time.monotonic()
+        link.connect("a", (link.b_address, origin.port)).close()
+        took.append(time.monotonic() - started)
+    # the machine may be busy with other things now and then
+    assert min(took) < 0.03
 
 
 def test_nginx_and_the_origin_are_at_the_ends_of_a_link(stage):

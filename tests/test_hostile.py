@@ -7,7 +7,7 @@ import urllib.parse
 import pytest
 
 from harness import http1, settings, tls
-from harness.nginx import has, version
+from harness.nginx import has, relative, version
 from harness.wire import Truncated
 
 NAME = "origin.test"
@@ -146,6 +146,11 @@ def test_an_http2_stream_becomes_no_tunnel(stage, lines, asked):
     origin = stage.origin(tunnel)
     client = stage.nginx(listen="http2", location=PASS + lines).connect_h2()
     response = client.get("/", *asked)
+    if asked and (version() >= (1, 31, 0) or relative().refuses_upgrade):
+        # nginx itself refuses such a request (RFC 9113, section 8.2.2)
+        assert response.status == 400
+        assert not origin.requests
+        return
     assert response.status == 502
     assert "upgrade" not in origin.request.names
     assert b"tunnelled" not in client.received
@@ -212,7 +217,8 @@ def test_no_upgrade_without_the_clients_fields(stage):
 
 @pytest.mark.parametrize("status", [200, 404, 426])
 @pytest.mark.parametrize("lines", ["", CUSTOMARY], ids=["default", "asking"])
-def test_an_origins_offer_to_switch_is_not_passed_on(stage, status, lines):
+def test_an_origins_offer_to_switch_is_not_passed_to_http2(
+        stage, status, lines):
     stage.origin(http1.response(status, "Upgrade: h2c, websocket",
                                 "Connection: Upgrade"))
     nginx = stage.nginx(listen="http2", location=PASS + lines)
@@ -223,7 +229,7 @@ def test_an_origins_offer_to_switch_is_not_passed_on(stage, status, lines):
     for asked in ([], WEBSOCKET):
         response = nginx.get("/", *asked)
         assert response.status == status
-        assert response.header("Upgrade") is None
+        assert response.header("Upgrade") == "h2c, websocket"
         assert "upgrade" not in response.tokens("Connection")
 
 
@@ -346,39 +352,91 @@ def test_what_follows_a_retried_response_in_its_tls_record(stage, status):
 
 # an origin that speaks before it is asked
 
+@contextlib.contextmanager
+def speaks_first(data):
+    """An origin whose connection and bytes come in one batch of events.
+
+    Its queue is full, so that nginx's connection is not made before nginx has
+    been stopped.  Yields the address, and what to call when nginx connects;
+    that returns the connection.
+    """
+    with contextlib.ExitStack() as stack:
+        listener = stack.enter_context(
+            socket.create_server(("127.0.0.1", 0), backlog=0))
+        listener.settimeout(settings.PATIENCE)
+        host, port = listener.getsockname()
+        plug = stack.enter_context(socket.create_connection((host, port)))
+
+        def speak(stage, nginx):
+            worker, = nginx.workers()
+            stage.wait_until(lambda: connecting(port))
+            nginx.pause_worker(worker)
+            try:
+                plug.close()
+                listener.accept()[0].close()
+                wire = stack.enter_context(listener.accept()[0])
+                wire.sendall(data)
+                wire.shutdown(socket.SHUT_WR)
+            finally:
+                nginx.resume_worker(worker)
+            return wire
+
+        yield f"{host}:{port}", speak
+
+
 @pytest.mark.parametrize("data", [INJECTED, INJECTED[:20]],
                          ids=["response", "part"])
 @pytest.mark.parametrize("location", ["http://app", "https://app"])
 def test_an_answer_that_is_there_before_the_request(stage, location, data):
-    """The connection and the bytes come in one batch of events.
-
-    The queue of the origin is full, so that nginx's connection is not
-    made before nginx has been stopped.
-    """
-    with socket.create_server(("127.0.0.1", 0), backlog=0) as listener:
-        listener.settimeout(settings.PATIENCE)
-        host, port = listener.getsockname()
-        plug = socket.create_connection((host, port))
+    with speaks_first(data) as (address, speak):
         nginx = stage.nginx(
-            http=f"upstream app {{ server {host}:{port}; }}",
+            http=f"upstream app {{ server {address}; }}",
             location=f"myproxy_pass {location}; myproxy_ssl_verify off;")
-        worker, = nginx.workers()
         client = nginx.connect()
         client.send(http1.request("GET", "/"))
-        stage.wait_until(lambda: connecting(port))
-        nginx.pause_worker(worker)
-        try:
-            plug.close()
-            listener.accept()[0].close()
-            wire, _ = listener.accept()
-            wire.sendall(data)
-            wire.shutdown(socket.SHUT_WR)
-        finally:
-            nginx.resume_worker(worker)
-        with wire:
-            response = client.read_response()
+        speak(stage, nginx)
+        response = client.read_response()
     assert response.status == 502
     assert b"injected" not in response.body
+
+
+@pytest.mark.parametrize("data", [INJECTED, INJECTED[:20], b"x" * 4096],
+                         ids=["response", "part", "a buffer full"])
+@pytest.mark.parametrize("location", [PASS, TLS_PASS], ids=["plain", "tls"])
+@pytest.mark.parametrize("method", ["GET", "POST"])
+def test_what_one_server_says_too_early_is_not_the_next_ones_answer(
+        stage, method, location, data):
+    """On the way to a TLS origin anybody may have said it in clear."""
+    second = stage.origin(serve_own, name="second",
+                          tls=location == TLS_PASS and NAME or None)
+    with speaks_first(data) as (address, speak):
+        nginx = stage.nginx(
+            http=f"""
+                upstream app {{
+                    server {address};
+                    server %{{second}} backup;
+                }}
+            """,
+            location=location.replace("%{origin}", "app") + """
+                myproxy_buffer_size 4k;
+                myproxy_next_upstream error invalid_header;
+                add_header X-Served-By $upstream_addr;
+            """)
+        client = nginx.connect()
+        client.send(http1.request(method, "/own", body=b"body"))
+        speak(stage, nginx)
+        response = client.read_response()
+    if method == "POST" and relative().reads_late and "http:" in location:
+        # it may have been received, for all that core knows
+        assert response.status == 502
+        assert b"injected" not in response.body
+        assert not second.requests
+        return
+    assert response.status == 200
+    assert response.body == b"/own"
+    assert response.header("X-Served-By").startswith(f"{address}, ")
+    assert second.carried == [1]
+    assert second.request.body == b"body"
 
 
 def connecting(port):

@@ -15,9 +15,10 @@ import subprocess
 import pytest
 
 from harness import binary, settings, tables
-from harness.nginx import version
+from harness.nginx import relative, version
 
-PROXY = settings.ROOT / "src/proxy/ngx_http_myproxy_module.c"
+PROXY = [settings.ROOT / "src/proxy" / f"ngx_http_myproxy_{name}.c"
+         for name in ("directives", "module")]
 COMPAT = settings.ROOT / "src/ngx_http_myproxy_compat.h"
 DIFFERENCES = settings.ROOT / "docs/differences.md"
 
@@ -52,7 +53,7 @@ def stock(tree):
 def ours(number):
     """(directives, variables) of this module on a version of nginx."""
     defined = tables.macros(COMPAT.read_text(), number)
-    text = PROXY.read_text()
+    text = "\n".join(path.read_text() for path in PROXY)
     return (tables.directives(text, defined),
             tables.variables(text, defined))
 
@@ -61,15 +62,20 @@ def ours(number):
 def exceptions():
     """What docs/differences.md says has no counterpart.
 
-    The name and the version of nginx from which on it is expected.
+    The name, and the first and the last version of nginx that have it.
     """
     section = DIFFERENCES.read_text().partition(
         "## Directives and variables without a counterpart")[2]
     section = section.partition("\n## ")[0]
-    return {name: tables.number((int(major), int(minor), 0))
-            for name, major, minor in re.findall(
-                r"^\| `(\$?proxy_\w+)` \| (\d+)\.(\d+) \|", section,
-                re.MULTILINE)}
+    return {name: (number_of(first), number_of(last or "9.9.9"))
+            for name, first, last in re.findall(
+                r"^\| `(\$?proxy_\w+)` \| ([\d.]+)(?: to ([\d.]+))? \|",
+                section, re.MULTILINE)}
+
+
+def number_of(text):
+    """1022000 for "1.22"."""
+    return tables.number([*map(int, text.split(".")), 0][:3])
 
 
 def compare(tree):
@@ -77,7 +83,7 @@ def compare(tree):
     theirs, their_variables = stock(tree)
     mine, my_variables = ours(tree_version(tree))
     for name, (contexts, arguments) in sorted(theirs.items()):
-        if name in exceptions():
+        if name in exceptions() or name in relative().own:
             continue
         if "my" + name not in mine:
             yield f"{name} has no counterpart"
@@ -116,9 +122,10 @@ def test_the_exceptions_are_needed():
         known |= set(theirs) | {f"${name}" for name in variables}
         names, variables = ours(tree_version(tree))
         mine |= set(names) | {f"$my{name}" for name in variables}
-    newest = max(map(tree_version, source_trees()))
-    for name, since in exceptions().items():
-        assert name in known or since > newest
+    versions = [tree_version(tree) for tree in source_trees()]
+    for name, (first, last) in exceptions().items():
+        assert name in known \
+            or not any(first <= number <= last for number in versions)
         assert ("$my" + name[1:] if name[0] == "$" else "my" + name) \
             not in mine
 
@@ -132,7 +139,7 @@ def test_the_built_tables_agree():
     mine = module.commands("ngx_http_myproxy_module")
     assert len(theirs) > 60
     for name, kind in theirs.items():
-        if name not in exceptions():
+        if name not in exceptions() and name not in relative().own:
             assert mine.get("my" + name) == kind, name
 
 
@@ -177,7 +184,7 @@ def test_the_binary_has_nothing_that_we_lack(tmp_path):
             checked += 1
             continue
         if f"my{name}" in my_variables or name in exceptions() \
-                or f"${name}" in exceptions():
+                or f"${name}" in exceptions() or name in relative().own:
             continue
         # is it one at all, and not of the stream or mail module?
         if is_directive(tmp_path, name):

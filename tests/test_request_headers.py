@@ -438,6 +438,47 @@ def test_method_replaces_the_clients(stage, method, passed):
     assert origin.request.method == passed
 
 
+#: The path as the client meant it, without the slash.
+DECODED = 'map $uri $decoded { "~(?s)^/(?<text>.*)$" $text; }'
+
+
+@pytest.mark.parametrize("byte", [
+    "%0d", "%0a", "%20", "%09", "%7f", "%80", "%ff"])
+@pytest.mark.parametrize("form", ["G{}T", "GET{}", "{}GET"])
+def test_a_method_with_a_byte_that_no_method_has(stage, byte, form):
+    origin = stage.origin()
+    nginx = stage.nginx(http=DECODED,
+                        location=PASS + "myproxy_method $decoded;")
+    assert nginx.get("/" + form.format(byte)).status == 500
+    assert origin.connections == 0
+
+
+@pytest.mark.parametrize("byte", ["%0d", "%0a"])
+@pytest.mark.parametrize("name, status", [("X-A", 500), ("Host", 400)])
+@pytest.mark.parametrize("form", ["a{}b", "a{}", "{}b"])
+def test_a_value_with_one_byte_of_a_line_break(stage, name, status, byte,
+                                               form):
+    """A lone CR, or LF, ends a line for some origins."""
+    origin = stage.origin()
+    nginx = stage.nginx(http=DECODED, location=PASS
+                        + f"myproxy_set_header {name} $decoded;")
+    assert nginx.get("/" + form.format(byte)).status == status
+    assert nginx.logged("has a line break or NUL, refused")
+    assert origin.connections == 0
+
+
+@pytest.mark.parametrize("name, status", [("X-A", 500), ("Host", 400)])
+@pytest.mark.parametrize("value", [
+    "$binary_remote_addr", "a${binary_remote_addr}b"])
+def test_a_value_with_nul(stage, name, status, value):
+    """No path has it, but the bytes of the client's address, 127.0.0.1, do."""
+    origin = stage.origin()
+    nginx = stage.nginx(location=PASS + f"myproxy_set_header {name} {value};")
+    assert nginx.get("/").status == status
+    assert nginx.logged("has a line break or NUL, refused")
+    assert origin.connections == 0
+
+
 def test_method_is_inherited(stage):
     origin = stage.origin()
     stage.nginx(http="myproxy_method PUT;", location=PASS).get("/")
@@ -491,3 +532,97 @@ def test_a_subrequest_of_an_absolute_form_has_its_authority(stage):
     nginx.get("http://example.com:81/", host="other.example")
     assert [r.values("Host") for c in origin.conns for r in c.requests] == [
         ["example.com:81"], ["example.com:81"]]
+
+
+# a host, and nothing behind it but a port
+
+HOST = "myproxy_set_header Host"
+
+
+@pytest.mark.parametrize("host", [
+    "good.example:@evil.example", "good.example:80@evil.example",
+    "good.example:80:81", "good.example:http", "good.example:8 0",
+    "good.example:-1", "good.example::80", "user@good.example",
+    "good.example#evil.example", "evil.example?good.example",
+    "evil.example\\good.example", "good.example,evil.example:x", "[::1]x",
+    "[::1]:80x", "[::1]@evil.example", "[::1", "[::1@:80",
+    "[@evil.example]:80",
+    "<evil.example>", "\"evil.example\""])
+@pytest.mark.parametrize("config", ["", f"{HOST} fixed.example;"],
+                         ids=["sent", "set"])
+def test_a_host_with_more_than_a_port_is_refused(stage, host, config):
+    origin = stage.origin()
+    nginx = stage.nginx(location=PASS + config)
+    assert nginx.get("/", host=host).status == 400
+    assert nginx.logged(r"\[info\].*invalid (Host|host)")
+    assert origin.connections == 0
+
+
+@pytest.mark.parametrize("host", [
+    "good.example:", "good.example:0", "good.example:65535", "good.example",
+    "good.example.:80", "a-b_c~d.example:1", "a%20b.example", "!$&'()*+,;=",
+    "[2001:db8::1]", "[2001:db8::1]:", "[::ffff:192.0.2.1]:8080", "1"])
+def test_a_host_with_no_more_than_a_port_passes(stage, host):
+    origin = stage.origin()
+    nginx = stage.nginx(location=PASS)
+    assert nginx.get("/", host=host).status == 200
+    assert origin.request.header("Host") == host
+
+
+@pytest.mark.parametrize("authority", [
+    "good.example:@evil.example", "good.example:80@evil.example",
+    "user@good.example", "[::1]x"])
+def test_an_authority_of_http2_with_more_than_a_port_is_refused(
+        stage, authority):
+    origin = stage.origin()
+    nginx = stage.nginx(listen="http2", location=PASS)
+    assert nginx.connect_h2().get("/", authority=authority).status == 400
+    assert origin.connections == 0
+
+
+@pytest.mark.parametrize("target", [
+    "http://good.example:@evil.example/", "http://user@good.example/",
+    "http://good.example:80@evil.example/"])
+def test_an_absolute_form_with_more_than_a_port_is_refused(stage, target):
+    origin = stage.origin()
+    nginx = stage.nginx(location=PASS)
+    assert nginx.get(target, host="good.example").status == 400
+    assert origin.connections == 0
+
+
+def test_a_host_beside_an_absolute_form_is_looked_at(stage):
+    """It is not sent, but $http_host may be."""
+    origin = stage.origin()
+    nginx = stage.nginx(location=PASS + """
+        myproxy_set_header X-Forwarded-Host $http_host;
+    """)
+    response = nginx.get("http://good.example/",
+                         host="good.example:@evil.example")
+    assert response.status == 400
+    assert origin.connections == 0
+
+
+@pytest.mark.parametrize("value, status", [
+    ("good.example:8080", 200), ("good.example:@evil.example", 400),
+    ("good.example/evil.example", 400), ("good.example%20", 200),
+    ("[::1]:1", 200)])
+@pytest.mark.parametrize("variable", ["$http_x_host", "${arg_h}"])
+def test_a_host_of_variables_is_looked_at(stage, value, status, variable):
+    origin = stage.origin()
+    nginx = stage.nginx(location=PASS + f"{HOST} {variable};")
+    response = nginx.get(f"/?h={value}", f"X-Host: {value}")
+    assert response.status == status
+    assert origin.connections == (status == 200)
+    if status == 400:
+        assert nginx.logged(r"\[info\].*invalid Host \"good\.example")
+
+
+@pytest.mark.parametrize("value", [
+    "$host", "$http_host", "$host:$server_port", "$myproxy_host",
+    "$server_name"])
+@pytest.mark.parametrize("target", ["http://%{origin}", "http://app"])
+def test_a_host_of_usual_variables_passes(stage, value, target):
+    stage.origin()
+    nginx = stage.nginx(http="upstream app { server %{origin}; }",
+                        location=f"myproxy_pass {target}; {HOST} {value};")
+    assert nginx.get("/", host="good.example").status == 200

@@ -192,6 +192,32 @@ def test_trailers_pass_to_an_http2_client(stage, way):
 
 @passed
 @pairs
+def test_blanks_before_a_colon_are_removed_from_trailers(stage, way):
+    def script(conn):
+        for _ in conn.each_request():
+            in_pieces(conn, CHUNKED + b"5\r\nhello\r\n0\r\nX-Trailer ",
+                      b"\t: 1\r\nContent-Length : 7\r\n\r\n")
+
+    origin = stage.origin(script)
+    client = stage.nginx(location=way + PASSED).connect()
+    for _ in range(2):
+        response = client.get("/")
+        assert response.body == b"hello"
+        assert response.trailers == [(b"X-Trailer", b"1")]
+    assert origin.connections == 1
+
+
+@passed
+def test_the_log_shows_an_invalid_trailer(stage):
+    stage.origin(CHUNKED + b"5\r\nhello\r\n0\r\nX-\x1b: v\r\n\r\n")
+    nginx = stage.nginx(location="myproxy_pass http://%{origin};" + PASSED)
+    with pytest.raises(Truncated):
+        nginx.get("/")
+    assert nginx.logged(r'upstream sent an invalid trailer: "X-\\x1b: v"')
+
+
+@passed
+@pairs
 @pytest.mark.parametrize("trailer", [
     b"X-Trailer 1\r\n\r\n", b"X-Trailer: " + b"x" * 10000 + b"\r\n\r\n"],
     ids=["malformed", "large"])
@@ -336,7 +362,7 @@ def test_the_connection_is_free_before_a_slow_client_has_read_all(stage):
                         log_level="debug")
     slow = nginx.connect()
     slow.send(http1.request("GET", "/slow"))
-    nginx.wait_log("free keepalive peer: saving connection")
+    nginx.wait_log("keepalive peer: saving connection")
     assert nginx.get("/").body == LARGE
     assert origin.carried == [2]
     assert slow.read_response().body == LARGE
@@ -519,7 +545,7 @@ def test_a_small_body_passes_at_the_rate_that_is_allowed(stage, way, lines):
     slow = nginx.connect()
     started = time.monotonic()
     slow.send(http1.request("GET", "/"))
-    nginx.wait_log("free keepalive peer: saving connection")
+    nginx.wait_log("keepalive peer: saving connection")
     assert nginx.get("/other").body == b""
     assert origin.carried == [2]
     assert slow.read_response().body == body
@@ -907,3 +933,74 @@ def test_a_response_that_fills_the_buffer_keeps_its_connection(stage,
     for _ in range(3):
         assert client.get("/").body == b"hello"
     assert origin.carried == [3]
+
+
+# tiny chunks
+
+def tiny_chunks(body):
+    """A script that sends each byte in a chunk of its own, all at once."""
+    data = CHUNKED + b"".join(
+        b"1\r\n%c\r\n" % byte for byte in body) + b"0\r\n\r\n"
+
+    def script(conn):
+        for _ in conn.each_request():
+            conn.send(data)
+    return script
+
+
+def processor_seconds(nginx):
+    """What nginx's worker has taken so far, kernel's time included."""
+    worker, = nginx.workers()
+    with open(f"/proc/{worker}/stat", encoding="ascii") as file:
+        fields = file.read().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
+@pairs
+def test_the_cost_of_tiny_chunks_does_not_grow_with_the_buffers(stage, way):
+    """An origin may choose the way, by X-Accel-Buffering."""
+    body = pattern(800000)
+    stage.origin(tiny_chunks(body))
+    cost = {}
+    for size in (4, 256):
+        nginx = stage.nginx(location=way + f"""
+            myproxy_buffer_size {size}k;
+            myproxy_buffers 8 {size}k;
+            myproxy_busy_buffers_size {2 * size}k;
+        """)
+        client = nginx.connect()
+        before = processor_seconds(nginx)
+        assert client.get().body == body
+        cost[size] = processor_seconds(nginx) - before
+    assert cost[256] <= 2 * cost[4] + 0.25, cost
+
+
+@ways
+@pytest.mark.parametrize("sizes", [
+    [1] * 50, [256, 1, 257, 1, 256, 256, 1], [1000, 256, 1, 1, 1000, 255],
+    [5000, 1, 5000, 1, 1], [257, 257, 1], list(range(250, 262)),
+], ids=repr)
+@pytest.mark.parametrize("step", [0, 3, 1000])
+def test_small_and_large_chunks_in_turn(stage, way, sizes, step):
+    """Small chunks are moved to the one before, whatever was read at once."""
+    body = pattern(sum(sizes))
+    parts, at = [], 0
+    for size in sizes:
+        parts.append(body[at:at + size])
+        at += size
+    data = CHUNKED + http1.chunked(*parts)
+
+    def script(conn):
+        for _ in conn.each_request():
+            if step:
+                in_pieces(conn, *[data[i:i + step]
+                                  for i in range(0, len(data), step)])
+            else:
+                conn.send(data)
+
+    stage.origin(script, family="unix")
+    nginx = stage.nginx(http=ZONE, location=way + "myproxy_buffer_size 4k;"
+                        "myproxy_buffers 4 4k;")
+    client = nginx.connect()
+    for _ in range(2):
+        assert client.get().body == body

@@ -1,8 +1,11 @@
 """Status lines and header fields of the origin's response."""
 
+import re
+
 import pytest
 
 from harness import http1
+from harness.nginx import product, version
 
 PASS = "myproxy_pass http://%{origin};"
 CACHED = PASS + "myproxy_cache zone; myproxy_cache_valid 1h;"
@@ -298,7 +301,6 @@ def with_line(line):
     (b"NoColon", "a header line without a colon"),
     (b"X-Own", "a header line without a colon"),
     (b"X Name: v", "(invalid header|a header line)"),
-    (b"X-Name : v", "(invalid header|a header line)"),
     (b"X\tName: v", "(invalid header|a header line)"),
     (b" folded", "(invalid header|a header line)"),
     (b"\tfolded: v", "(invalid header|a header line)"),
@@ -322,6 +324,107 @@ def with_line(line):
     (b"X\x7f: v", "(invalid header|a header line)"),
 ], ids=repr)
 def test_a_malformed_header_line_is_refused(stage, line, reason):
+    refused(stage, with_line(line), reason)
+
+
+@pytest.mark.parametrize("data, text", [
+    (b"garbage\x1b[31m\"\\\r\n", r'no HTTP/1.x status line: '
+     r'"garbage\x1b[31m\x22\x5c"'),
+    (b"x" * 70 + b"\r\n", f'no HTTP/1.x status line: "{"x" * 64}..."'),
+    (b"HTTP/2.0 200 \x1b\r\n", 'a status line of another version than '
+     r'HTTP/1.x: "HTTP/2.0 200 \x1b"'),
+    (b"HTTP/1.1 099 OK\r\n", 'an invalid status code: "HTTP/1.1 099 OK"'),
+    (with_line(b"HTTP/1.1 200 \x1b"), 'a second status line in the header: '
+     r'"HTTP/1.1 200 \x1b"'),
+    (with_line(b"X-\xe4(: v"), 'a header line with an invalid name: '
+     r'"X-\xe4("'),
+    (with_line(b"X-\xe4"), 'a header line without a colon: '
+     r'"X-\xe4"'),
+    (with_line(b"X-Nul: " + b"a" * 100 + b"\0b"), 'invalid header: '
+     f'"{"a" * 32}' r'\x00b"'),
+    (b"HTTP/1.1 200 OK\r\nContent-Length: 5\x1b\r\n\r\n",
+     r'invalid Content-Length: "5\x1b"'),
+    (b"HTTP/1.1 200 OK\r\nTransfer-Encoding: \x1b\r\n\r\n",
+     r'unknown Transfer-Encoding: "\x1b"'),
+])
+def test_the_log_shows_what_was_wrong(stage, data, text):
+    refused(stage, data + b"\r\n", re.escape(text))
+
+
+@pytest.mark.parametrize("blanks", [b" ", b"\t", b" \t  ", b" " * 64])
+@pytest.mark.parametrize("pieces", [False, True])
+def test_blanks_before_a_colon_are_removed(stage, blanks, pieces):
+    data = with_line(b"x-correlation-id" + blanks + b": v")
+
+    def script(conn):
+        for _ in conn.each_request():
+            for piece in ([bytes([b]) for b in data] if pieces else [data]):
+                conn.send(piece)
+
+    origin = stage.origin(script)
+    nginx = stage.nginx(location=PASS)
+    client = nginx.connect()
+    for _ in range(2):
+        response = client.get("/")
+        assert response.status == 200
+        assert (b"x-correlation-id", b"v") in response.headers
+        assert response.body == b"hello"
+    assert origin.connections == 1
+
+
+def test_what_is_cached_has_no_blanks_before_a_colon(stage):
+    origin = stage.origin([with_line(
+        b"X-Blank\t : v\r\nCache-Control : max-age=60")])
+    nginx = stage.nginx(
+        http="myproxy_cache_path %{prefix}/cache keys_zone=zone:1m;",
+        location=PASS + "myproxy_cache zone;")
+    for _ in range(2):
+        response = nginx.get("/")
+        assert (b"X-Blank", b"v") in response.headers
+        assert response.body == b"hello"
+    assert origin.carried == [1]
+
+
+@pytest.mark.parametrize("field, body", [
+    (b"Content-Length : 5", b"hello"),
+    (b"Transfer-Encoding\t: chunked", b"5\r\nhello\r\n0\r\n\r\n"),
+])
+def test_framing_with_a_blank_before_the_colon_counts(stage, field, body):
+    origin = stage.origin([b"HTTP/1.1 200 OK\r\n" + field + b"\r\n\r\n"
+                           + body] * 2)
+    client = stage.nginx(location=PASS).connect()
+    for _ in range(2):
+        assert client.get("/").body == b"hello"
+    assert origin.connections == 1
+
+
+def test_close_with_a_blank_before_the_colon_counts(stage):
+    origin = stage.origin([with_line(b"Connection : close")])
+    client = stage.nginx(location=PASS).connect()
+    for _ in range(2):
+        response = client.get("/")
+        assert response.body == b"hello"
+        assert response.header("Connection") != "close"
+    assert origin.carried == [1, 1]
+
+
+@pytest.mark.parametrize("line, reason", [
+    (b"Content-Length : 5", "more than one Content-Length"),
+    (b"Content-Length : 6", "more than one Content-Length"),
+    (b"Transfer-Encoding : chunked",
+     "both Transfer-Encoding and Content-Length"),
+    (b"X-Long" + b" " * 65 + b": v", "invalid header"),
+    (b"X-Own : a\0b", "invalid header"),
+    (b"X-Own: a \rb", "invalid header"),
+    (b"X-Own : a \r:", "invalid header"),
+    (b"X Own : v", "invalid header"),
+    (b"X-Own ", "invalid header"),
+    (b"X-Own \r: v", "invalid header"),
+    (b" : v", "invalid header"),
+    (b" X-Own : v", "invalid header"),
+    (b"X(Own) : v", "a header line with an invalid name"),
+], ids=repr)
+def test_a_blank_before_a_colon_hides_nothing(stage, line, reason):
     refused(stage, with_line(line), reason)
 
 
@@ -379,7 +482,7 @@ CONFLICTS = {
                       "more than one Transfer-Encoding"),
     "two-codings": (["Transfer-Encoding: gzip",
                      "Transfer-Encoding: chunked"],
-                    "unknown Transfer-Encoding \"gzip\""),
+                    "unknown Transfer-Encoding: \"gzip\""),
 }
 
 
@@ -486,7 +589,8 @@ def test_many_fields_pass(stage):
 
 @pytest.mark.parametrize("line", [
     "X-Pad: avoid", "X-Accel-Expires: 5", "X-Accel-Limit-Rate: 1000000",
-    "X-Accel-Buffering: no", "X-Accel-Charset: utf-8"])
+    "X-Accel-Buffering: no", "X-Accel-Charset: utf-8",
+    "Proxy-Connection: keep-alive", "TE: gzip"])
 def test_fields_for_nginx_are_hidden(stage, line):
     stage.origin(http1.response(200, line, "X-Own: 1"))
     response = stage.nginx(location=PASS).get("/")
@@ -496,7 +600,8 @@ def test_fields_for_nginx_are_hidden(stage, line):
 
 @pytest.mark.parametrize("line", [
     "X-Pad: avoid", "X-Accel-Expires: 5", "X-Accel-Limit-Rate: 1000000",
-    "X-Accel-Buffering: no", "X-Accel-Charset: utf-8"])
+    "X-Accel-Buffering: no", "X-Accel-Charset: utf-8",
+    "Proxy-Connection: keep-alive", "TE: gzip"])
 def test_fields_for_nginx_are_passed_on_demand(stage, line):
     name, value = line.split(": ")
     stage.origin(http1.response(200, line))
@@ -507,7 +612,7 @@ def test_fields_for_nginx_are_passed_on_demand(stage, line):
 def test_server_and_date_are_nginxs_own(stage):
     stage.origin(http1.response(200, "Server: own", "Date: yesterday"))
     response = stage.nginx(location=PASS).get("/")
-    assert response.header("Server").startswith("nginx")
+    assert response.header("Server").lower().startswith(product())
     assert response.header("Date").endswith(" GMT")
 
 
@@ -926,3 +1031,146 @@ def test_an_error_of_the_proxy_itself_gets_the_operators_page(stage):
     response = nginx.get("/")
     assert response.status == 502
     assert response.body == b"own"
+
+
+# fields that concern the connection to the origin only
+
+HOPS = ["Connection: keep-alive, X-Hop", "Keep-Alive: timeout=60",
+        "Proxy-Connection: keep-alive", "TE: trailers",
+        "Transfer-Encoding: chunked", "Content-Length: 7", "Upgrade: h2c",
+        "x-hop: 1", "X-Kept: 1"]
+HIDDEN = ["keep-alive", "proxy-connection", "te", "transfer-encoding",
+          "content-length", "upgrade", "x-hop", "connection"]
+
+
+@pytest.mark.skipif(version() < (1, 29, 8), reason="103 is not passed on")
+@pytest.mark.parametrize("lines", [HOPS, HOPS[::-1]],
+                         ids=["before", "behind"])
+def test_hints_hold_no_field_of_the_connection(stage, lines):
+    stage.origin(http1.response(103, *lines)
+                 + http1.response(200, "X-Hop: own"))
+    response = stage.nginx(
+        location="myproxy_pass http://%{origin}; early_hints 1;").get()
+    hint, = response.interim
+    assert hint.header("X-Kept") == "1"
+    assert not set(hint.names) & set(HIDDEN)
+    assert response.header("X-Hop") == "own"
+    client = stage.nginx(
+        listen="http2",
+        location="myproxy_pass http://%{origin}; early_hints 1;").connect_h2()
+    assert client.get().status == 200
+
+
+@pytest.mark.skipif(version() < (1, 27, 2), reason="no trailers are passed")
+@pytest.mark.parametrize("lines", [HOPS, HOPS[::-1]],
+                         ids=["before", "behind"])
+@pytest.mark.parametrize("way", ["on", "off"])
+def test_trailers_hold_no_field_of_the_connection(stage, way, lines):
+    body = http1.chunked(b"body", trailers=[
+        *lines, "X-Named: 1"])
+    origin = stage.origin(http1.response(
+        200, "Transfer-Encoding: chunked", "Connection: x-named", body=body))
+    nginx = stage.nginx(location=f"""
+        myproxy_pass http://%{{origin}};
+        myproxy_buffering {way};
+        myproxy_pass_trailers on;
+    """)
+    client = nginx.connect()
+    for _ in range(2):
+        response = client.get("/", "TE: trailers")
+        assert response.body == b"body"
+        names = [name.decode().lower() if isinstance(name, bytes)
+                 else name.lower() for name, _ in response.trailers]
+        assert names == ["x-kept"]
+    assert origin.carried == [2]
+
+
+@pytest.mark.parametrize("cache", ["", "myproxy_cache zone;"],
+                         ids=["passed", "cached"])
+def test_http2_clients_get_no_field_of_the_connection(stage, cache):
+    stage.origin(http1.response(200, *HOPS[:4], *HOPS[6:],
+                                "Cache-Control: max-age=60"))
+    client = stage.nginx(
+        listen="http2",
+        http="myproxy_cache_path %{prefix}/cache keys_zone=zone:1m;",
+        location="myproxy_pass http://%{origin};" + cache).connect_h2()
+    for _ in range(2):
+        response = client.get()
+        assert (response.status, response.body) == (200, b"hello\n")
+        assert response.header("x-kept") == "1"
+        names = {name.decode() for name, _ in response.headers}
+        assert not names & {*HIDDEN} - {"content-length"}
+
+
+@pytest.mark.parametrize("lines", [HOPS[:3] + HOPS[7:],
+                                   HOPS[7:] + HOPS[:3]],
+                         ids=["before", "behind"])
+@pytest.mark.parametrize("cache", ["", "myproxy_cache zone;"
+                                   "myproxy_cache_valid 1h;"],
+                         ids=["passed", "cached"])
+def test_what_the_origins_connection_names_stays_behind(stage, lines, cache):
+    stage.origin(http1.response(
+        200, *lines, "CONNECTION: Vary, Cache-Control, ETag,Content-Type",
+        "Cache-Control: max-age=60", "ETag: \"x\"", "Content-Type: a/b",
+        "Connection: Link", "Link: <x>"))
+    nginx = stage.nginx(
+        http="myproxy_cache_path %{prefix}/cache keys_zone=zone:1m;",
+        location="myproxy_pass http://%{origin};" + cache)
+    for _ in range(2):
+        response = nginx.get()
+        assert response.status == 200
+        assert response.body == b"hello\n"
+        assert response.header("X-Kept") == "1"
+        assert response.header("X-Hop") is None
+        assert response.header("Link") is None
+        assert response.header("ETag") is None
+        assert response.header("Cache-Control") == "max-age=60"
+        assert response.header("Content-Type") == "a/b"
+
+
+@pytest.mark.parametrize("name, value", [
+    ("Age", "1"), ("Cache-Control", "private"),
+    ("Content-Language", "en"), ("Date", "Thu, 31 Dec 2037 23:55:55 GMT"),
+    ("Expires", "Thu, 31 Dec 2037 23:55:55 GMT"), ("Pragma", "x"),
+    ("Vary", "Accept")])
+def test_a_field_for_all_cannot_be_named_away(stage, name, value):
+    stage.origin(http1.response(200, f"Connection: {name}, x",
+                                f"{name}: {value}", "X: 1"))
+    response = stage.nginx(location="""
+        myproxy_pass http://%{origin};
+        myproxy_pass_header Date;
+    """).get()
+    assert response.header(name) == value
+    assert response.header("X") is None
+
+
+def test_too_many_options_in_the_origins_connection(stage):
+    names = ", ".join(f"x{number}" for number in range(65))
+    stage.origin(http1.response(200, f"Connection: {names}"))
+    nginx = stage.nginx(location="myproxy_pass http://%{origin};")
+    assert nginx.get().status == 502
+    assert nginx.logged("upstream sent too many options in Connection")
+
+
+# CONNECT
+
+@pytest.mark.skipif(version() < (1, 31), reason="nginx has no tunnel_pass")
+def test_connect_where_another_location_has_a_tunnel(stage):
+    origin = stage.origin()
+    nginx = stage.nginx(server="""
+        location / { myproxy_pass http://%{origin}; }
+        location /tunnel { tunnel_pass; }
+    """)
+    client = nginx.connect()
+    client.send(b"CONNECT a.test:443 HTTP/1.1\r\nHost: a.test:443\r\n\r\n")
+    assert client.read_response().status == 405
+    assert origin.connections == 0
+
+
+def test_connect_as_a_method_of_the_configuration(stage):
+    origin = stage.origin()
+    nginx = stage.nginx(location="myproxy_pass http://%{origin};"
+                        "myproxy_method $arg_m;")
+    assert nginx.get("/?m=CONNECT").status == 500
+    assert origin.connections == 0
+    assert nginx.get("/?m=CONNECTS").status == 200

@@ -252,6 +252,38 @@ def test_a_body_for_head_ends_the_connection(stage, location):
     carries_one(stage, location, http1.response(), "HEAD")
 
 
+@pytest.mark.parametrize("way, line", [
+    ("/copied", b""), ("/redirected", b"X-Accel-Redirect: /else\r\n")])
+@pytest.mark.parametrize("framed", [
+    b"Content-Length: 4\r\n\r\nbody",
+    b"Transfer-Encoding: chunked\r\n\r\n"
+    + http1.chunked(b"bo", b"dy", trailers=["X-Own: 1"])],
+    ids=["length", "chunked"])
+@pytest.mark.parametrize("buffering", ["on", "off"])
+def test_a_body_that_nobody_reads(stage, way, line, framed, buffering):
+    """The connection is kept if the whole body is there, and nothing else."""
+    stage.origin(name="first")
+    whole = HEAD + line + framed
+    for data, carried in ((whole, [2]), (whole + SMUGGLED, [1, 1]),
+                          (whole[:-1], [1, 1]),
+                          (whole[:whole.index(b"dy") + 1], [1, 1])):
+        origin = stage.origin(data)
+        client = stage.nginx(server=f"""
+            myproxy_buffering {buffering};
+            location /redirected {{ {PASS} }}
+            location /else {{ return 204; }}
+            location /copied {{
+                mirror /copy;
+                myproxy_pass http://%{{first}};
+            }}
+            location /copy {{ {PASS} }}
+        """).connect()
+        for _ in range(2):
+            assert client.get(way).header("X-Smuggled") is None
+        stage.wait_until(lambda: len(origin.requests) == 2)
+        assert origin.carried == carried
+
+
 @pytest.mark.parametrize("lines", [
     ["Content-Length: 5"], ["Transfer-Encoding: chunked"]], ids=repr)
 @both
@@ -303,7 +335,7 @@ def test_a_response_that_is_wanted_without_its_client_is_read(stage, more):
     assert client.read_response_head().status == 200
     client.close()
     gate.open()
-    nginx.wait_log("free keepalive peer: saving connection")
+    nginx.wait_log("keepalive peer: saving connection")
     assert nginx.get("/other").body == b"first second"
     assert origin.carried == [2]
 
@@ -471,5 +503,5 @@ def test_a_head_that_became_get_keeps_the_connection(stage):
     client = nginx.connect()
     for number in (1, 2):
         assert client.request("HEAD", f"/{number}").body == b""
-        nginx.wait_log("free keepalive peer: saving connection", number)
+        nginx.wait_log("keepalive peer: saving connection", number)
     assert origin.carried == [2]

@@ -439,6 +439,32 @@ def test_flags_are_set_and_removed(stage, flags, before, after):
     assert cookie(stage, f"myproxy_cookie_flags a {flags};", before) == after
 
 
+@pytest.mark.parametrize("flags, before, after", [
+    ("secure", "secure=1", "secure=1; Secure"),
+    ("secure", "Secure=1; Secure", "Secure=1; Secure"),
+    ("httponly", "HttpOnly=1; Path=/", "HttpOnly=1; Path=/; HttpOnly"),
+    ("samesite=lax", "SameSite=1", "SameSite=1; SameSite=Lax"),
+    ("samesite=lax", "SameSite=None; SameSite=None",
+     "SameSite=None; SameSite=Lax"),
+    ("nosecure", "secure=1; Secure", "secure=1"),
+    ("nosecure", "secure=1", "secure=1"),
+    ("nohttponly", "httponly=1; HttpOnly; Path=/", "httponly=1; Path=/"),
+    ("nosamesite", "SameSite=Lax; SameSite=Lax", "SameSite=Lax"),
+])
+def test_a_cookies_own_name_is_no_flag(stage, flags, before, after):
+    assert cookie(stage, f"myproxy_cookie_flags ~. {flags};", before) == after
+
+
+@pytest.mark.parametrize("config, before, after", [
+    ("myproxy_cookie_path /a /b;", "Path=/a; Path=/a", "Path=/a; Path=/b"),
+    ("myproxy_cookie_domain a.example b.example;",
+     "domain=a.example; Domain=a.example", "domain=a.example; "
+     "Domain=b.example")])
+def test_a_cookies_own_name_is_no_domain_or_path(stage, config, before,
+                                                 after):
+    assert cookie(stage, config, before) == after
+
+
 @pytest.mark.parametrize("name, after", [
     ("a", "a=b; Secure"), ("b", "a=b"), ("A", "a=b; Secure"),
     ("ab", "a=b"), ("~^a", "a=b; Secure"), ("~b", "a=b"),

@@ -162,20 +162,34 @@ def test_json_before_there_is_anything(stage):
     assert found["upstreams"] == []
 
 
-def test_each_counter_is_documented():
-    """The reasons, in the table of docs/status.md and in the code."""
+REASON = re.compile(
+    r'\{ ngx_string\("(\w+)"\),\s+((?:"(?:[^"\\]|\\.)*"\s*)+),'
+    r'\s+(NULL|(?:"(?:[^"\\]|\\.)*"\s*)+) \}')
+
+
+def joined(literal):
+    """What the pieces of a literal of C say."""
+    return "".join(re.findall(r'"((?:[^"\\]|\\.)*)"', literal)) \
+        .replace('\\"', '"')
+
+
+def test_each_reason_has_the_same_words_in_the_documentation():
     page = (settings.ROOT / "docs/status.md").read_text()
     source = (settings.ROOT / "src/reuse"
-              / "ngx_http_upstream_reuse_counters.c").read_text()
-    for title, table in (("new connection", "new_names"),
-                         ("closed", "fate_names")):
-        text = source[source.index(f"reuse_{table}[]"):]
-        names = re.findall(r'ngx_string\("(\w+)"\)',
-                           text[:text.index("};")])
+              / "ngx_http_upstream_reuse_reasons.c").read_text()
+    for title, table in (("new connection", "new"), ("closed", "close")):
+        text = source[source.index(f"reuse_{table}_reasons[] ="):]
+        words = [(name, joined(meaning), joined(advice)) for
+                 name, meaning, advice in REASON.findall(
+                     text[:text.index("\n};")])]
+        assert len(words) > 5
         section = re.search(rf"^## [^\n]*{title}[^\n]*$(.*?)^## ", page,
                             re.DOTALL | re.MULTILINE).group(1)
-        documented = re.findall(r"^\| `(\w+)` \|", section, re.MULTILINE)
-        assert documented == [name for name in names if name != "kept"]
+        documented = re.findall(r"^\| (`\w+`) \| (.*?) \|(?: (.*?))? \|$",
+                                section, re.MULTILINE)
+        assert [(name.strip("`"), meaning.replace("`", '"'),
+                 advice.replace("`", '"'))
+                for name, meaning, advice in documented] == words
 
 
 def test_an_upstream_is_the_sum_of_its_servers(stage):

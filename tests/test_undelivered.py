@@ -12,6 +12,7 @@ import subprocess
 import pytest
 
 from harness import http1, settings
+from harness.nginx import version
 from harness.crossing import (SENT_AGAIN, Scene, answer_http,
                               unacknowledged)
 
@@ -222,6 +223,10 @@ def test_nothing_comes_at_all(stage):
     scene.link.release("a")
     assert scene.received() == 0
     assert not scene.nginx.logged(SENT_AGAIN)
+    # nor is it an end
+    assert not scene.nginx.logged("broke off")
+    retries = scene.nginx.status()["total"]["retries"]
+    assert not any(retries.values())
 
 
 def test_one_after_another_meets_it(stage):
@@ -303,7 +308,7 @@ def test_reset_before_the_request_could_arrive(stage, tls):
     scene = play(stage, reset, tls=tls, round_trip_ms=2000 * half)
     scene.end()
     # so long takes the reset, and nothing is proved later than that
-    scene.let_pass(half / 2)
+    scene.stage.let_pass(half / 2)
     scene.send()
     assert scene.response().status == 200
     assert scene.received() == 1
@@ -315,7 +320,7 @@ def test_reset_when_the_request_may_have_arrived(stage):
     """It comes later than the least round trip: nothing is proved."""
     scene = play(stage, reset)
     scene.cross()
-    scene.let_pass(0.5)
+    scene.stage.let_pass(0.5)
     scene.link.release("b")
     assert scene.response().status == 502
     scene.link.release("a")
@@ -328,7 +333,7 @@ def test_reset_when_an_idempotent_request_may_have_arrived(stage):
     """nginx's own rule sends it again."""
     scene = play(stage, reset)
     scene.cross("GET")
-    scene.let_pass(0.5)
+    scene.stage.let_pass(0.5)
     scene.link.release("b")
     scene.nginx.wait_log(r"\[error\].*recv\(\) failed \(104")
     scene.link.release("a")
@@ -351,16 +356,72 @@ def test_a_connection_that_nginxs_own_side_has_ended(stage):
                    check=False, capture_output=True)
     assert scene.response().status in (502, 200)
     scene.settle()
-    scene.let_pass(0.5)
+    scene.stage.let_pass(0.5)
     assert scene.received() == 1
     assert not scene.nginx.logged(SENT_AGAIN)
     scene.nginx.expect_log(r"\[alert\].*\(103: Software caused connection")
 
 
+@pytest.mark.parametrize("method, status", [("POST", 502), ("GET", 200)])
+def test_something_is_said_before_a_reset(stage, method, status):
+    """What was said is no answer, and the server has not failed."""
+    def end(conn):
+        conn.respond(408)
+        conn.reset()
+
+    link = stage.link()
+    other = stage.origin(name="other", link=link)
+    scene = play(stage, end, link=link, http="""
+        upstream app {
+            server %{origin} max_fails=1 fail_timeout=1h;
+            server %{other} backup;
+        }
+    """)
+    scene.cross(method)
+    worker, = scene.nginx.workers()
+    scene.nginx.pause_worker(worker)
+    # what is said, and the reset
+    stage.wait_until(lambda: scene.link.queued("b") > 1)
+    scene.link.release("b")
+    stage.wait_until(lambda: scene.link.queued("b") == 0)
+    scene.nginx.resume_worker(worker)
+    scene.nginx.wait_log("sent data before the request")
+    scene.link.release("a")
+    assert scene.response().status == status
+    assert not scene.nginx.logged(SENT_AGAIN)
+    assert len(other.requests) == (method == "GET")
+    assert scene.client.get("/y").status == 200
+    assert scene.received("/y") == 1
+
+
+def test_what_fails_behind_the_first_byte_is_an_error(stage):
+    """Only what may have to be sent again is no reason for one."""
+    def script(conn):
+        conn.read_request()
+        conn.respond()
+        conn.read_request()
+        conn.send(b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\nhalf")
+        gate.wait()
+        conn.reset()
+
+    origin = stage.origin(script)
+    gate = origin.gate()
+    nginx = stage.nginx(location="myproxy_pass http://%{origin};"
+                                 "myproxy_buffering off;")
+    client = nginx.connect()
+    assert client.get("/").status == 200
+    client.send(http1.request("GET", "/x"))
+    client.read_until(b"half")
+    gate.open()
+    nginx.wait_log(r"recv\(\) failed \(104")
+    assert nginx.logged(r"\[error\].*recv\(\) failed \(104")
+    assert origin.carried == [2]
+
+
 def test_reset_after_a_long_round_trip(stage):
     scene = play(stage, reset, round_trip_ms=100)
     scene.cross()
-    scene.let_pass(0.3)
+    scene.stage.let_pass(0.3)
     scene.link.release("b")
     assert scene.response().status == 502
     scene.link.release("a")
@@ -391,6 +452,61 @@ def test_received_and_then_closed(stage, method, end, tls):
     assert scene.received() == 1
     assert not scene.nginx.logged(SENT_AGAIN)
     assert scene.nginx.logged(r"\[(error|crit)\]")
+
+
+@plain_and_tls
+@pytest.mark.parametrize("round_trip_ms", [100, 400])
+def test_received_and_then_reset_far_away(stage, round_trip_ms, tls):
+    """The reset takes just a round trip, and comes without the
+    acknowledgement that would show the request was there."""
+    def end(conn):
+        conn.sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_QUICKACK, 0)
+        conn.read_request()
+        conn.reset()
+
+    scene = play(stage, end, tls=tls, round_trip_ms=round_trip_ms)
+    scene.gate.open()
+    scene.send()
+    assert scene.response().status == 502
+    assert scene.received() == 1
+    assert not scene.nginx.logged(SENT_AGAIN)
+
+
+def test_received_and_then_reset_on_a_path_that_has_become_shorter(stage):
+    """The connection has only met longer round trips, and the least one of
+    all connections to the server decides."""
+    def script(conn):
+        conn.read_request()
+        conn.respond()
+        if conn.number == 1:
+            gate.wait()
+            conn.close()
+            return
+        conn.sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_QUICKACK, 0)
+        if conn.read_request():
+            conn.reset()
+
+    link = stage.link(round_trip_ms=100)
+    origin = stage.origin(script, link=link)
+    gate = origin.gate()
+    nginx = stage.nginx(link=link, http=UP, location=PASS)
+
+    def settle():
+        stage.wait_until(lambda: unacknowledged(nginx, origin) == 0)
+        stage.wait_until(lambda: link.queued("a") + link.queued("b") == 0)
+
+    assert nginx.get("/near").status == 200
+    gate.open()
+    stage.wait_until(lambda: nginx.status()["total"]["connections"]["idle"]
+                     == 0)
+    link.delay(200)
+    assert nginx.get("/far").status == 200
+    settle()
+    link.delay(50)
+    assert nginx.post("/x", b"body").status == 502
+    assert [request.target for request in origin.requests] == [
+        "/near", "/far", "/x"]
+    assert not nginx.logged(SENT_AGAIN)
 
 
 COUNTER_THAT_STANDS = r"""
@@ -619,6 +735,63 @@ def test_with_every_balancer(stage, method, zone):
     assert not scene.errors()
 
 
+def begin_session(conn):
+    """Answer one request; the answer begins the session "one"."""
+    try:
+        if conn.read_request() is None:
+            return False
+    except ConnectionError:
+        return False
+    conn.send(http1.response(200, "X-Session: one", body=b"hello"))
+    return True
+
+
+@pytest.mark.skipif(version() < (1, 29, 6), reason="no sticky sessions")
+@pytest.mark.parametrize("when", ["", "header"], ids=["end", "header"])
+@pytest.mark.parametrize("method", ["", "least_conn;"],
+                         ids=["round-robin", "least-conn"])
+def test_a_session_is_learned_from_the_second_attempt(stage, method, when):
+    link = stage.link()
+    second = stage.origin(name="second", link=link)
+    scene = play(stage, close, link=link, answer=begin_session, http=f"""
+        upstream app {{
+            zone app 64k;
+            {method}
+            server %{{origin}} weight=3;
+            server %{{second}};
+            sticky learn zone=sessions:64k {when}
+                   create=$upstream_http_x_session lookup=$http_x_session;
+        }}
+    """)
+    scene.cross()
+    scene.meet()
+    assert scene.response().status == 200
+    assert scene.received() == 1
+    assert not scene.errors()
+    # one in four of them would go to the other server
+    for _ in range(8):
+        scene.client.get("/y", "X-Session: one")
+    assert scene.received("/y") == 8
+    assert second.requests == []
+
+
+@pytest.mark.skipif(version() < (1, 29, 6), reason="no sticky sessions")
+def test_a_sticky_cookie_names_the_server_of_the_second_attempt(stage):
+    scene = play(stage, close, http="""
+        upstream app {
+            zone app 64k;
+            server %{origin} route=first;
+            sticky cookie to;
+        }
+    """)
+    scene.cross()
+    scene.meet()
+    response = scene.response()
+    assert response.status == 200
+    assert response.values("Set-Cookie") == ["to=first"]
+    assert not scene.errors()
+
+
 def test_the_client_has_gone_meanwhile(stage):
     """The peer that was held is given back all the same."""
     scene = play(stage, close, http="""
@@ -646,7 +819,7 @@ def test_next_upstream_timeout_has_passed(stage):
         location /other { myproxy_pass http://app; }
     """)
     scene.cross()
-    scene.let_pass(0.1)
+    scene.stage.let_pass(0.1)
     scene.link.release("b")
     scene.link.release("a")
     assert scene.client.read(1) == b"H"

@@ -131,6 +131,35 @@ def test_an_upstream_that_is_named_has_its_own_pool(stage):
         "app", POOL]
 
 
+def test_an_upstream_of_another_port_is_another(stage):
+    """A pass to an address makes an upstream of that address and port."""
+    other = stage.origin(name="other")
+    origin = stage.origin()
+    nginx = stage.nginx(
+        location="myproxy_pass http://127.0.0.1:$arg_port;",
+        server="location /literal { myproxy_pass http://%{other}; }")
+    for _ in range(2):
+        assert nginx.get(f"/?port={origin.port}").status == 200
+        assert nginx.get(f"/?port={other.port}").status == 200
+        assert nginx.get("/literal").status == 200
+    assert (origin.carried, other.carried) == ([2], [4])
+    assert list(pool(nginx)) == [str(origin)]
+
+
+def test_an_upstream_block_has_no_port(stage):
+    """Where the pass names one, a name server is asked for the host."""
+    other = stage.origin(name="other")
+    origin = stage.origin()
+    stage.dns({"app": ["127.0.0.1"]})
+    nginx = stage.nginx(
+        http="upstream app { server %{other}; }",
+        location="resolver %{dns} ipv6=off; myproxy_pass http://$arg_to;")
+    for _ in range(2):
+        assert nginx.get(f"/?to=app:{origin.port}").status == 200
+        assert nginx.get("/?to=app").status == 200
+    assert (origin.carried, other.carried) == ([2], [2])
+
+
 def test_no_url_names_the_pool_itself(stage):
     stage.dns({})
     nginx = stage.nginx(location="""
@@ -651,8 +680,8 @@ def test_subrequests_that_wait_for_names(stage, dns):
         location / {
             auth_request /auth;
             resolver %{dns} ipv6=off;
-            set $second b;
-            myproxy_pass http://$second.test:%{origin.port};
+            set $other b;
+            myproxy_pass http://$other.test:%{origin.port};
         }
     """)
     for _ in range(2):

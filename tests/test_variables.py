@@ -6,7 +6,6 @@ What is counted of it is looked at as well.
 import collections
 import pathlib
 import re
-import time
 
 import pytest
 
@@ -118,10 +117,10 @@ def test_age_and_idle_time(stage):
     nginx = start(stage)
     client = nginx.connect()
     assert client.get("/").status == 200
-    let_pass(stage, waiting)
+    stage.let_pass(waiting)
     client.send(http1.request("GET", "/slow"))
     stage.wait_until(lambda: len(opened.requests) == 2)
-    let_pass(stage, waiting)
+    stage.let_pass(waiting)
     gate.open()
     assert client.read_response().status == 200
     first, second = logged(stage, nginx, 2)
@@ -131,11 +130,6 @@ def test_age_and_idle_time(stage):
     assert float(second.idle) > waiting - 0.1
     assert float(second.age) > float(second.idle) + waiting - 0.1
     assert float(second.age) < 100 * settings.SCALE
-
-
-def let_pass(stage, seconds):
-    end = time.monotonic() + seconds
-    stage.wait_until(lambda: time.monotonic() >= end)
 
 
 def test_they_are_empty_without_an_upstream(stage):
@@ -198,6 +192,47 @@ def test_reason_off_for_a_handler_that_does_not_ask(stage):
         assert nginx.get(target).status == 200
     assert {line.had for line in logged(stage, nginx, 3)[1:]} == {
         ("new", "off", "1", "off")}
+
+
+@pytest.mark.skipif(version() < (1, 29, 7),
+                    reason="\"keepalive\" has no such pools")
+@pytest.mark.parametrize("lines, handlers", [
+    ("keepalive 8 local;", ("myproxy_pass", "myproxy_pass")),
+    ("keepalive 8 local;", ("proxy_pass", "myproxy_pass")),
+    ("", ("myproxy_pass", "proxy_pass", "proxy_pass")),
+], ids=["ours", "mixed", "theirs"])
+def test_reason_empty_where_each_location_has_its_own(stage, lines, handlers):
+    """There are idle ones, of the same identity."""
+    origin = stage.origin()
+    nginx = stage.nginx(http=FORMAT + UP.format(lines), server="".join(
+        f"location /{n} {{ {handler} http://app; {LOG} }}\n"
+        for n, handler in enumerate(handlers)))
+    for _ in range(2):
+        for number, _ in enumerate(handlers):
+            assert nginx.get(f"/{number}").status == 200
+    found = logged(stage, nginx, 2 * len(handlers))
+    assert [(line.connection, line.reason) for line in found] == (
+        len(handlers) * [("new", "empty")]
+        + len(handlers) * [("reused", "-")])
+    assert origin.carried == [2] * len(handlers)
+
+
+@pytest.mark.skipif(version() < (1, 29, 7),
+                    reason="nginx refuses \"keepalive 0\"")
+@pytest.mark.parametrize("lines", ["", "reuse on;"])
+def test_reason_off_where_the_pool_has_no_room(stage, lines):
+    origin = stage.origin()
+    nginx = stage.nginx(
+        http=FORMAT + UP.format("keepalive 0;" + lines),
+        server=f"""
+            location /ours {{ {APP} {LOG} }}
+            location /theirs {{ proxy_pass http://app; {LOG} }}
+        """)
+    for target in ("/ours", "/ours", "/theirs"):
+        assert nginx.get(target).status == 200
+    assert {line.had for line in logged(stage, nginx, 3)} == {
+        ("new", "off", "1", "off")}
+    assert origin.carried == [1, 1, 1]
 
 
 def test_reason_stale(stage):
@@ -297,11 +332,14 @@ def test_fate_excess_without_a_body(stage, data):
     assert logged(stage, nginx, 1)[0].fate == "excess"
 
 
-def test_fate_http10_of_our_own(stage):
-    stage.origin()
-    nginx = start(stage, location=PASS + "myproxy_http_version 1.0;")
+@pytest.mark.parametrize("line", ["myproxy_http_version 1.0;",
+                                  "myproxy_set_header Connection close;"])
+@pytest.mark.parametrize("fate", ["kept", *FATES])
+def test_fate_configured(stage, line, fate):
+    stage.origin([FATES.get(fate, http1.response())])
+    nginx = start(stage, location=PASS + line)
     assert nginx.get().status == 200
-    assert logged(stage, nginx, 1)[0].fate == "http10"
+    assert logged(stage, nginx, 1)[0].fate == "configured"
 
 
 @pytest.mark.parametrize("buffering", ["on", "off"])
@@ -346,7 +384,7 @@ def test_fate_requests(stage):
 
 def test_fate_time(stage):
     def answer(_):
-        let_pass(stage, 0.1)
+        stage.let_pass(0.1)
         return http1.response()
 
     stage.origin(lambda conn: conn.serve(answer))
@@ -373,7 +411,7 @@ def test_fate_unread(stage):
     assert line.fate == "unread"
 
 
-def test_fate_unsent(stage):
+def test_fate_early(stage):
     """The answer comes before the whole request has gone."""
     def script(conn):
         conn.read_head()
@@ -386,6 +424,23 @@ def test_fate_unsent(stage):
     client = nginx.connect()
     client.send(b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 9\r\n\r\n1")
     assert client.read_response().status == 413
+    client.close()
+    assert logged(stage, nginx, 1)[0].fate == "early"
+
+
+def test_fate_unsent(stage):
+    """The client goes before the whole request has."""
+    def script(conn):
+        conn.read_head()
+        gate.open()
+        conn.wait_for_close()
+
+    origin = stage.origin(script)
+    gate = origin.gate()
+    nginx = start(stage, location=PASS + "myproxy_request_buffering off;")
+    client = nginx.connect()
+    client.send(b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 9\r\n\r\n1")
+    gate.wait()
     client.close()
     assert logged(stage, nginx, 1)[0].fate == "unsent"
 
@@ -460,6 +515,17 @@ def test_fate_of_the_last_of_two(stage):
     assert nginx.get().status == 200
     assert logged(stage, nginx, 1, unconnected=1)[0].had == (
         "new", "empty", "1", "kept")
+
+
+def test_fate_is_not_explained_by_an_attempt_before(stage):
+    stage.origin(b"HTTP/1.0 503 No\r\nContent-Length: 0\r\n\r\n", "first")
+    stage.origin(http1.response(200, "Connection: close"), "second")
+    nginx = start(
+        stage, location=APP + "myproxy_next_upstream http_503;",
+        http="upstream app { server %{first}; server %{second} backup; }")
+    assert nginx.get().status == 200
+    line, = stage.wait_until(lambda: nginx.read("reuse.log").splitlines())
+    assert line.decode().rsplit("|")[-1] == "close"
 
 
 def test_fate_shutdown(stage):

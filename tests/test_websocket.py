@@ -307,3 +307,10 @@ def test_the_customary_configuration_does_no_harm(stage):
     assert origin.request.values("Connection") == ["upgrade"]
     client.send(b"hello")
     assert client.read(5) == b"hello"
+
+
+def test_no_upgrade_passes_where_no_field_does(stage):
+    origin = stage.origin()
+    nginx = stage.nginx(location=PASS + "myproxy_pass_request_headers off;")
+    assert nginx.get("/", *HANDSHAKE).status == 200
+    assert not {"connection", "upgrade"} & set(origin.request.names)

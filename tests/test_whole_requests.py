@@ -145,7 +145,7 @@ def test_an_answer_to_a_part_is_passed(stage, scheme):
     assert response.status == 413
     assert response.body == b"too large"
     closed = nginx.status()["total"]["connections"]["closed_by_reason"]
-    assert closed["unsent"] == 1
+    assert closed["early"] == 1
     assert ended_at_once(nginx)
 
 

@@ -145,7 +145,8 @@ def worker(name, case, tool=()):
             fields = exchanges.numbered(case.fields)
         origin = stack.enter_context(exchanges.Origin(case.peers, fields))
         setting = proxies.Setting(
-            directory, origin.addresses[0], None, port=scene.free_port(),
+            directory, origin.addresses[0], None,
+            port=stack.enter_context(scene.held_port()),
             clients=case.clients, peers=tuple(origin.addresses[1:]),
             single=True)
         made = contender(name, case.lines)

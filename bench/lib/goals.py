@@ -26,9 +26,12 @@ NGINX = ("ours", "stock", "stock-defaults")
 
 
 def numbered(rows, key, **wanted):
-    """{contender: row[key]} of the rows that are as wanted."""
-    return {made["contender"]: made[key] for made in rows
-            if all(made[name] == value for name, value in wanted.items())}
+    """{contender: row[key]} of the rows that are as wanted.
+
+    A row has no key if that could not be measured.
+    """
+    return {made["contender"]: made[key] for made in rows if key in made
+            and all(made[name] == value for name, value in wanted.items())}
 
 
 def pair(values, other="stock"):

@@ -166,7 +166,9 @@ class Origin:
         (files / "post").write_bytes(b"hello\n")
         for name, size in (("10k", 10), ("1m", 1024)):
             (files / name).write_bytes(64 * size * b"0123456789abcde\n")
-        self.port, self.tls_port = scene.free_port(), scene.free_port()
+        self._ports = contextlib.ExitStack()
+        self.port, self.tls_port = (
+            self._ports.enter_context(scene.held_port()) for _ in range(2))
         path = directory / "origin.conf"
         path.write_text(origin_configuration(
             directory, self.port, self.tls_port, pair))
@@ -187,6 +189,7 @@ class Origin:
     def stop(self):
         self._process.terminate()
         self._process.wait()
+        self._ports.close()
 
 
 def load(port, case, clients, seconds, scheme="http"):
@@ -209,7 +212,7 @@ class Lane:
 
     def __init__(self, contender, origin, tls, clients, stack):
         self.contender = contender
-        self.port = scene.free_port()
+        self.port = stack.enter_context(scene.held_port())
         port = origin.tls_port if tls else origin.port
         self.proxy = scene.Proxy(
             scene.Loopback("taskset", "-c", str(cores()[0])), contender,

@@ -64,8 +64,11 @@ class Process:
         self.tell(json.dumps({"start": start, "moments": moments}))
 
     def finish(self, patience=PATIENCE):
+        """Its report."""
         text, _ = self._process.communicate(timeout=patience)
-        return json.loads(text) if text else None
+        if not text:
+            raise Failure(f"{self._process.args} ended without a report")
+        return json.loads(text)
 
 
 class Proxy:
@@ -139,9 +142,17 @@ class Loopback:
         return socket.create_connection(address, PATIENCE)
 
 
-def free_port():
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        return listener.getsockname()[1]
+@contextlib.contextmanager
+def held_port():
+    """A port that nobody else gets, for as long as the body takes.
+
+    It is bound and does not listen: with SO_REUSEADDR, which all servers set,
+    another socket may be bound to it and listen.
+    """
+    with socket.socket() as holder:
+        holder.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        holder.bind(("127.0.0.1", 0))
+        yield holder.getsockname()[1]
 
 
 def origin_command(link, *words):
@@ -178,10 +189,7 @@ def start_control(link, cpu):
 
 def finish_controls(controls):
     """The echoes of all."""
-    found = [control.finish() for control in controls]
-    if not all(found):
-        raise Failure("a control has ended early")
-    return [echo for echoes in found for echo in echoes]
+    return [echo for control in controls for echo in control.finish()]
 
 
 def sleep_until(due):

@@ -16,6 +16,15 @@
 #include "ngx_http_upstream_reuse_module.h"
 
 
+/*
+ * Bytes of a chunk up to which it is moved to the data before it: only framing
+ * that has been read is between them.  An origin that sends tiny chunks would
+ * otherwise have us make a buf for six bytes.
+ */
+
+#define NGX_HTTP_MYPROXY_MOVED_CHUNK  256
+
+
 static ngx_int_t filter_init(void *data);
 static ngx_uint_t is_at_hand(ngx_http_request_t *r,
     ngx_http_myproxy_ctx_t *ctx);
@@ -27,8 +36,9 @@ static ngx_buf_t *pipe_append(ngx_event_pipe_t *p, ngx_buf_t *raw,
     u_char *pos, u_char *last);
 static ngx_int_t direct_copy(void *data, ssize_t bytes);
 static ngx_int_t direct_chunked(void *data, ssize_t bytes);
-static ngx_int_t direct_append(ngx_http_request_t *r, u_char *pos,
-    u_char *last);
+static ngx_buf_t *direct_append(ngx_http_request_t *r, ngx_chain_t ***link,
+    u_char *pos, u_char *last);
+static void end_of_pipe(ngx_event_pipe_t *p, ngx_uint_t excess);
 static void end_of_body(ngx_http_request_t *r, ngx_uint_t excess);
 static ngx_int_t invalid_chunk(ngx_http_request_t *r);
 
@@ -45,6 +55,13 @@ ngx_http_myproxy_prepare_body(ngx_http_request_t *r,
     ngx_http_upstream_t  *u;
 
     u = r->upstream;
+
+    if (u->store
+        && u->conf->store_lengths
+        && ngx_http_myproxy_check_store(r) != NGX_OK)
+    {
+        return NGX_ERROR;
+    }
 
     if (!u->buffering) {
         return NGX_OK;
@@ -283,10 +300,9 @@ send_whole(void *data, ssize_t bytes)
 static ngx_int_t
 pipe_copy(ngx_event_pipe_t *p, ngx_buf_t *buf)
 {
-    off_t                size;
-    ngx_buf_t           *b;
-    ngx_uint_t           excess;
-    ngx_http_request_t  *r;
+    off_t        size;
+    ngx_buf_t   *b;
+    ngx_uint_t   excess;
 
     size = buf->last - buf->pos;
 
@@ -294,12 +310,8 @@ pipe_copy(ngx_event_pipe_t *p, ngx_buf_t *buf)
         return NGX_OK;
     }
 
-    r = p->input_ctx;
-
     if (p->length == 0) {
-        end_of_body(r, 1);
-        p->upstream_done = 1;
-
+        end_of_pipe(p, 1);
         return NGX_OK;
     }
 
@@ -325,8 +337,7 @@ pipe_copy(ngx_event_pipe_t *p, ngx_buf_t *buf)
     p->length -= size;
 
     if (p->length == 0) {
-        end_of_body(r, excess);
-        p->upstream_done = excess;
+        end_of_pipe(p, excess);
     }
 
     return NGX_OK;
@@ -354,9 +365,7 @@ pipe_chunked(ngx_event_pipe_t *p, ngx_buf_t *buf)
     }
 
     if (p->length == 0) {
-        end_of_body(r, 1);
-        p->upstream_done = 1;
-
+        end_of_pipe(p, 1);
         return NGX_OK;
     }
 
@@ -375,13 +384,18 @@ pipe_chunked(ngx_event_pipe_t *p, ngx_buf_t *buf)
 
         size = ngx_min((off_t) (buf->last - buf->pos), ctx->chunked.size);
 
-        b = pipe_append(p, buf, buf->pos, buf->pos + size);
-        if (b == NULL) {
-            return NGX_ERROR;
-        }
+        if (b && size <= NGX_HTTP_MYPROXY_MOVED_CHUNK) {
+            b->last = ngx_movemem(b->last, buf->pos, size);
 
-        *link = b;
-        link = &b->shadow;
+        } else {
+            b = pipe_append(p, buf, buf->pos, buf->pos + size);
+            if (b == NULL) {
+                return NGX_ERROR;
+            }
+
+            *link = b;
+            link = &b->shadow;
+        }
 
         buf->pos += size;
         ctx->chunked.size -= size;
@@ -395,7 +409,7 @@ pipe_chunked(ngx_event_pipe_t *p, ngx_buf_t *buf)
 
     case NGX_DONE:
         p->length = 0;
-        end_of_body(r, buf->pos != buf->last);
+        end_of_pipe(p, buf->pos != buf->last);
         break;
 
     default:
@@ -464,9 +478,10 @@ direct_copy(void *data, ssize_t bytes)
 {
     ngx_http_request_t  *r = data;
 
-    u_char               *pos;
-    ngx_uint_t            excess;
-    ngx_http_upstream_t  *u;
+    u_char                *pos;
+    ngx_uint_t             excess;
+    ngx_chain_t          **link;
+    ngx_http_upstream_t   *u;
 
     u = r->upstream;
 
@@ -486,7 +501,9 @@ direct_copy(void *data, ssize_t bytes)
         bytes = (ssize_t) u->length;
     }
 
-    if (direct_append(r, pos, pos + bytes) != NGX_OK) {
+    for (link = &u->out_bufs; *link; link = &(*link)->next) { /* void */ }
+
+    if (direct_append(r, &link, pos, pos + bytes) == NULL) {
         return NGX_ERROR;
     }
 
@@ -509,11 +526,12 @@ direct_chunked(void *data, ssize_t bytes)
 {
     ngx_http_request_t  *r = data;
 
-    size_t                   size;
-    ngx_int_t                rc;
-    ngx_buf_t               *buf;
-    ngx_http_upstream_t     *u;
-    ngx_http_myproxy_ctx_t  *ctx;
+    size_t                    size;
+    ngx_int_t                 rc;
+    ngx_buf_t                *b, *buf;
+    ngx_chain_t             **link;
+    ngx_http_upstream_t      *u;
+    ngx_http_myproxy_ctx_t   *ctx;
 
     u = r->upstream;
     buf = &u->buffer;
@@ -531,6 +549,9 @@ direct_chunked(void *data, ssize_t bytes)
         return NGX_OK;
     }
 
+    b = NULL;
+    for (link = &u->out_bufs; *link; link = &(*link)->next) { /* void */ }
+
     for ( ;; ) {
 
         rc = ngx_http_myproxy_read_chunk(r, ctx, buf);
@@ -541,8 +562,14 @@ direct_chunked(void *data, ssize_t bytes)
 
         size = ngx_min((off_t) (buf->last - buf->pos), ctx->chunked.size);
 
-        if (direct_append(r, buf->pos, buf->pos + size) != NGX_OK) {
-            return NGX_ERROR;
+        if (b && size <= NGX_HTTP_MYPROXY_MOVED_CHUNK) {
+            b->last = ngx_movemem(b->last, buf->pos, size);
+
+        } else {
+            b = direct_append(r, &link, buf->pos, buf->pos + size);
+            if (b == NULL) {
+                return NGX_ERROR;
+            }
         }
 
         buf->pos += size;
@@ -565,25 +592,28 @@ direct_chunked(void *data, ssize_t bytes)
 }
 
 
-/* Appends to u->out_bufs a buf that stands for a part of u->buffer. */
+/*
+ * Puts a buf that stands for a part of u->buffer behind the last link of
+ * u->out_bufs, and sets *link to the new end.
+ */
 
-static ngx_int_t
-direct_append(ngx_http_request_t *r, u_char *pos, u_char *last)
+static ngx_buf_t *
+direct_append(ngx_http_request_t *r, ngx_chain_t ***link, u_char *pos,
+    u_char *last)
 {
     ngx_buf_t            *b;
-    ngx_chain_t          *cl, **ll;
+    ngx_chain_t          *cl;
     ngx_http_upstream_t  *u;
 
     u = r->upstream;
 
-    for (ll = &u->out_bufs; *ll; ll = &(*ll)->next) { /* void */ }
-
     cl = ngx_chain_get_free_buf(r->pool, &u->free_bufs);
     if (cl == NULL) {
-        return NGX_ERROR;
+        return NULL;
     }
 
-    *ll = cl;
+    **link = cl;
+    *link = &cl->next;
 
     b = cl->buf;
 
@@ -596,7 +626,19 @@ direct_append(ngx_http_request_t *r, u_char *pos, u_char *last)
     ngx_log_debug1(NGX_LOG_DEBUG_HTTP, r->connection->log, 0,
                    "myproxy out buf %z", last - pos);
 
-    return NGX_OK;
+    return b;
+}
+
+
+/* Behind an early response nothing is read: a reset may follow. */
+
+static void
+end_of_pipe(ngx_event_pipe_t *p, ngx_uint_t excess)
+{
+    ngx_http_request_t  *r = p->input_ctx;
+
+    end_of_body(r, excess);
+    p->upstream_done = excess || !r->upstream->request_body_sent;
 }
 
 

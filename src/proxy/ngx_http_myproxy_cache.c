@@ -7,6 +7,10 @@
 #include "ngx_http_myproxy_module.h"
 
 
+static ngx_uint_t avoids_cache(ngx_http_request_t *r,
+    ngx_http_myproxy_ctx_t *ctx, ngx_http_myproxy_loc_conf_t *mlcf);
+
+
 char *
 ngx_http_myproxy_set_store(ngx_conf_t *cf, ngx_command_t *cmd, void *conf)
 {
@@ -54,6 +58,132 @@ ngx_http_myproxy_set_store(ngx_conf_t *cf, ngx_command_t *cmd, void *conf)
 
     return ngx_http_script_compile(&sc) == NGX_OK ? NGX_CONF_OK
                                                   : NGX_CONF_ERROR;
+}
+
+
+ngx_int_t
+ngx_http_myproxy_check_store(ngx_http_request_t *r)
+{
+    ngx_str_t             path;
+    ngx_http_upstream_t  *u;
+
+    u = r->upstream;
+
+    if (ngx_http_script_run(r, &path, u->conf->store_lengths->elts, 0,
+                            u->conf->store_values->elts)
+        == NULL)
+    {
+        return NGX_ERROR;
+    }
+
+    if (path.len > 1) {
+        return NGX_OK;
+    }
+
+    /* core would create the directories of a path that is only '\0' */
+
+    ngx_log_error(NGX_LOG_ERR, r->connection->log, 0,
+                  "the response is not stored: the path that "
+                  "\"myproxy_store\" has for it is empty");
+
+    u->store = 0;
+
+    return NGX_OK;
+}
+
+
+/*
+ * Core looks for cache and store in u->conf before it calls create_request,
+ * which puts the location's own back: from 1.29.7 on, core may tell by it what
+ * a kept connection is for.
+ */
+
+ngx_int_t
+ngx_http_myproxy_prepare_cache(ngx_http_request_t *r,
+    ngx_http_myproxy_ctx_t *ctx, ngx_http_myproxy_loc_conf_t *mlcf)
+{
+    ngx_http_upstream_conf_t  *ucf;
+
+    if (ngx_http_myproxy_caches(mlcf)
+        && ngx_http_myproxy_create_pipe(r) != NGX_OK)
+    {
+        /* with a cache, core looks into it however the request ends */
+        return NGX_ERROR;
+    }
+
+    if (!avoids_cache(r, ctx, mlcf)) {
+        return NGX_OK;
+    }
+
+    ngx_log_debug0(NGX_LOG_DEBUG_HTTP, r->connection->log, 0,
+                   "myproxy neither caches nor stores");
+
+    ucf = ngx_palloc(r->pool, sizeof(ngx_http_upstream_conf_t));
+    if (ucf == NULL) {
+        return NGX_ERROR;
+    }
+
+    *ucf = *r->upstream->conf;
+    ucf->store = 0;
+#if (NGX_HTTP_CACHE)
+    ucf->cache = 0;
+#endif
+
+    r->upstream->conf = ucf;
+
+    return NGX_OK;
+}
+
+
+/*
+ * What the client has sent decides where a response is stored and found: it
+ * is in the key, the variant, the path and the conditions.  The origin does
+ * not see all of it if Connection names a field, and is asked for more than by
+ * others if it may switch protocols.  Its response is none to their requests.
+ */
+
+static ngx_uint_t
+avoids_cache(ngx_http_request_t *r, ngx_http_myproxy_ctx_t *ctx,
+    ngx_http_myproxy_loc_conf_t *mlcf)
+{
+    ngx_list_part_t            *part;
+    ngx_table_elt_t            *h, *end;
+    ngx_http_myproxy_fields_t  *fields;
+
+    if (ctx->upgrading) {
+        return 1;
+    }
+
+    if (ctx->options == NULL || !mlcf->upstream.pass_request_headers) {
+        return 0;
+    }
+
+    fields = mlcf->fields;
+
+#if (NGX_HTTP_CACHE)
+    if (mlcf->upstream.cache) {
+        fields = mlcf->fields_cache;
+    }
+#endif
+
+    for (part = &r->headers_in.headers.part; part; part = part->next) {
+
+        h = part->elts;
+        end = h + part->nelts;
+
+        for ( /* void */ ; h < end; h++) {
+
+            /* a field that no request passes does not matter */
+
+            if (!ngx_http_myproxy_is_dropped(fields, h)
+                && ngx_http_myproxy_is_option(r, ctx, h))
+            {
+                return 1;
+            }
+        }
+    }
+
+    return 0;
 }
 
 
@@ -224,7 +354,8 @@ ngx_http_myproxy_merge_cache_conf(ngx_conf_t *cf,
 /*
  * The default key is where we ask (scheme and authority of the pass), whom we
  * ask for (Host), and what we ask for.  Without Host two sites that share a
- * location would be given each other's responses.
+ * location would be given each other's responses.  Since no URI has a blank in
+ * it, the last blank always tells where the URI begins.
  */
 
 ngx_int_t
@@ -251,7 +382,7 @@ ngx_http_myproxy_create_key(ngx_http_request_t *r)
         return NGX_ERROR;
     }
 
-    key = ngx_array_push_n(&r->cache->keys, 4);
+    key = ngx_array_push_n(&r->cache->keys, 5);
     if (key == NULL) {
         return NGX_ERROR;
     }
@@ -267,7 +398,8 @@ ngx_http_myproxy_create_key(ngx_http_request_t *r)
     }
 
     key[2] = ctx->host;
-    key[3] = ctx->uri;
+    ngx_str_set(&key[3], " ");
+    key[4] = ctx->uri;
 
     r->upstream->uri = ctx->uri;
 

@@ -85,7 +85,7 @@ ngx_http_myproxy_write_chunks(void *data, ngx_chain_t *in)
         return NGX_ERROR;
     }
 
-    rc = ngx_chain_writer(&r->upstream->writer, out);
+    rc = ngx_http_myproxy_send_chain(r->upstream, out);
 
     ngx_chain_update_chains(r->pool, &ctx->free, &ctx->busy, &out,
                             (ngx_buf_tag_t) &ngx_http_myproxy_write_chunks);
@@ -261,7 +261,7 @@ parse_trailers(ngx_http_request_t *r, ngx_http_myproxy_ctx_t *ctx,
 
     for ( ;; ) {
 
-        rc = ngx_http_parse_header_line(r, b, 1);
+        rc = ngx_http_myproxy_parse_line(r, b);
 
         if (rc == NGX_OK) {
 
@@ -273,10 +273,19 @@ parse_trailers(ngx_http_request_t *r, ngx_http_myproxy_ctx_t *ctx,
                 return NGX_ERROR;
             }
 
+            if (ngx_http_myproxy_leave_hop(r, ctx, h) != NGX_OK) {
+                return NGX_ERROR;
+            }
+
             continue;
         }
 
         if (rc == NGX_HTTP_PARSE_HEADER_DONE) {
+
+            if (ctx->response_options) {
+                ngx_http_myproxy_drop_hops(ctx,
+                                           &r->upstream->headers_in.trailers);
+            }
 
             /* what follows is nobody's */
 
@@ -289,9 +298,12 @@ parse_trailers(ngx_http_request_t *r, ngx_http_myproxy_ctx_t *ctx,
             return NGX_AGAIN;
         }
 
-        ngx_log_error(NGX_LOG_ERR, r->connection->log, 0,
-                      rc == NGX_AGAIN ? "upstream sent too big trailers"
-                                      : "upstream sent an invalid trailer");
+        if (rc == NGX_AGAIN) {
+            (void) ngx_http_myproxy_invalid(r, "too big trailers");
+
+        } else {
+            (void) ngx_http_myproxy_invalid_parsed(r, "an invalid trailer", b);
+        }
 
         return NGX_ERROR;
     }

@@ -26,7 +26,8 @@ static void inherit_target(ngx_conf_t *cf, ngx_http_myproxy_loc_conf_t *prev,
 
 
 /*
- * Fields that belong to nginx: it writes its own, or has acted on them.
+ * Fields that belong to nginx, which writes its own or has acted on them, or
+ * that concern the connection to the origin (RFC 9110, section 7.6.1).
  */
 
 static ngx_str_t  ngx_http_myproxy_hide_headers[] = {
@@ -38,6 +39,8 @@ static ngx_str_t  ngx_http_myproxy_hide_headers[] = {
     ngx_string("X-Accel-Limit-Rate"),
     ngx_string("X-Accel-Buffering"),
     ngx_string("X-Accel-Charset"),
+    ngx_string("Proxy-Connection"),
+    ngx_string("TE"),
     ngx_null_string
 };
 
@@ -119,6 +122,11 @@ ngx_http_myproxy_create_loc_conf(ngx_conf_t *cf)
     ucf->pass_request_body = NGX_CONF_UNSET;
 
     ucf->local = NGX_CONF_UNSET_PTR;
+
+#if (NGX_HTTP_MYPROXY_SOCKET_BUFFERS)
+    ucf->socket_rcvbuf = NGX_CONF_UNSET_SIZE;
+    ucf->socket_sndbuf = NGX_CONF_UNSET_SIZE;
+#endif
 
     ucf->connect_timeout = NGX_CONF_UNSET_MSEC;
     ucf->send_timeout = NGX_CONF_UNSET_MSEC;
@@ -253,6 +261,8 @@ inherit_target(ngx_conf_t *cf, ngx_http_myproxy_loc_conf_t *prev,
 
     conf->upstream.upstream = prev->upstream.upstream;
     conf->url = prev->url;
+    conf->pass_file = prev->pass_file;
+    conf->pass_line = prev->pass_line;
     conf->location = prev->location;
     conf->target = prev->target;
     conf->pass = prev->pass;
@@ -271,6 +281,12 @@ merge_connection(ngx_http_myproxy_loc_conf_t *prev,
 
     ngx_conf_merge_ptr_value(ucf->local, pucf->local, NULL);
     ngx_conf_merge_value(ucf->socket_keepalive, pucf->socket_keepalive, 0);
+
+#if (NGX_HTTP_MYPROXY_SOCKET_BUFFERS)
+    ngx_conf_merge_size_value(ucf->socket_rcvbuf, pucf->socket_rcvbuf, 0);
+    ngx_conf_merge_size_value(ucf->socket_sndbuf, pucf->socket_sndbuf, 0);
+#endif
+
     ngx_conf_merge_value(ucf->ignore_client_abort, pucf->ignore_client_abort,
                          0);
 
@@ -466,6 +482,9 @@ merge_request(ngx_conf_t *cf, ngx_http_myproxy_loc_conf_t *prev,
     ngx_conf_merge_ptr_value(conf->method, prev->method, NULL);
     ngx_conf_merge_ptr_value(conf->body, prev->body, NULL);
 
+    conf->repeats_body = conf->body
+                         && ngx_http_myproxy_repeats_body(conf->body);
+
     ngx_conf_merge_uint_value(conf->http_version, prev->http_version,
                               NGX_HTTP_VERSION_11);
 
@@ -503,7 +522,16 @@ merge_request(ngx_conf_t *cf, ngx_http_myproxy_loc_conf_t *prev,
         return NGX_OK;
     }
 
-    return ngx_http_myproxy_compile_fields(cf, conf, prev);
+    if (ngx_http_myproxy_compile_fields(cf, conf, prev) != NGX_OK) {
+        return NGX_ERROR;
+    }
+
+    /* HTTP/1.0, on either side, has no reuse that could be relied on */
+
+    conf->closes = (conf->http_version < NGX_HTTP_VERSION_11
+                    || conf->fields->close);
+
+    return NGX_OK;
 }
 
 

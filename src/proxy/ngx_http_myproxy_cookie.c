@@ -266,6 +266,7 @@ rewrite_attr(ngx_http_request_t *r, ngx_array_t *attrs, const char *name,
 static ngx_int_t
 rewrite_flags(ngx_http_request_t *r, ngx_array_t *attrs, ngx_array_t *rules)
 {
+    u_char                            text[NGX_HTTP_MYPROXY_QUOTED];
     ngx_int_t                         rc;
     ngx_str_t                         value;
     ngx_uint_t                        i, k;
@@ -308,8 +309,8 @@ rewrite_flags(ngx_http_request_t *r, ngx_array_t *attrs, ngx_array_t *rules)
 
         } else if (value.len) {
             ngx_log_error(NGX_LOG_WARN, r->connection->log, 0,
-                          "unknown flag \"%V\" in \"myproxy_cookie_flags\" "
-                          "ignored", &value);
+                          "unknown flag \"%s\" in \"myproxy_cookie_flags\" "
+                          "ignored", ngx_http_myproxy_quote(text, &value));
         }
     }
 
@@ -603,6 +604,13 @@ compile_flags(ngx_conf_t *cf, ngx_http_myproxy_cookie_flags_t *rule,
         ccv.complex_value = cv;
 
         if (ngx_http_compile_complex_value(&ccv) != NGX_OK) {
+            return NGX_ERROR;
+        }
+
+        if (value[i].len == 0) {
+            ngx_conf_log_error(NGX_LOG_EMERG, cf, 0,
+                               "a flag of \"myproxy_cookie_flags\" cannot be "
+                               "empty: remove it");
             return NGX_ERROR;
         }
 

@@ -5,7 +5,6 @@
 
 
 #include "ngx_http_myproxy_module.h"
-#include "ngx_http_upstream_reuse_module.h"
 
 
 /* cycle: while the fields of one location are compiled */
@@ -19,7 +18,6 @@ typedef struct {
 
 static void warn_of_field(ngx_conf_t *cf, ngx_command_t *cmd,
     ngx_str_t *value);
-static ngx_uint_t has_token(ngx_str_t *list, const char *token);
 static ngx_uint_t is_name(ngx_str_t *name, const char *text);
 static ngx_http_myproxy_fields_t *compile(ngx_conf_t *cf,
     ngx_http_myproxy_loc_conf_t *conf, ngx_uint_t cache);
@@ -54,6 +52,7 @@ static ngx_str_t  ngx_http_myproxy_drop[] = {
     ngx_string("TE"),
     ngx_string("Trailer"),
     ngx_string("Upgrade"),
+    ngx_string("HTTP2-Settings"),
     ngx_string("Expect"),
     ngx_null_string
 };
@@ -136,6 +135,7 @@ ngx_http_myproxy_set_header(ngx_conf_t *cf, ngx_command_t *cmd, void *conf)
     }
 
     warn_of_field(cf, cmd, value);
+    ngx_http_myproxy_check_hop(cf, cmd, value);
 
     if (mlcf->set_headers == NGX_CONF_UNSET_PTR) {
         mlcf->set_headers = ngx_array_create(cf->pool, 4,
@@ -180,40 +180,6 @@ warn_of_field(ngx_conf_t *cf, ngx_command_t *cmd, ngx_str_t *value)
                            "that is sent; remove the line",
                            &cmd->name, &value[1]);
     }
-
-    if (is_name(&value[1], "connection") && has_token(&value[2], "close")) {
-        ngx_http_upstream_reuse_warn(cf, NULL, 0,
-            "no connection is reused with \"%V %V %V\": remove the line",
-            &cmd->name, &value[1], &value[2]);
-    }
-}
-
-
-/*
- * Tells whether a list (RFC 9110, section 5.6.1) has that token.  Words of the
- * configuration end with a zero.
- */
-
-static ngx_uint_t
-has_token(ngx_str_t *list, const char *token)
-{
-    ngx_str_t  word;
-
-    word.data = list->data;
-
-    do {
-        word.data += strspn((char *) word.data, ", \t");
-        word.len = strcspn((char *) word.data, ", \t");
-
-        if (is_name(&word, token)) {
-            return 1;
-        }
-
-        word.data += word.len;
-
-    } while (*word.data);
-
-    return 0;
 }
 
 
@@ -310,6 +276,12 @@ compile(ngx_conf_t *cf, ngx_http_myproxy_loc_conf_t *conf, ngx_uint_t cache)
         }
     }
 
+    if (ngx_http_myproxy_compile_hops(cf, mc.fields, conf->set_headers)
+        != NGX_OK)
+    {
+        return NULL;
+    }
+
 #if (NGX_HTTP_CACHE)
     if (cache && add_validators(&mc, conf) != NGX_OK) {
         return NULL;
@@ -340,7 +312,9 @@ static ngx_int_t
 compile_field(ngx_http_myproxy_compile_t *mc, ngx_http_myproxy_field_t *field)
 {
     if (is_name(&field->name, "content-length")
-        || is_name(&field->name, "transfer-encoding"))
+        || is_name(&field->name, "transfer-encoding")
+        || is_name(&field->name, "connection")
+        || is_name(&field->name, "upgrade"))
     {
         return NGX_OK;
     }
@@ -354,15 +328,7 @@ compile_field(ngx_http_myproxy_compile_t *mc, ngx_http_myproxy_field_t *field)
         return NGX_ERROR;
     }
 
-    /* an empty Connection is what we send anyway */
-
-    if (is_name(&field->name, "upgrade")
-        || (is_name(&field->name, "connection") && field->value.value.len))
-    {
-        mc->fields->set_upgrade = 1;
-    }
-
-    if (field->value.lengths || is_name(&field->name, "upgrade")) {
+    if (field->value.lengths) {
         return add_value(mc, &field->name, &field->value);
     }
 
@@ -483,7 +449,6 @@ add_value(ngx_http_myproxy_compile_t *mc, ngx_str_t *name,
 
     piece->value = value;
     piece->index = find_index(mc->cf, &value->value);
-    piece->upgrade = is_name(name, "upgrade");
 
     return NGX_OK;
 }
@@ -612,8 +577,7 @@ ngx_http_myproxy_valid_value(ngx_http_request_t *r, ngx_str_t *name,
 
 ngx_int_t
 ngx_http_myproxy_eval_fields(ngx_http_request_t *r,
-    ngx_http_myproxy_ctx_t *ctx, ngx_http_myproxy_fields_t *fields,
-    ngx_str_t *values, size_t *size)
+    ngx_http_myproxy_fields_t *fields, ngx_str_t *values, size_t *size)
 {
     ngx_str_t                  name;
     ngx_uint_t                 i;
@@ -627,11 +591,6 @@ ngx_http_myproxy_eval_fields(ngx_http_request_t *r,
         if (piece[i].value == NULL) {
             values[i] = piece[i].text;
             *size += piece[i].text.len;
-            continue;
-        }
-
-        if (piece[i].upgrade && !ngx_http_myproxy_may_upgrade(r)) {
-            values[i].len = 0;
             continue;
         }
 
@@ -664,7 +623,6 @@ ngx_http_myproxy_eval_fields(ngx_http_request_t *r,
         }
 
         *size += piece[i].text.len + values[i].len + sizeof(CRLF) - 1;
-        ctx->upgrading |= piece[i].upgrade;
     }
 
     return NGX_OK;

@@ -619,7 +619,10 @@ ngx_http_myproxy_check_name(ngx_http_request_t *r)
     u_char  *p, ch;
 
     if (*r->header_name_end != ':') {
-        return ngx_http_myproxy_invalid(r, "a header line without a colon");
+        return ngx_http_myproxy_invalid_bytes(r,
+                                              "a header line without a colon",
+                                              r->header_name_start,
+                                              r->header_name_end);
     }
 
     if (!r->invalid_header) {
@@ -633,9 +636,10 @@ ngx_http_myproxy_check_name(ngx_http_request_t *r)
         if (ch <= ' ' || ch >= 0x7f
             || ngx_strchr("\"(),/:;<=>?@[\\]{}", ch))
         {
-            return ngx_http_myproxy_invalid(r,
-                                            "a header line with an invalid "
-                                            "name");
+            return ngx_http_myproxy_invalid_bytes(r,
+                                        "a header line with an invalid name",
+                                        r->header_name_start,
+                                        r->header_name_end);
         }
     }
 

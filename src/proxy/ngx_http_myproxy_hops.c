@@ -5,22 +5,33 @@
 
 
 #include "ngx_http_myproxy_module.h"
+#include "ngx_http_upstream_reuse_module.h"
 
 
 /* more than any client has a use for; each costs a look at every field */
 #define NGX_HTTP_MYPROXY_MAX_OPTIONS  64
 
 
-static ngx_int_t find_host(ngx_http_request_t *r, ngx_http_myproxy_ctx_t *ctx,
-    ngx_http_myproxy_fields_t *fields);
-static u_char *end_of_authority(ngx_http_request_t *r);
 static ngx_int_t read_connection(ngx_http_request_t *r,
     ngx_http_myproxy_ctx_t *ctx, ngx_str_t *value, ngx_uint_t *upgrade);
+static ngx_int_t push_option(ngx_http_request_t *r, ngx_array_t **options,
+    ngx_str_t *token);
 static ngx_uint_t next_token(ngx_str_t *list, ngx_str_t *token);
 static ngx_uint_t is_token(ngx_str_t *token, const char *text);
 static ngx_uint_t is_protected(ngx_str_t *name);
+static ngx_uint_t is_named(ngx_array_t *options, ngx_table_elt_t *h);
+static ngx_uint_t names_no_field(ngx_str_t *value);
+static ngx_uint_t is_for_all(ngx_str_t *name);
+static ngx_uint_t is_received(ngx_http_request_t *r, ngx_str_t *value);
 static ngx_int_t read_upgrade(ngx_http_request_t *r,
     ngx_http_myproxy_ctx_t *ctx, ngx_http_myproxy_loc_conf_t *mlcf);
+static ngx_int_t choose_protocols(ngx_http_request_t *r,
+    ngx_http_myproxy_ctx_t *ctx, ngx_array_t *allowed);
+static ngx_uint_t has_word(ngx_str_t *list, const char *word);
+static ngx_int_t add_options(ngx_conf_t *cf, ngx_str_t *list,
+    ngx_str_t *value);
+static ngx_int_t write_text(ngx_conf_t *cf, ngx_str_t *text, const char *fmt,
+    ngx_str_t *value);
 
 
 ngx_int_t
@@ -32,9 +43,16 @@ ngx_http_myproxy_read_hops(ngx_http_request_t *r,
     ngx_list_part_t  *part;
     ngx_table_elt_t  *h, *end;
 
-    rc = find_host(r, ctx, mlcf->fields);
+    rc = ngx_http_myproxy_find_host(r, ctx, mlcf->fields);
     if (rc != NGX_OK) {
         return rc;
+    }
+
+    if (r->main->http_version >= NGX_HTTP_VERSION_20) {
+
+        /* these have no Connection (RFC 9113, section 8.2.2) */
+
+        return NGX_OK;
     }
 
     upgrade = 0;
@@ -61,96 +79,11 @@ ngx_http_myproxy_read_hops(ngx_http_request_t *r,
         }
     }
 
-    if (upgrade
-        && ngx_http_myproxy_may_upgrade(r)
-        && mlcf->upgrade
-        && mlcf->upstream.pass_request_headers
-        && !mlcf->fields->set_upgrade
-        && mlcf->http_version == NGX_HTTP_VERSION_11)
-    {
+    if (upgrade && ngx_http_myproxy_may_upgrade(r) && !mlcf->closes) {
         return read_upgrade(r, ctx, mlcf);
     }
 
     return NGX_OK;
-}
-
-
-static ngx_int_t
-find_host(ngx_http_request_t *r, ngx_http_myproxy_ctx_t *ctx,
-    ngx_http_myproxy_fields_t *fields)
-{
-    ngx_http_request_t  *mr;
-    static ngx_str_t     name = ngx_string("Host");
-
-    if (fields->host) {
-
-        if (ngx_http_complex_value(r, fields->host, &ctx->host) != NGX_OK) {
-            return NGX_HTTP_INTERNAL_SERVER_ERROR;
-        }
-
-        if (ctx->host.len == 0) {
-            ngx_log_error(NGX_LOG_ERR, r->connection->log, 0,
-                          "there is no Host for the origin: the value of "
-                          "\"myproxy_set_header Host %V\" is empty",
-                          &fields->host->value);
-            return NGX_HTTP_BAD_REQUEST;
-        }
-
-        return ngx_http_myproxy_valid_value(r, &name, &ctx->host)
-               ? NGX_OK : NGX_HTTP_BAD_REQUEST;
-    }
-
-    mr = r->main;
-
-    if (mr->host_start && mr->host_end
-        && (mr->http_version >= NGX_HTTP_VERSION_20
-            ? r->headers_in.host == NULL
-            : mr->schema_start != NULL))
-    {
-        /*
-         * The :authority of HTTP/3; that of HTTP/2 is made a Host by nginx.
-         * In "GET http://example.com:8080/ HTTP/1.1" the authority takes the
-         * place of Host (RFC 9112, section 3.2.2).
-         */
-
-        ctx->host.data = mr->host_start;
-        ctx->host.len = end_of_authority(mr) - mr->host_start;
-
-        return NGX_OK;
-    }
-
-    if (r->headers_in.host == NULL) {
-        ngx_log_error(NGX_LOG_ERR, r->connection->log, 0,
-                      "client sent a request without Host, which an HTTP/1.1 "
-                      "request to the origin needs: to accept such clients "
-                      "write \"myproxy_set_header Host ...\"");
-        return NGX_HTTP_BAD_REQUEST;
-    }
-
-    ctx->host = r->headers_in.host->value;
-
-    return NGX_OK;
-}
-
-
-/* In an HTTP/1.x request line nginx has the host end before the port. */
-
-static u_char *
-end_of_authority(ngx_http_request_t *r)
-{
-    u_char  *p;
-
-    p = r->host_end;
-
-    if (r->http_version >= NGX_HTTP_VERSION_20 || *p != ':') {
-        return p;
-    }
-
-    do {
-        p++;
-    } while (*p >= '0' && *p <= '9');
-
-    return (p == r->host_end + 1) ? r->host_end : p;
 }
 
 
@@ -163,7 +96,8 @@ static ngx_int_t
 read_connection(ngx_http_request_t *r, ngx_http_myproxy_ctx_t *ctx,
     ngx_str_t *value, ngx_uint_t *upgrade)
 {
-    ngx_str_t   list, token, *option;
+    ngx_int_t   rc;
+    ngx_str_t   list, token;
 
     list = *value;
 
@@ -182,27 +116,48 @@ read_connection(ngx_http_request_t *r, ngx_http_myproxy_ctx_t *ctx,
             continue;
         }
 
-        if (ctx->options == NULL) {
-            ctx->options = ngx_array_create(r->pool, 4, sizeof(ngx_str_t));
-            if (ctx->options == NULL) {
-                return NGX_HTTP_INTERNAL_SERVER_ERROR;
-            }
-        }
+        rc = push_option(r, &ctx->options, &token);
 
-        if (ctx->options->nelts == NGX_HTTP_MYPROXY_MAX_OPTIONS) {
+        if (rc == NGX_DECLINED) {
             ngx_log_error(NGX_LOG_INFO, r->connection->log, 0,
                           "client sent more than %d options in Connection",
                           NGX_HTTP_MYPROXY_MAX_OPTIONS);
             return NGX_HTTP_BAD_REQUEST;
         }
 
-        option = ngx_array_push(ctx->options);
-        if (option == NULL) {
+        if (rc != NGX_OK) {
             return NGX_HTTP_INTERNAL_SERVER_ERROR;
         }
-
-        *option = token;
     }
+
+    return NGX_OK;
+}
+
+
+/* NGX_DECLINED: there are too many of them. */
+
+static ngx_int_t
+push_option(ngx_http_request_t *r, ngx_array_t **options, ngx_str_t *token)
+{
+    ngx_str_t  *option;
+
+    if (*options == NULL) {
+        *options = ngx_array_create(r->pool, 4, sizeof(ngx_str_t));
+        if (*options == NULL) {
+            return NGX_ERROR;
+        }
+    }
+
+    if ((*options)->nelts == NGX_HTTP_MYPROXY_MAX_OPTIONS) {
+        return NGX_DECLINED;
+    }
+
+    option = ngx_array_push(*options);
+    if (option == NULL) {
+        return NGX_ERROR;
+    }
+
+    *option = *token;
 
     return NGX_OK;
 }
@@ -273,14 +228,22 @@ is_protected(ngx_str_t *name)
 
 
 ngx_uint_t
-ngx_http_myproxy_is_option(ngx_http_myproxy_ctx_t *ctx, ngx_table_elt_t *h)
+ngx_http_myproxy_is_option(ngx_http_request_t *r,
+    ngx_http_myproxy_ctx_t *ctx, ngx_table_elt_t *h)
+{
+    return is_named(ctx->options, h) && is_received(r, &h->value);
+}
+
+
+static ngx_uint_t
+is_named(ngx_array_t *options, ngx_table_elt_t *h)
 {
     ngx_str_t   *option;
     ngx_uint_t   i;
 
-    option = ctx->options->elts;
+    option = options->elts;
 
-    for (i = 0; i < ctx->options->nelts; i++) {
+    for (i = 0; i < options->nelts; i++) {
         if (option[i].len == h->key.len
             && ngx_strncasecmp(option[i].data, h->lowcase_key, h->key.len)
                == 0)
@@ -293,11 +256,199 @@ ngx_http_myproxy_is_option(ngx_http_myproxy_ctx_t *ctx, ngx_table_elt_t *h)
 }
 
 
-/* Asks the origin for those of the client's protocols that may pass. */
+/*
+ * Tells whether the client has sent this value, which is then where it was
+ * read into.  What other modules put among the client's fields (Lua, for
+ * example) is the operator's, and no client can name it away.
+ */
+
+static ngx_uint_t
+is_received(ngx_http_request_t *r, ngx_str_t *value)
+{
+    ngx_buf_t    *b;
+    ngx_chain_t  *cl;
+
+    b = r->connection->buffer;
+
+    if (b && value->data >= b->start && value->data < b->end) {
+        return 1;
+    }
+
+    for (cl = r->main->http_connection->busy; cl; cl = cl->next) {
+        b = cl->buf;
+
+        if (value->data >= b->start && value->data < b->end) {
+            return 1;
+        }
+    }
+
+    return 0;
+}
+
+
+ngx_int_t
+ngx_http_myproxy_read_options(ngx_http_request_t *r,
+    ngx_http_myproxy_ctx_t *ctx, ngx_str_t *value)
+{
+    ngx_int_t  rc;
+    ngx_str_t  list, token;
+
+    if (names_no_field(value)) {
+        return NGX_OK;
+    }
+
+    list = *value;
+
+    while (next_token(&list, &token)) {
+
+        if (is_token(&token, "keep-alive")
+            || is_token(&token, "close")
+            || is_token(&token, "upgrade")
+            || is_for_all(&token))
+        {
+            continue;
+        }
+
+        rc = push_option(r, &ctx->response_options, &token);
+
+        if (rc == NGX_DECLINED) {
+            return ngx_http_myproxy_invalid(r,
+                                            "too many options in Connection");
+        }
+
+        if (rc != NGX_OK) {
+            return NGX_ERROR;
+        }
+    }
+
+    return NGX_OK;
+}
+
+
+/*
+ * Tells whether a response has what nearly all have in Connection, as they
+ * write it.  There is no need then to take the list apart.
+ */
+
+static ngx_uint_t
+names_no_field(ngx_str_t *value)
+{
+    switch (value->len) {
+
+    case sizeof("keep-alive") - 1:
+        return ngx_memcmp(value->data, "keep-alive", value->len) == 0
+               || ngx_memcmp(value->data, "Keep-Alive", value->len) == 0;
+
+    case sizeof("close") - 1:
+        return ngx_memcmp(value->data, "close", value->len) == 0;
+
+    default:
+        return 0;
+    }
+}
+
+
+/*
+ * Fields that tell every recipient what the content is and how long it may be
+ * kept are none of one connection (RFC 9110, section 7.6.1).
+ */
+
+static ngx_uint_t
+is_for_all(ngx_str_t *name)
+{
+    if (name->len >= sizeof("content-") - 1
+        && ngx_strncasecmp(name->data, (u_char *) "content-",
+                           sizeof("content-") - 1)
+           == 0)
+    {
+        return 1;
+    }
+
+    return is_token(name, "age")
+           || is_token(name, "cache-control")
+           || is_token(name, "date")
+           || is_token(name, "expires")
+           || is_token(name, "pragma")
+           || is_token(name, "vary");
+}
+
+
+ngx_int_t
+ngx_http_myproxy_leave_hop(ngx_http_request_t *r,
+    ngx_http_myproxy_ctx_t *ctx, ngx_table_elt_t *h)
+{
+    ngx_str_t  name;
+
+    name.len = h->key.len;
+    name.data = h->lowcase_key;
+
+    switch (ngx_http_myproxy_find_field(&name)) {
+
+    case NGX_HTTP_MYPROXY_OTHER_FIELD:
+        return NGX_OK;
+
+    case NGX_HTTP_MYPROXY_CONNECTION:
+        h->hash = 0;
+        return ngx_http_myproxy_read_options(r, ctx, &h->value);
+
+    default:
+        h->hash = 0;
+        return NGX_OK;
+    }
+}
+
+
+void
+ngx_http_myproxy_drop_hops(ngx_http_myproxy_ctx_t *ctx, ngx_list_t *list)
+{
+    ngx_uint_t        i;
+    ngx_list_part_t  *part;
+    ngx_table_elt_t  *h;
+
+    for (part = &list->part; part; part = part->next) {
+
+        h = part->elts;
+
+        for (i = 0; i < part->nelts; i++) {
+            if (is_named(ctx->response_options, &h[i])) {
+                h[i].hash = 0;
+            }
+        }
+    }
+}
+
+
+/*
+ * The client asks to switch: the origin is asked for what the operator has
+ * written, or else for those of the client's protocols that may pass.
+ */
 
 static ngx_int_t
 read_upgrade(ngx_http_request_t *r, ngx_http_myproxy_ctx_t *ctx,
     ngx_http_myproxy_loc_conf_t *mlcf)
+{
+    ngx_int_t  rc;
+
+    if (mlcf->fields->set_upgrade) {
+        ctx->upgrade = mlcf->fields->protocols;
+
+    } else if (mlcf->upgrade && mlcf->upstream.pass_request_headers) {
+
+        rc = choose_protocols(r, ctx, mlcf->upgrade);
+        if (rc != NGX_OK) {
+            return rc;
+        }
+    }
+
+    ctx->upgrading = ctx->upgrade.len ? 1 : 0;
+
+    return NGX_OK;
+}
+
+
+static ngx_int_t
+choose_protocols(ngx_http_request_t *r, ngx_http_myproxy_ctx_t *ctx,
+    ngx_array_t *allowed)
 {
     u_char      *p;
     ngx_str_t    list, token, *protocol;
@@ -312,11 +463,11 @@ read_upgrade(ngx_http_request_t *r, ngx_http_myproxy_ctx_t *ctx,
 
     ctx->upgrade.data = p;
 
-    protocol = mlcf->upgrade->elts;
+    protocol = allowed->elts;
 
     while (next_token(&list, &token)) {
 
-        for (i = 0; i < mlcf->upgrade->nelts; i++) {
+        for (i = 0; i < allowed->nelts; i++) {
 
             if (protocol[i].len != token.len
                 || ngx_strncasecmp(protocol[i].data, token.data, token.len)
@@ -336,7 +487,179 @@ read_upgrade(ngx_http_request_t *r, ngx_http_myproxy_ctx_t *ctx,
     }
 
     ctx->upgrade.len = p - ctx->upgrade.data;
-    ctx->upgrading = ctx->upgrade.len ? 1 : 0;
+    return NGX_OK;
+}
+
+
+void
+ngx_http_myproxy_check_hop(ngx_conf_t *cf, ngx_command_t *cmd,
+    ngx_str_t *value)
+{
+    ngx_uint_t                     connection;
+    ngx_http_myproxy_main_conf_t  *mmcf;
+
+    connection = is_token(&value[1], "connection");
+
+    if (!connection && !is_token(&value[1], "upgrade")) {
+        return;
+    }
+
+    if (ngx_http_script_variables_count(&value[2]) == 0) {
+
+        if (connection && has_word(&value[2], "close")) {
+            ngx_http_upstream_reuse_warn(cf, NULL, 0,
+                "no connection is reused with \"%V %V %V\": remove the line",
+                &cmd->name, &value[1], &value[2]);
+        }
+
+        return;
+    }
+
+    mmcf = ngx_http_conf_get_module_main_conf(cf, ngx_http_myproxy_module);
+
+    if (mmcf->hops_noted) {
+        return;
+    }
+
+    mmcf->hops_noted = 1;
+
+    ngx_conf_log_error(NGX_LOG_NOTICE, cf, 0,
+                       "\"%V %V %V\" adds nothing to requests, nor do other "
+                       "values of Connection and Upgrade that have variables: "
+                       "myproxy_pass passes WebSocket and keeps connections "
+                       "without them; the lines can be removed",
+                       &cmd->name, &value[1], &value[2]);
+}
+
+
+/*
+ * Which connection is kept and when it becomes another protocol is decided
+ * here, and must not depend on what a variable holds: an origin that is told
+ * to close does so without a word, and the next request would be lost.
+ */
+
+ngx_int_t
+ngx_http_myproxy_compile_hops(ngx_conf_t *cf,
+    ngx_http_myproxy_fields_t *fields, ngx_array_t *set_headers)
+{
+    ngx_str_t                  options, *value;
+    ngx_uint_t                 i;
+    ngx_http_myproxy_field_t  *field;
+
+    ngx_str_null(&options);
+
+    field = set_headers ? set_headers->elts : NULL;
+
+    for (i = 0; field && i < set_headers->nelts; i++) {
+
+        value = &field[i].value.value;
+
+        if (field[i].value.lengths) {
+            continue;
+        }
+
+        if (is_token(&field[i].name, "connection")) {
+
+            if (add_options(cf, &options, value) != NGX_OK) {
+                return NGX_ERROR;
+            }
+
+            fields->close |= has_word(value, "close");
+
+        } else if (is_token(&field[i].name, "upgrade")) {
+
+            if (add_options(cf, &fields->protocols, value) != NGX_OK) {
+                return NGX_ERROR;
+            }
+
+            fields->set_upgrade = 1;
+        }
+    }
+
+    if (options.len == 0) {
+        ngx_str_set(&fields->upgrading,
+                    "Connection: upgrade" CRLF "Upgrade: ");
+        return NGX_OK;
+    }
+
+    if (write_text(cf, &fields->connection, "Connection: %V" CRLF, &options)
+        != NGX_OK)
+    {
+        return NGX_ERROR;
+    }
+
+    return write_text(cf, &fields->upgrading,
+                      has_word(&options, "upgrade")
+                      ? "Connection: %V" CRLF "Upgrade: "
+                      : "Connection: %V, upgrade" CRLF "Upgrade: ",
+                      &options);
+}
+
+
+/*
+ * Tells whether a list (RFC 9110, section 5.6.1) has that word.  The list ends
+ * with a zero, as the words of a configuration do.
+ */
+
+static ngx_uint_t
+has_word(ngx_str_t *list, const char *word)
+{
+    ngx_str_t  token;
+
+    token.data = list->data;
+
+    do {
+        token.data += strspn((char *) token.data, ", \t");
+        token.len = strcspn((char *) token.data, ", \t");
+
+        if (is_token(&token, word)) {
+            return 1;
+        }
+
+        token.data += token.len;
+
+    } while (*token.data);
+
+    return 0;
+}
+
+
+/* Appends a value to a list, if there is anything in it. */
+
+static ngx_int_t
+add_options(ngx_conf_t *cf, ngx_str_t *list, ngx_str_t *value)
+{
+    u_char     *p;
+    ngx_str_t   rest, token;
+
+    rest = *value;
+
+    if (!next_token(&rest, &token)) {
+        return NGX_OK;
+    }
+
+    p = ngx_pnalloc(cf->pool, list->len + sizeof(", ") - 1 + value->len + 1);
+    if (p == NULL) {
+        return NGX_ERROR;
+    }
+
+    list->len = ngx_sprintf(p, "%V%s%V%Z", list, list->len ? ", " : "", value)
+                - p - 1;
+    list->data = p;
+
+    return NGX_OK;
+}
+
+
+static ngx_int_t
+write_text(ngx_conf_t *cf, ngx_str_t *text, const char *fmt, ngx_str_t *value)
+{
+    text->data = ngx_pnalloc(cf->pool, ngx_strlen(fmt) + value->len);
+    if (text->data == NULL) {
+        return NGX_ERROR;
+    }
+
+    text->len = ngx_sprintf(text->data, fmt, value) - text->data;
 
     return NGX_OK;
 }

@@ -7,15 +7,21 @@
  *
  * The files stand for the stages of a request's life:
  *
- *     module    directives, variables, and the content handler
+ *     module    variables, and the content handler
+ *     directives  their table
  *     conf      create and merge the configuration of a location
+ *     nonempty  directives whose value cannot be empty
  *     target    what to connect to and which URI to ask for
  *     resolve   a pool for what only variables name
  *     fields    header fields that the operator has written
+ *     host      the Host that is sent
  *     hops      header fields that concern one connection only
+ *     upload    reads the client's body, and looks whether it is whole
  *     request   the request as it goes to the origin
+ *     send      how it is written to the connection
  *     response  status line and header of the response
- *     header    the lines of both
+ *     header    the lines of a response's header, the short way
+ *     line      one of them as nginx's parser reads it; what is logged of it
  *     names     names of fields that are known beforehand
  *     body      body of the response
  *     chunked   chunked bodies, of both
@@ -37,19 +43,7 @@
 #define NGX_HTTP_MYPROXY_NAMES  256
 
 
-/* cycle: the name of a field of responses, as it is written */
-
 typedef struct ngx_http_myproxy_name_s  ngx_http_myproxy_name_t;
-
-struct ngx_http_myproxy_name_s {
-    ngx_str_t                        key;
-    u_char                          *lowcase;
-    ngx_uint_t                       hash;
-    ngx_http_upstream_header_t      *header;  /* NULL: core does nothing */
-    ngx_http_myproxy_name_t         *next;
-    unsigned                         plain:1;   /* nor do we */
-    unsigned                         simple:1;  /* only core does */
-};
 
 
 /* cycle */
@@ -57,6 +51,8 @@ struct ngx_http_myproxy_name_s {
 typedef struct {
     ngx_array_t                      caches;  /* ngx_http_file_cache_t * */
     ngx_http_upstream_srv_conf_t    *targets;  /* of variables; NULL: none */
+    ngx_uint_t                       hops_noted;
+                                            /* unsigned  hops_noted:1; */
 
     ngx_http_myproxy_name_t         *names[NGX_HTTP_MYPROXY_NAMES];
 
@@ -96,7 +92,6 @@ typedef struct {
     ngx_str_t                        text;   /* whole lines, or "Name: " */
     ngx_http_complex_value_t        *value;  /* NULL if the text is all */
     ngx_int_t                        index;  /* variable that is the value */
-    ngx_uint_t                       upgrade;  /* unsigned  upgrade:1; */
 } ngx_http_myproxy_piece_t;
 
 
@@ -107,8 +102,18 @@ typedef struct {
     ngx_hash_t                       drop;    /* client's that do not pass */
     uint64_t                         dropped; /* bits: their hashes mod 64 */
     ngx_http_complex_value_t        *host;    /* NULL: the client's */
+
+    /* of constant values of Connection and Upgrade */
+
+    ngx_str_t                        connection;  /* a line, or empty */
+    ngx_str_t                        upgrading;   /* the lines instead of it
+                                                     if the client upgrades,
+                                                     up to the protocols */
+    ngx_str_t                        protocols;  /* if set_upgrade */
     ngx_uint_t                       set_upgrade;
                                             /* unsigned  set_upgrade:1; */
+    ngx_uint_t                       close;
+                                            /* unsigned  close:1; */
 } ngx_http_myproxy_fields_t;
 
 
@@ -118,6 +123,8 @@ typedef struct {
     ngx_http_upstream_conf_t         upstream;
 
     ngx_str_t                        url;       /* as in myproxy_pass */
+    u_char                          *pass_file; /* where that stands */
+    ngx_uint_t                       pass_line;
     ngx_str_t                        location;  /* replaced by target.uri */
     ngx_http_myproxy_target_t        target;
     ngx_http_complex_value_t        *pass;      /* if it has variables */
@@ -158,6 +165,8 @@ typedef struct {
 #endif
 
     unsigned                         ssl:1;
+    unsigned                         closes:1;  /* after each response */
+    unsigned                         repeats_body:1;  /* $request_body */
 
     /* fields of the origin that nginx would write itself, but must not */
     unsigned                         pass_server:1;
@@ -178,6 +187,8 @@ typedef struct {
     ngx_str_t                        host;     /* what we send as Host */
     ngx_str_t                        upgrade;  /* protocols to ask for */
     ngx_array_t                     *options;  /* ngx_str_t: Connection */
+    ngx_array_t                     *response_options;
+                                             /* ngx_str_t: the origin's */
 
     off_t                            body_length;  /* -1: no body */
 
@@ -195,6 +206,7 @@ typedef struct {
 
     unsigned                         head:1;
     unsigned                         chunked_body:1;
+    unsigned                         without_body:1;  /* it is not whole */
     unsigned                         header_sent:1;
     unsigned                         upgrading:1;
     unsigned                         in_trailers:1;
@@ -223,11 +235,16 @@ typedef struct {
 } ngx_http_myproxy_rule_t;
 
 
-/* the response comes from the cache, and so from no connection */
+/*
+ * The response comes from the cache, and so from no connection; a location
+ * that has a cache.
+ */
 #if (NGX_HTTP_CACHE)
-#define ngx_http_myproxy_cached(r)  (r)->cached
+#define ngx_http_myproxy_cached(r)     (r)->cached
+#define ngx_http_myproxy_caches(mlcf)  (mlcf)->upstream.cache
 #else
-#define ngx_http_myproxy_cached(r)  0
+#define ngx_http_myproxy_cached(r)     0
+#define ngx_http_myproxy_caches(mlcf)  0
 #endif
 
 
@@ -236,6 +253,13 @@ typedef struct {
     ((r) == (r)->main                                                         \
      && (r)->http_version == NGX_HTTP_VERSION_11                              \
      && (r)->headers_in.upgrade)
+
+
+/* no field of this name passes, whoever has sent it */
+#define ngx_http_myproxy_is_dropped(fields, h)                                \
+    (((fields)->dropped >> (h)->hash % 64) & 1                                \
+     && ngx_hash_find(&(fields)->drop, (h)->hash, (h)->lowcase_key,           \
+                      (h)->key.len))
 
 
 /* a location that has a target */
@@ -268,6 +292,16 @@ char *ngx_http_myproxy_set_http_version(ngx_conf_t *cf, ngx_command_t *cmd,
     void *conf);
 /* myproxy_upgrade off | PROTOCOL ...; */
 char *ngx_http_myproxy_set_upgrade(ngx_conf_t *cf, ngx_command_t *cmd,
+    void *conf);
+
+
+/* nonempty */
+
+/*
+ * Refuses an empty first argument with the remedy for that directive, and
+ * leaves any other to the function that nginx or we have for it.
+ */
+char *ngx_http_myproxy_set_nonempty_slot(ngx_conf_t *cf, ngx_command_t *cmd,
     void *conf);
 
 
@@ -351,15 +385,40 @@ ngx_uint_t ngx_http_myproxy_valid_value(ngx_http_request_t *r,
  * for a value that may not be sent.
  */
 ngx_int_t ngx_http_myproxy_eval_fields(ngx_http_request_t *r,
-    ngx_http_myproxy_ctx_t *ctx, ngx_http_myproxy_fields_t *fields,
-    ngx_str_t *values, size_t *size);
+    ngx_http_myproxy_fields_t *fields, ngx_str_t *values, size_t *size);
 
 /* Writes the lines to p and returns the end. */
 u_char *ngx_http_myproxy_copy_fields(u_char *p,
     ngx_http_myproxy_fields_t *fields, ngx_str_t *values);
 
 
+/* host */
+
+/*
+ * Sets ctx->host to the Host to send.  To be called when ctx->target is known,
+ * since $myproxy_host may be used.  Returns NGX_OK, NGX_HTTP_BAD_REQUEST if
+ * there is none, or more than a host and a port, which is logged, or
+ * NGX_HTTP_INTERNAL_SERVER_ERROR.
+ */
+ngx_int_t ngx_http_myproxy_find_host(ngx_http_request_t *r,
+    ngx_http_myproxy_ctx_t *ctx, ngx_http_myproxy_fields_t *fields);
+
+
 /* hops */
+
+/*
+ * Says what myproxy_set_header makes of a Connection or an Upgrade; value: the
+ * words of the directive.
+ */
+void ngx_http_myproxy_check_hop(ngx_conf_t *cf, ngx_command_t *cmd,
+    ngx_str_t *value);
+
+/*
+ * Compiles the values of Connection and Upgrade; set_headers may be NULL.
+ * Those that have variables add nothing.
+ */
+ngx_int_t ngx_http_myproxy_compile_hops(ngx_conf_t *cf,
+    ngx_http_myproxy_fields_t *fields, ngx_array_t *set_headers);
 
 /*
  * Finds the Host to send and what the client's Connection and Upgrade say.
@@ -370,9 +429,47 @@ u_char *ngx_http_myproxy_copy_fields(u_char *p,
 ngx_int_t ngx_http_myproxy_read_hops(ngx_http_request_t *r,
     ngx_http_myproxy_ctx_t *ctx, ngx_http_myproxy_loc_conf_t *mlcf);
 
-/* Tells whether the client's Connection names this field as its own. */
-ngx_uint_t ngx_http_myproxy_is_option(ngx_http_myproxy_ctx_t *ctx,
-    ngx_table_elt_t *h);
+/*
+ * Tells whether this is a field of the client, and its Connection names it.
+ * To be asked only if ctx->options is there.
+ */
+ngx_uint_t ngx_http_myproxy_is_option(ngx_http_request_t *r,
+    ngx_http_myproxy_ctx_t *ctx, ngx_table_elt_t *h);
+
+/*
+ * Remembers what a Connection of the origin names.
+ * NGX_HTTP_UPSTREAM_INVALID_HEADER, logged, if that is too much.
+ */
+ngx_int_t ngx_http_myproxy_read_options(ngx_http_request_t *r,
+    ngx_http_myproxy_ctx_t *ctx, ngx_str_t *value);
+
+/*
+ * Leaves out a field of a 1xx response or of a trailer section that concerns
+ * only the connection to the origin, or the length of the body.
+ */
+ngx_int_t ngx_http_myproxy_leave_hop(ngx_http_request_t *r,
+    ngx_http_myproxy_ctx_t *ctx, ngx_table_elt_t *h);
+
+/*
+ * Leaves out of a list what the origin's Connection has named, if
+ * ctx->response_options has anything.
+ */
+void ngx_http_myproxy_drop_hops(ngx_http_myproxy_ctx_t *ctx,
+    ngx_list_t *list);
+
+
+/* upload */
+
+/* Tells whether the body of myproxy_set_body has $request_body in it. */
+ngx_uint_t ngx_http_myproxy_repeats_body(ngx_http_complex_value_t *body);
+
+/*
+ * Reads the client's body, unless another handler has, and goes on with
+ * ngx_http_upstream_init().  Returns NGX_DONE; NGX_HTTP_BAD_GATEWAY, logged,
+ * if the body is to be sent and a part of it is gone; or an HTTP status.
+ */
+ngx_int_t ngx_http_myproxy_read_body(ngx_http_request_t *r,
+    ngx_http_myproxy_ctx_t *ctx, ngx_http_myproxy_loc_conf_t *mlcf);
 
 
 /* request: callbacks of ngx_http_upstream_t */
@@ -381,10 +478,62 @@ ngx_int_t ngx_http_myproxy_create_request(ngx_http_request_t *r);
 ngx_int_t ngx_http_myproxy_reinit_request(ngx_http_request_t *r);
 
 
-/* response: callbacks of ngx_http_upstream_t */
+/* send: output filters of u->output, whose data is u */
+
+/* For a request that is whole in one buf. */
+ngx_int_t ngx_http_myproxy_send_whole(void *data, ngx_chain_t *in);
+
+ngx_int_t ngx_http_myproxy_send_chain(void *data, ngx_chain_t *in);
+
+/* The header of the final response is there; more may wait to be sent. */
+void ngx_http_myproxy_end_sending(ngx_http_request_t *r);
+
+
+/* line */
 
 /*
- * Reads a status line, then the header behind it.  NGX_AGAIN for more bytes,
+ * Logs what is wrong with a response; returns
+ * NGX_HTTP_UPSTREAM_INVALID_HEADER.
+ */
+ngx_int_t ngx_http_myproxy_invalid(ngx_http_request_t *r, const char *reason);
+
+/* As above, with the bytes from start up to last, quoted. */
+ngx_int_t ngx_http_myproxy_invalid_bytes(ngx_http_request_t *r,
+    const char *reason, u_char *start, u_char *last);
+
+/* As above, with the bytes up to the end of the line, or up to last. */
+ngx_int_t ngx_http_myproxy_invalid_line(ngx_http_request_t *r,
+    const char *reason, u_char *start, u_char *last);
+
+/* As above, with the place in the line where nginx's parser has stopped. */
+ngx_int_t ngx_http_myproxy_invalid_parsed(ngx_http_request_t *r,
+    const char *reason, ngx_buf_t *b);
+
+/* of what a client or an origin has sent, in a line of the log */
+#define NGX_HTTP_MYPROXY_QUOTED_BYTES  64
+#define NGX_HTTP_MYPROXY_QUOTED                                               \
+    (NGX_HTTP_MYPROXY_QUOTED_BYTES * 4 + sizeof("..."))
+
+/*
+ * Writes bytes of a client or an origin for the log: at most
+ * NGX_HTTP_MYPROXY_QUOTED_BYTES, then "...", and "\xHH" for a byte that is no
+ * printable ASCII, a quote or a backslash.  text has room for
+ * NGX_HTTP_MYPROXY_QUOTED bytes; returns it, ended by a null.
+ */
+u_char *ngx_http_myproxy_quote(u_char *text, ngx_str_t *bytes);
+
+/*
+ * As ngx_http_parse_header_line(), with underscores allowed; blanks between a
+ * name and its colon are removed (RFC 9112, section 5.1).
+ */
+ngx_int_t ngx_http_myproxy_parse_line(ngx_http_request_t *r, ngx_buf_t *b);
+
+
+/* response */
+
+/*
+ * The callback u->process_header: reads a status line, then the header behind
+ * it.  NGX_AGAIN for more bytes,
  * NGX_HTTP_UPSTREAM_INVALID_HEADER, with a reason in the log, for a response
  * that RFC 9112 does not allow.
  */
@@ -399,12 +548,6 @@ ngx_int_t ngx_http_myproxy_process_field(ngx_http_request_t *r,
     ngx_http_myproxy_ctx_t *ctx, ngx_table_elt_t *h,
     ngx_http_myproxy_name_t *name);
 
-/*
- * Logs what is wrong with a response; returns
- * NGX_HTTP_UPSTREAM_INVALID_HEADER.
- */
-ngx_int_t ngx_http_myproxy_invalid(ngx_http_request_t *r, const char *reason);
-
 /* whatever it announces (RFC 9112, section 6.3) */
 #define ngx_http_myproxy_bodiless(u, ctx)                                     \
     ((ctx)->head                                                              \
@@ -417,56 +560,6 @@ ngx_int_t ngx_http_myproxy_invalid(ngx_http_request_t *r, const char *reason);
  */
 #define ngx_http_myproxy_keep(u)                                              \
     (u)->keepalive = !(u)->headers_in.connection_close
-
-
-/* header */
-
-/*
- * Reads a status line as ngx_http_parse_status_line() would have: NGX_OK, or
- * NGX_DECLINED if that has to look at it, and nothing was done.
- */
-ngx_int_t ngx_http_myproxy_read_status(ngx_http_request_t *r, ngx_buf_t *b,
-    ngx_http_status_t *status);
-
-/*
- * Reads lines as ngx_http_parse_header_line(), with underscores allowed, and
- * ngx_http_myproxy_add_field() would have, and has each field processed.
- * NGX_DONE at the end of the header; NGX_DECLINED: those have to look at the
- * next line; NGX_ERROR; or what ngx_http_myproxy_process_field() returns.
- */
-ngx_int_t ngx_http_myproxy_read_fields(ngx_http_request_t *r,
-    ngx_http_myproxy_ctx_t *ctx, ngx_buf_t *b, ngx_list_t *list);
-
-/*
- * Adds to a list the field that ngx_http_parse_header_line() has found.
- * NGX_HTTP_UPSTREAM_INVALID_HEADER, logged, if its name is none.
- */
-ngx_int_t ngx_http_myproxy_add_field(ngx_http_request_t *r, ngx_list_t *list,
-    ngx_table_elt_t **field);
-
-/*
- * Looks at the name that ngx_http_parse_header_line() has found.
- * NGX_HTTP_UPSTREAM_INVALID_HEADER, logged, if it is none.
- */
-ngx_int_t ngx_http_myproxy_check_name(ngx_http_request_t *r);
-
-
-/* names */
-
-/* where in the table a name is; few of those that are there share a place */
-#define ngx_http_myproxy_name_place(key)                                      \
-    ((2 * (key)->data[0] + 7 * (key)->data[(key)->len - 1] + 5 * (key)->len)  \
-     % NGX_HTTP_MYPROXY_NAMES)
-
-/* postconfiguration: makes the table */
-ngx_int_t ngx_http_myproxy_init_names(ngx_conf_t *cf);
-
-/*
- * Writes a name in lower case, with its hash.  NGX_DECLINED if it is not one
- * that nginx's parser takes as it is.
- */
-ngx_int_t ngx_http_myproxy_lower_name(u_char *low, ngx_str_t *name,
-    ngx_uint_t *hash);
 
 
 /* body */
@@ -484,22 +577,6 @@ ngx_int_t ngx_http_myproxy_create_pipe(ngx_http_request_t *r);
 /* callbacks of ngx_http_upstream_t */
 void ngx_http_myproxy_abort_request(ngx_http_request_t *r);
 void ngx_http_myproxy_finalize_request(ngx_http_request_t *r, ngx_int_t rc);
-
-
-/* chunked */
-
-/*
- * Sends what follows the header of a request as chunks; all that one call
- * brings becomes one.  An output filter of u->output, whose data is r.
- */
-ngx_int_t ngx_http_myproxy_write_chunks(void *data, ngx_chain_t *in);
-
-/*
- * NGX_OK: ctx->chunked.size bytes of data follow, NGX_DONE: the response is
- * over, NGX_AGAIN: all of buf is used up, NGX_ERROR: this is not chunked.
- */
-ngx_int_t ngx_http_myproxy_read_chunk(ngx_http_request_t *r,
-    ngx_http_myproxy_ctx_t *ctx, ngx_buf_t *buf);
 
 
 /* rewrite */
@@ -576,6 +653,17 @@ void ngx_http_myproxy_check_ssl_name(ngx_conf_t *cf,
 char *ngx_http_myproxy_set_store(ngx_conf_t *cf, ngx_command_t *cmd,
     void *conf);
 
+/* The header has been read: stores nothing if the path comes out empty. */
+ngx_int_t ngx_http_myproxy_check_store(ngx_http_request_t *r);
+
+/*
+ * Makes what core needs for cache or store, or keeps it from both.  To be
+ * called if the location has one of them, after ngx_http_myproxy_read_hops()
+ * and before core begins.
+ */
+ngx_int_t ngx_http_myproxy_prepare_cache(ngx_http_request_t *r,
+    ngx_http_myproxy_ctx_t *ctx, ngx_http_myproxy_loc_conf_t *mlcf);
+
 #if (NGX_HTTP_CACHE)
 
 /* myproxy_cache ZONE | off; */
@@ -592,7 +680,11 @@ ngx_int_t ngx_http_myproxy_create_key(ngx_http_request_t *r);
 #endif
 
 
+#include "ngx_http_myproxy_parse.h"
+
+
 extern ngx_module_t        ngx_http_myproxy_module;
+extern ngx_command_t       ngx_http_myproxy_commands[];
 extern ngx_conf_bitmask_t  ngx_http_myproxy_next_upstream_masks[];
 
 

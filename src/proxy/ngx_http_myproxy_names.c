@@ -12,7 +12,6 @@
 
 static ngx_int_t add_name(ngx_conf_t *cf, ngx_http_myproxy_main_conf_t *mmcf,
     ngx_str_t *key);
-static ngx_uint_t is_watched(ngx_http_myproxy_name_t *name);
 
 
 /* as origins write them; besides, all of them in lower case */
@@ -130,7 +129,7 @@ static ngx_int_t
 add_name(ngx_conf_t *cf, ngx_http_myproxy_main_conf_t *mmcf, ngx_str_t *key)
 {
     u_char                         *p;
-    ngx_uint_t                      watched;
+    ngx_str_t                       low;
     ngx_http_myproxy_name_t        *name, **place;
     ngx_http_upstream_main_conf_t  *umcf;
 
@@ -173,10 +172,20 @@ add_name(ngx_conf_t *cf, ngx_http_myproxy_main_conf_t *mmcf, ngx_str_t *key)
 
     name->header = ngx_hash_find(&umcf->headers_in_hash, name->hash,
                                  name->lowcase, key->len);
-    watched = is_watched(name);
 
-    name->plain = (name->header == NULL && !watched);
-    name->simple = (name->header && !watched);
+    low.len = key->len;
+    low.data = name->lowcase;
+
+    name->field = ngx_http_myproxy_find_field(&low);
+
+    if (name->field == NGX_HTTP_MYPROXY_OTHER_FIELD) {
+        name->plain = (name->header == NULL);
+        name->simple = (name->header != NULL);
+
+    } else {
+        name->plain = 0;
+        name->simple = 0;
+    }
 
     name->next = *place;
     *place = name;
@@ -185,30 +194,45 @@ add_name(ngx_conf_t *cf, ngx_http_myproxy_main_conf_t *mmcf, ngx_str_t *key)
 }
 
 
-/* Tells whether it is a field that we look at ourselves. */
-
-static ngx_uint_t
-is_watched(ngx_http_myproxy_name_t *name)
+ngx_http_myproxy_field_e
+ngx_http_myproxy_find_field(ngx_str_t *low)
 {
-    ngx_str_t         *w;
-    static ngx_str_t   watched[] = {
-        ngx_string("content-length"),
-        ngx_string("keep-alive"),
-        ngx_string("transfer-encoding"),
-        ngx_string("upgrade"),
-        ngx_null_string
-    };
+    switch (low->len) {
 
-    for (w = watched; w->len; w++) {
-
-        if (w->len == name->key.len
-            && ngx_memcmp(w->data, name->lowcase, w->len) == 0)
-        {
-            return 1;
+    case sizeof("upgrade") - 1:
+        if (ngx_memcmp(low->data, "upgrade", low->len) == 0) {
+            return NGX_HTTP_MYPROXY_UPGRADE;
         }
+
+        break;
+
+    case sizeof("connection") - 1:  /* and of "keep-alive" */
+        if (ngx_memcmp(low->data, "connection", low->len) == 0) {
+            return NGX_HTTP_MYPROXY_CONNECTION;
+        }
+
+        if (ngx_memcmp(low->data, "keep-alive", low->len) == 0) {
+            return NGX_HTTP_MYPROXY_KEEP_ALIVE;
+        }
+
+        break;
+
+    case sizeof("content-length") - 1:
+        if (ngx_memcmp(low->data, "content-length", low->len) == 0) {
+            return NGX_HTTP_MYPROXY_CONTENT_LENGTH;
+        }
+
+        break;
+
+    case sizeof("transfer-encoding") - 1:
+        if (ngx_memcmp(low->data, "transfer-encoding", low->len) == 0) {
+            return NGX_HTTP_MYPROXY_TRANSFER_ENCODING;
+        }
+
+        break;
     }
 
-    return 0;
+    return NGX_HTTP_MYPROXY_OTHER_FIELD;
 }
 
 

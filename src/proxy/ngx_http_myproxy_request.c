@@ -10,9 +10,6 @@
 /* bytes of a body up to which one more copy is cheaper than one more buf */
 #define NGX_HTTP_MYPROXY_COPIED_BODY  2048
 
-/* bytes at most, whatever sendfile_max_chunk is: SSL_write() takes an int */
-#define NGX_HTTP_MYPROXY_SENT_AT_ONCE  ((off_t) 1 << 30)
-
 
 /* what create_request has found before it writes */
 
@@ -46,7 +43,6 @@ static u_char *write_client_fields(ngx_http_request_t *r, u_char *p,
 static u_char *write_field(u_char *p, ngx_table_elt_t *h);
 static ngx_int_t append_body(ngx_http_request_t *r, ngx_chain_t *header,
     ngx_http_myproxy_plan_t *plan);
-static ngx_int_t send_request(void *data, ngx_chain_t *in);
 
 
 ngx_int_t
@@ -71,6 +67,8 @@ ngx_http_myproxy_create_request(ngx_http_request_t *r)
     if (plan_request(r, &plan) != NGX_OK) {
         return NGX_ERROR;
     }
+
+    u->conf = &plan.conf->upstream;
 
     cl = create_buf(r, plan.size);
     if (cl == NULL) {
@@ -105,7 +103,11 @@ ngx_http_myproxy_create_request(ngx_http_request_t *r)
         u->output.filter_ctx = r;
 
     } else if (cl->next == NULL && !r->request_body_no_buffering) {
-        u->output.output_filter = send_request;
+        u->output.output_filter = ngx_http_myproxy_send_whole;
+        u->output.filter_ctx = u;
+
+    } else {
+        u->output.output_filter = ngx_http_myproxy_send_chain;
         u->output.filter_ctx = u;
     }
 
@@ -178,8 +180,11 @@ plan_request(ngx_http_request_t *r, ngx_http_myproxy_plan_t *plan)
                  + sizeof(CRLF) - 1;
 
     if (ctx->upgrade.len) {
-        plan->size += sizeof("Connection: upgrade" CRLF "Upgrade: " CRLF) - 1
-                      + ctx->upgrade.len;
+        plan->size += plan->fields->upgrading.len + ctx->upgrade.len
+                      + sizeof(CRLF) - 1;
+
+    } else {
+        plan->size += plan->fields->connection.len;
     }
 
     if (plan->fields->pieces.nelts) {
@@ -189,7 +194,7 @@ plan_request(ngx_http_request_t *r, ngx_http_myproxy_plan_t *plan)
             return NGX_ERROR;
         }
 
-        if (ngx_http_myproxy_eval_fields(r, ctx, plan->fields, plan->values,
+        if (ngx_http_myproxy_eval_fields(r, plan->fields, plan->values,
                                          &plan->size)
             != NGX_OK)
         {
@@ -217,14 +222,15 @@ plan_request(ngx_http_request_t *r, ngx_http_myproxy_plan_t *plan)
 static ngx_int_t
 plan_method(ngx_http_request_t *r, ngx_http_myproxy_plan_t *plan)
 {
-    u_char      *p, *last;
+    u_char      *p, *last, text[NGX_HTTP_MYPROXY_QUOTED];
     ngx_str_t   *method;
 
     method = &plan->method;
 
-    if (r->upstream->method.len) {
-
-        /* a HEAD that became GET to fill the cache */
+    if (r->upstream->method.len
+        && r->upstream->method.data != r->method_name.data)
+    {
+        /* a HEAD that became GET to fill the cache; Angie's is never empty */
 
         *method = r->upstream->method;
 
@@ -242,10 +248,17 @@ plan_method(ngx_http_request_t *r, ngx_http_myproxy_plan_t *plan)
             }
         }
 
+        if (method->len == sizeof("CONNECT") - 1
+            && ngx_memcmp(method->data, "CONNECT", method->len) == 0)
+        {
+            p = method->data;  /* its target would be no authority */
+        }
+
         if (method->len == 0 || p < last) {
             ngx_log_error(NGX_LOG_ERR, r->connection->log, 0,
-                          "invalid method \"%V\" from \"myproxy_method %V\"",
-                          method, &plan->conf->method->value);
+                          "invalid method \"%s\" from \"myproxy_method %V\"",
+                          ngx_http_myproxy_quote(text, method),
+                          &plan->conf->method->value);
             return NGX_ERROR;
         }
 
@@ -276,7 +289,22 @@ plan_body(ngx_http_request_t *r, ngx_http_myproxy_plan_t *plan)
     ctx = plan->ctx;
     ctx->body_length = -1;
 
+    if (ctx->without_body) {
+        return NGX_OK;
+    }
+
     if (plan->conf->body) {
+
+        if (plan->conf->repeats_body
+            && r->request_body && r->request_body->temp_file)
+        {
+            ngx_log_error(NGX_LOG_ERR, r->connection->log, 0,
+                          "the body is in a temporary file, so $request_body "
+                          "in \"myproxy_set_body\" would be empty: write a "
+                          "\"client_body_buffer_size\" that is as large as "
+                          "\"client_max_body_size\"");
+            return NGX_ERROR;
+        }
 
         if (ngx_http_complex_value(r, plan->conf->body, &plan->body)
             != NGX_OK)
@@ -385,10 +413,14 @@ write_header(ngx_http_request_t *r, u_char *p, ngx_http_myproxy_plan_t *plan)
     p = ngx_http_myproxy_copy_fields(p, plan->fields, plan->values);
 
     if (ctx->upgrade.len) {
-        p = ngx_cpymem(p, "Connection: upgrade" CRLF "Upgrade: ",
-                       sizeof("Connection: upgrade" CRLF "Upgrade: ") - 1);
+        p = ngx_cpymem(p, plan->fields->upgrading.data,
+                       plan->fields->upgrading.len);
         p = ngx_cpymem(p, ctx->upgrade.data, ctx->upgrade.len);
         *p++ = CR; *p++ = LF;
+
+    } else if (plan->fields->connection.len) {
+        p = ngx_cpymem(p, plan->fields->connection.data,
+                       plan->fields->connection.len);
     }
 
     if (ctx->chunked_body) {
@@ -425,15 +457,12 @@ write_client_fields(ngx_http_request_t *r, u_char *p,
 
         for (i = 0; i < part->nelts; i++) {
 
-            if ((plan->fields->dropped >> h[i].hash % 64) & 1
-                && ngx_hash_find(&plan->fields->drop, h[i].hash,
-                                 h[i].lowcase_key, h[i].key.len))
-            {
+            if (ngx_http_myproxy_is_dropped(plan->fields, &h[i])) {
                 continue;
             }
 
             if (plan->ctx->options
-                && ngx_http_myproxy_is_option(plan->ctx, &h[i]))
+                && ngx_http_myproxy_is_option(r, plan->ctx, &h[i]))
             {
                 continue;
             }
@@ -519,78 +548,6 @@ append_body(ngx_http_request_t *r, ngx_chain_t *header,
 }
 
 
-/*
- * A request that is whole in one buf needs neither a chain nor its links, nor
- * the buffer of 16K into which the chain of a TLS connection is gathered; and
- * send() takes less of the kernel's time than writev().  What could not be
- * sent stays where it is, so TLS gets the same bytes again (SSL_write(3)).
- */
-
-static ngx_int_t
-send_request(void *data, ngx_chain_t *in)
-{
-    ngx_http_upstream_t  *u = data;
-
-    off_t              size, limit;
-    ssize_t            n;
-    ngx_buf_t         *b;
-    ngx_connection_t  *c;
-
-    b = u->request_bufs->buf;
-    c = u->peer.connection;
-
-    size = b->last - b->pos;
-
-    if (size == 0) {
-        return NGX_OK;
-    }
-
-    if (!c->write->ready) {
-        return NGX_AGAIN;
-    }
-
-    limit = u->writer.limit;
-
-    if (limit == 0 || limit > NGX_HTTP_MYPROXY_SENT_AT_ONCE) {
-        limit = NGX_HTTP_MYPROXY_SENT_AT_ONCE;
-    }
-
-    n = c->send(c, b->pos, (size_t) ngx_min(size, limit));
-
-#if (NGX_HTTP_SSL)
-
-    /* behind a record that was sent in part TLS cannot be shut down */
-
-    if (c->ssl && n == NGX_AGAIN) {
-        c->buffered |= NGX_SSL_BUFFERED;
-
-    } else {
-        c->buffered &= ~NGX_SSL_BUFFERED;
-    }
-
-#endif
-
-    if (n == NGX_ERROR || n == NGX_AGAIN) {
-        return n;
-    }
-
-    b->pos += n;
-
-    if (b->pos == b->last) {
-        return NGX_OK;
-    }
-
-    if (c->write->ready) {
-
-        /* others come first */
-
-        ngx_post_event(c->write, &ngx_posted_next_events);
-    }
-
-    return NGX_AGAIN;
-}
-
-
 ngx_int_t
 ngx_http_myproxy_reinit_request(ngx_http_request_t *r)
 {
@@ -603,6 +560,7 @@ ngx_http_myproxy_reinit_request(ngx_http_request_t *r)
     ngx_memzero(&ctx->status, sizeof(ngx_http_status_t));
     ngx_memzero(&ctx->chunked, sizeof(ngx_http_chunked_t));
     ctx->interim = 0;
+    ctx->response_options = NULL;
     ctx->trailers = NULL;
     ctx->in_trailers = 0;
     ctx->header_sent = 0;

@@ -461,6 +461,7 @@ start_over(ngx_http_request_t *r, ngx_http_myproxy_wait_t *wait)
     wait->conf = u->conf;
 
     wait->uncached = *u->conf;
+    wait->uncached.store = u->store;
 #if (NGX_HTTP_CACHE)
     wait->uncached.cache = 0;
 #endif

@@ -14,16 +14,19 @@
 
 static ngx_int_t process_header(ngx_http_request_t *r);
 static ngx_int_t read_status_line(ngx_http_request_t *r);
+static ngx_int_t invalid_status(ngx_http_request_t *r, const char *reason);
 static ngx_int_t save_status_line(ngx_http_request_t *r,
     ngx_http_status_t *status);
 static ngx_int_t read_header(ngx_http_request_t *r);
 static ngx_int_t read_line(ngx_http_request_t *r, ngx_buf_t *b,
     ngx_table_elt_t **field);
-static ngx_int_t check_framing(ngx_http_request_t *r, ngx_table_elt_t *h);
+static ngx_int_t check_length(ngx_http_request_t *r, ngx_str_t *value);
+static ngx_int_t check_coding(ngx_http_request_t *r, ngx_str_t *value);
 static ngx_uint_t is_interim(ngx_uint_t code);
 static ngx_uint_t is_skipped(ngx_uint_t code);
 static ngx_int_t end_interim(ngx_http_request_t *r,
     ngx_http_myproxy_ctx_t *ctx);
+static u_char *response_start(ngx_http_request_t *r);
 static ngx_int_t process_header_done(ngx_http_request_t *r,
     ngx_http_myproxy_ctx_t *ctx);
 static void hide_length(ngx_http_request_t *r);
@@ -82,10 +85,14 @@ read_status_line(ngx_http_request_t *r)
 
     /*
      * What comes before the request is no answer to it; before the handshake
-     * it need not even be the origin's (CVE-2026-1642).
+     * it need not even be the origin's (CVE-2026-1642).  It is taken out of
+     * the buffer: before nginx 1.28.2 and 1.29.5 core does not call
+     * reinit_request behind an attempt whose request was not sent.
      */
 
     if (!u->request_sent && !ngx_http_myproxy_cached(r)) {
+        u->buffer.last = u->buffer.pos;
+
         return ngx_http_myproxy_invalid(r, "data before the request");
     }
 
@@ -100,15 +107,15 @@ read_status_line(ngx_http_request_t *r)
     }
 
     if (rc != NGX_OK) {
-        return ngx_http_myproxy_invalid(r, "no HTTP/1.x status line");
+        return invalid_status(r, "no HTTP/1.x status line");
     }
 
     if (status->http_version < NGX_HTTP_VERSION_10
         || status->http_version >= NGX_HTTP_VERSION_20)
     {
-        return ngx_http_myproxy_invalid(r,
-                                        "a status line of another version "
-                                        "than HTTP/1.x");
+        return invalid_status(r,
+                              "a status line of another version than "
+                              "HTTP/1.x");
     }
 
     /* nginx's parser lets blanks pass between the digits */
@@ -117,7 +124,7 @@ read_status_line(ngx_http_request_t *r)
         || status->start[0] != '0' + status->code / 100
         || status->start[1] != '0' + status->code / 10 % 10)
     {
-        return ngx_http_myproxy_invalid(r, "an invalid status code");
+        return invalid_status(r, "an invalid status code");
     }
 
     if (is_interim(status->code)) {
@@ -138,18 +145,24 @@ read_status_line(ngx_http_request_t *r)
                    "myproxy status %ui \"%V\"",
                    u->headers_in.status_n, &u->headers_in.status_line);
 
-    /* HTTP/1.0, on either side, has no reuse that could be relied on */
-
-    if (status->http_version < NGX_HTTP_VERSION_11
-        || mlcf->http_version < NGX_HTTP_VERSION_11)
-    {
+    if (status->http_version < NGX_HTTP_VERSION_11 || mlcf->closes) {
         u->headers_in.connection_close = 1;
 
         ngx_http_upstream_reuse_explain(r,
-                                        NGX_HTTP_UPSTREAM_REUSE_FATE_HTTP10);
+                            mlcf->closes
+                            ? NGX_HTTP_UPSTREAM_REUSE_FATE_CONFIGURED
+                            : NGX_HTTP_UPSTREAM_REUSE_FATE_HTTP10);
     }
 
     return NGX_OK;
+}
+
+
+static ngx_int_t
+invalid_status(ngx_http_request_t *r, const char *reason)
+{
+    return ngx_http_myproxy_invalid_line(r, reason, response_start(r),
+                                         r->upstream->buffer.last);
 }
 
 
@@ -219,6 +232,10 @@ read_header(ngx_http_request_t *r)
             return rc;
         }
 
+        if (ctx->response_options) {
+            ngx_http_myproxy_drop_hops(ctx, &u->headers_in.headers);
+        }
+
         return is_interim(ctx->status.code) ? end_interim(r, ctx)
                                             : process_header_done(r, ctx);
     }
@@ -241,11 +258,12 @@ read_line(ngx_http_request_t *r, ngx_buf_t *b, ngx_table_elt_t **field)
     line = r->state ? r->header_name_start : b->pos;
 
     if (b->last - line >= 5 && ngx_strncmp(line, "HTTP/", 5) == 0) {
-        return ngx_http_myproxy_invalid(r,
-                                        "a second status line in the header");
+        return ngx_http_myproxy_invalid_line(r,
+                                        "a second status line in the header",
+                                        line, b->last);
     }
 
-    rc = ngx_http_parse_header_line(r, b, 1);
+    rc = ngx_http_myproxy_parse_line(r, b);
 
     switch (rc) {
 
@@ -262,12 +280,7 @@ read_line(ngx_http_request_t *r, ngx_buf_t *b, ngx_table_elt_t **field)
         return NGX_AGAIN;
 
     default:
-        ngx_log_error(NGX_LOG_ERR, r->connection->log, 0,
-                      "upstream sent invalid header: \"%*s\\x%02xd...\"",
-                      (size_t) (r->header_end - r->header_name_start),
-                      r->header_name_start, *r->header_end);
-
-        return NGX_HTTP_UPSTREAM_INVALID_HEADER;
+        return ngx_http_myproxy_invalid_parsed(r, "invalid header", b);
     }
 }
 
@@ -278,6 +291,8 @@ ngx_http_myproxy_process_field(ngx_http_request_t *r,
     ngx_http_myproxy_name_t *name)
 {
     ngx_int_t                       rc;
+    ngx_str_t                       low;
+    ngx_http_myproxy_field_e        field;
     ngx_http_upstream_header_t     *hh;
     ngx_http_upstream_main_conf_t  *umcf;
 
@@ -285,49 +300,70 @@ ngx_http_myproxy_process_field(ngx_http_request_t *r,
 
         /* to be sent on at most, not to be acted on */
 
-        return NGX_OK;
+        return ngx_http_myproxy_leave_hop(r, ctx, h);
     }
 
     if (name && name->simple) {
         return name->header->handler(r, h, name->header->offset);
     }
 
-    if (ctx->status.code != NGX_HTTP_SWITCHING_PROTOCOLS
-        && h->key.len == sizeof("Upgrade") - 1
-        && ngx_memcmp(h->lowcase_key, "upgrade", sizeof("upgrade") - 1) == 0)
-    {
-        /* an offer to us, not to the client (RFC 9110, section 7.8) */
-
-        h->hash = 0;
-
-        return NGX_OK;
-    }
-
-    if (h->key.len == sizeof("Keep-Alive") - 1
-        && ngx_memcmp(h->lowcase_key, "keep-alive",
-                      sizeof("keep-alive") - 1)
-           == 0
-        && !ngx_http_myproxy_cached(r))
-    {
-        ngx_http_upstream_reuse_hint(r, &h->value);
-    }
-
     if (name) {
+        field = name->field;
         hh = name->header;
 
     } else {
+        low.len = h->key.len;
+        low.data = h->lowcase_key;
+
+        field = ngx_http_myproxy_find_field(&low);
+
         umcf = ngx_http_get_module_main_conf(r, ngx_http_upstream_module);
 
-        hh = ngx_hash_find(&umcf->headers_in_hash, h->hash, h->lowcase_key,
-                           h->key.len);
+        hh = ngx_hash_find(&umcf->headers_in_hash, h->hash, low.data, low.len);
     }
 
-    if (hh == NULL) {
+    rc = NGX_OK;
+
+    switch (field) {
+
+    case NGX_HTTP_MYPROXY_CONNECTION:
+        rc = ngx_http_myproxy_read_options(r, ctx, &h->value);
+        break;
+
+    case NGX_HTTP_MYPROXY_CONTENT_LENGTH:
+        rc = check_length(r, &h->value);
+        break;
+
+    case NGX_HTTP_MYPROXY_KEEP_ALIVE:
+        if (!ngx_http_myproxy_cached(r)) {
+            ngx_http_upstream_reuse_hint(r, &h->value);
+        }
+
+        break;
+
+    case NGX_HTTP_MYPROXY_TRANSFER_ENCODING:
+        rc = check_coding(r, &h->value);
+        break;
+
+    case NGX_HTTP_MYPROXY_UPGRADE:
+
+        if (ctx->status.code == NGX_HTTP_SWITCHING_PROTOCOLS) {
+            break;
+        }
+
+        /* HTTP/2 and later have no such field (RFC 9113, section 8.2.2) */
+
+        if (r->http_version >= NGX_HTTP_VERSION_20) {
+            h->hash = 0;
+        }
+
         return NGX_OK;
+
+    case NGX_HTTP_MYPROXY_OTHER_FIELD:
+        break;
     }
 
-    rc = check_framing(r, h);
-    if (rc != NGX_OK) {
+    if (rc != NGX_OK || hh == NULL) {
         return rc;
     }
 
@@ -341,61 +377,55 @@ ngx_http_myproxy_process_field(ngx_http_request_t *r,
  */
 
 static ngx_int_t
-check_framing(ngx_http_request_t *r, ngx_table_elt_t *h)
+check_length(ngx_http_request_t *r, ngx_str_t *value)
 {
     ngx_http_upstream_headers_in_t  *in;
 
     in = &r->upstream->headers_in;
 
-    if (h->key.len == sizeof("Content-Length") - 1
-        && ngx_memcmp(h->lowcase_key, "content-length",
-                      sizeof("content-length") - 1)
-           == 0)
-    {
-        if (in->content_length) {
-            return ngx_http_myproxy_invalid(r, "more than one Content-Length");
-        }
-
-        if (in->transfer_encoding) {
-            return ngx_http_myproxy_invalid(r,
-                                            "both Transfer-Encoding and "
-                                            "Content-Length");
-        }
-
-        if (ngx_atoof(h->value.data, h->value.len) == NGX_ERROR) {
-            ngx_log_error(NGX_LOG_ERR, r->connection->log, 0,
-                          "upstream sent invalid Content-Length \"%V\"",
-                          &h->value);
-            return NGX_HTTP_UPSTREAM_INVALID_HEADER;
-        }
+    if (in->content_length) {
+        return ngx_http_myproxy_invalid(r, "more than one Content-Length");
     }
 
-    if (h->key.len == sizeof("Transfer-Encoding") - 1
-        && ngx_memcmp(h->lowcase_key, "transfer-encoding",
-                      sizeof("transfer-encoding") - 1)
-           == 0)
+    if (in->transfer_encoding) {
+        return ngx_http_myproxy_invalid(r, "both Transfer-Encoding and "
+                                           "Content-Length");
+    }
+
+    if (ngx_atoof(value->data, value->len) == NGX_ERROR) {
+        return ngx_http_myproxy_invalid_bytes(r, "invalid Content-Length",
+                                              value->data,
+                                              value->data + value->len);
+    }
+
+    return NGX_OK;
+}
+
+
+static ngx_int_t
+check_coding(ngx_http_request_t *r, ngx_str_t *value)
+{
+    ngx_http_upstream_headers_in_t  *in;
+
+    in = &r->upstream->headers_in;
+
+    if (in->transfer_encoding) {
+        return ngx_http_myproxy_invalid(r, "more than one Transfer-Encoding");
+    }
+
+    if (in->content_length) {
+        return ngx_http_myproxy_invalid(r, "both Content-Length and "
+                                           "Transfer-Encoding");
+    }
+
+    if (value->len != sizeof("chunked") - 1
+        || ngx_strncasecmp(value->data, (u_char *) "chunked",
+                           sizeof("chunked") - 1)
+           != 0)
     {
-        if (in->transfer_encoding) {
-            return ngx_http_myproxy_invalid(r,
-                                            "more than one Transfer-Encoding");
-        }
-
-        if (in->content_length) {
-            return ngx_http_myproxy_invalid(r,
-                                            "both Content-Length and "
-                                            "Transfer-Encoding");
-        }
-
-        if (h->value.len != sizeof("chunked") - 1
-            || ngx_strncasecmp(h->value.data, (u_char *) "chunked",
-                               sizeof("chunked") - 1)
-               != 0)
-        {
-            ngx_log_error(NGX_LOG_ERR, r->connection->log, 0,
-                          "upstream sent unknown Transfer-Encoding \"%V\"",
-                          &h->value);
-            return NGX_HTTP_UPSTREAM_INVALID_HEADER;
-        }
+        return ngx_http_myproxy_invalid_bytes(r, "unknown Transfer-Encoding",
+                                              value->data,
+                                              value->data + value->len);
     }
 
     return NGX_OK;
@@ -434,24 +464,19 @@ end_interim(ngx_http_request_t *r, ngx_http_myproxy_ctx_t *ctx)
     ngx_uint_t   skipped;
 
     b = &r->upstream->buffer;
+    start = response_start(r);
     skipped = is_skipped(ctx->status.code);
 
     ngx_log_debug2(NGX_LOG_DEBUG_HTTP, r->connection->log, 0,
                    "myproxy %s interim response %ui",
                    skipped ? "skipped" : "passed", ctx->status.code);
 
+    ctx->response_options = NULL;
+
     ngx_memzero(&ctx->status, sizeof(ngx_http_status_t));
     r->state = 0;
 
     r->upstream->process_header = ngx_http_myproxy_process_status_line;
-
-    start = b->start;
-
-#if (NGX_HTTP_CACHE)
-    if (r->cache) {
-        start += r->cache->header_start;
-    }
-#endif
 
     ctx->interim += b->pos - start;
 
@@ -471,6 +496,25 @@ end_interim(ngx_http_request_t *r, ngx_http_myproxy_ctx_t *ctx)
     b->last = start + rest;
 
     return rest ? NGX_DECLINED : NGX_AGAIN;
+}
+
+
+/* where in the buffer the status line of the current response begins */
+
+static u_char *
+response_start(ngx_http_request_t *r)
+{
+    u_char  *start;
+
+    start = r->upstream->buffer.start;
+
+#if (NGX_HTTP_CACHE)
+    if (r->cache) {
+        start += r->cache->header_start;
+    }
+#endif
+
+    return start;
 }
 
 
@@ -522,6 +566,8 @@ process_header_done(ngx_http_request_t *r, ngx_http_myproxy_ctx_t *ctx)
         return NGX_OK;
     }
 
+    ngx_http_myproxy_end_sending(r);
+
     if (ctx->head && r->method != NGX_HTTP_HEAD) {
         hide_length(r);
     }
@@ -538,10 +584,7 @@ process_header_done(ngx_http_request_t *r, ngx_http_myproxy_ctx_t *ctx)
         return ngx_http_myproxy_prepare_body(r, ctx);
     }
 
-    /*
-     * A response without a body ends here; its body filter may never be
-     * called, as for HEAD and X-Accel-Redirect.
-     */
+    /* the body filter may not be called, as for HEAD and X-Accel-Redirect */
 
     if (u->buffer.pos != u->buffer.last) {
         ngx_log_error(NGX_LOG_WARN, r->connection->log, 0,
@@ -654,14 +697,4 @@ add_placeholder(ngx_http_request_t *r, const char *name, const char *lowcase)
     ngx_http_myproxy_unlink_header(h);
 
     return NGX_OK;
-}
-
-
-ngx_int_t
-ngx_http_myproxy_invalid(ngx_http_request_t *r, const char *reason)
-{
-    ngx_log_error(NGX_LOG_ERR, r->connection->log, 0,
-                  "upstream sent %s", reason);
-
-    return NGX_HTTP_UPSTREAM_INVALID_HEADER;
 }

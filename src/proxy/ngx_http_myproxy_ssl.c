@@ -99,6 +99,18 @@ ngx_http_myproxy_merge_ssl_conf(ngx_conf_t *cf,
                              pucf->ssl_certificate_key, NULL);
     ngx_conf_merge_ptr_value(ucf->ssl_passwords, pucf->ssl_passwords, NULL);
 
+    /* an empty one cancels that of an outer level */
+
+    if (ucf->ssl_certificate && ucf->ssl_certificate->value.len == 0) {
+        ucf->ssl_certificate = NULL;
+    }
+
+    if (ucf->ssl_certificate_key
+        && ucf->ssl_certificate_key->value.len == 0)
+    {
+        ucf->ssl_certificate_key = NULL;
+    }
+
 #if (NGX_HTTP_MYPROXY_SSL_CERTIFICATE_CACHE)
     ngx_conf_merge_ptr_value(ucf->ssl_certificate_cache,
                              pucf->ssl_certificate_cache, NULL);
@@ -270,9 +282,7 @@ create_ssl(ngx_conf_t *cf, ngx_http_myproxy_loc_conf_t *conf)
 static ngx_int_t
 set_certificate(ngx_conf_t *cf, ngx_http_upstream_conf_t *ucf)
 {
-    if (ucf->ssl_certificate == NULL
-        || ucf->ssl_certificate->value.len == 0)
-    {
+    if (ucf->ssl_certificate == NULL) {
         return NGX_OK;
     }
 
@@ -365,10 +375,13 @@ ngx_http_myproxy_check_ssl_name(ngx_conf_t *cf,
         return;
     }
 
-    ngx_conf_log_error(NGX_LOG_WARN, cf, 0,
-                       "certificates of \"%V\" are checked for the name "
-                       "\"%V\": write \"myproxy_ssl_name\" with the name that "
-                       "they are issued for", &conf->url, host);
+    /* cf->conf_file is at the end of http{} by now */
+
+    ngx_log_error(NGX_LOG_WARN, cf->log, 0,
+                  "certificates of \"%V\" are checked for the name \"%V\": "
+                  "write \"myproxy_ssl_name\" with the name that they are "
+                  "issued for in %s:%ui",
+                  &conf->url, host, conf->pass_file, conf->pass_line);
 }
 
 

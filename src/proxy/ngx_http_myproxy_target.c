@@ -73,6 +73,8 @@ ngx_http_myproxy_set_pass(ngx_conf_t *cf, ngx_command_t *cmd, void *conf)
     }
 
     mlcf->url = *url;
+    mlcf->pass_file = cf->conf_file->file.name.data;
+    mlcf->pass_line = cf->conf_file->line;
     mlcf->ssl = ssl;
     set_target(&mlcf->target, url, &u);
 
@@ -221,7 +223,7 @@ ngx_int_t
 ngx_http_myproxy_eval_target(ngx_http_request_t *r,
     ngx_http_myproxy_ctx_t *ctx, ngx_http_myproxy_loc_conf_t *mlcf)
 {
-    u_char                     *p;
+    u_char                     *p, text[NGX_HTTP_MYPROXY_QUOTED];
     ngx_str_t                   url;
     ngx_url_t                   u;
     ngx_uint_t                  ssl;
@@ -235,22 +237,25 @@ ngx_http_myproxy_eval_target(ngx_http_request_t *r,
 
     if (parse_scheme(&url, &u, &ssl) != NGX_OK) {
         ngx_log_error(NGX_LOG_ERR, r->connection->log, 0,
-                      "invalid URL \"%V\" in \"myproxy_pass\", it must begin "
-                      "with \"http://\" or \"https://\"", &url);
+                      "invalid URL \"%s\" in \"myproxy_pass\", it must begin "
+                      "with \"http://\" or \"https://\"",
+                      ngx_http_myproxy_quote(text, &url));
         return NGX_ERROR;
     }
 
     if (ssl && !mlcf->ssl) {
         ngx_log_error(NGX_LOG_ERR, r->connection->log, 0,
-                      "\"%V\" needs nginx to be built with "
-                      "--with-http_ssl_module", &url);
+                      "\"%s\" needs nginx to be built with "
+                      "--with-http_ssl_module",
+                      ngx_http_myproxy_quote(text, &url));
         return NGX_ERROR;
     }
 
     if (ngx_parse_url(r->pool, &u) != NGX_OK) {
         if (u.err) {
             ngx_log_error(NGX_LOG_ERR, r->connection->log, 0,
-                          "%s in \"myproxy_pass\" \"%V\"", u.err, &url);
+                          "%s in \"myproxy_pass\" \"%s\"", u.err,
+                          ngx_http_myproxy_quote(text, &url));
         }
 
         return NGX_ERROR;

@@ -4,27 +4,38 @@
  *
  * What the files of the reuse layer have in common:
  *
- *     module      which upstreams keep connections
- *     directives  their values
- *     keepalive   what the operator has told the keepalive module
+ * when the configuration is read:
+ *
+ *     module      the directives; which upstreams keep connections
+ *     directives  functions that read the value of a directive
+ *     pool_conf   what the keepalive module is told, by the operator and by us
+ *     selftest    whether that module is as it is expected to be
  *     warnings    what of the configuration defeats reuse
- *     peer        a request gets a connection and gives it back
- *     kept        what is known of a connection
- *     key         by which the keepalive module finds connections
- *     identity    whom a kept connection may serve
- *     retry       a request that was not delivered is sent again
+ *
+ * for a request:
+ *
+ *     peer        it gets a connection and gives it back
+ *     pool        where idle connections are: nginx's keepalive module
+ *     steps       the same for Angie, which connects in a step of its own
+ *     identity    whom a connection may serve
+ *     sessions    which TLS session it may take up
+ *     retry       it was not delivered and is sent again
  *     http2       the same for requests in HTTP/2
- *     warm        connections are there before they are needed
- *     plan        how many of which kind, to which server
- *     kinds       what they are opened with
- *     opening     one of them is opened
- *     sessions    their TLS sessions
- *     expiry      how long a connection may be idle
- *     limits      what was learned of that
+ *     reasons     why its connection is new, or was closed
+ *
+ * for a connection:
+ *
+ *     connection  what is known of it, once it was kept
+ *     expiry      how long it may be idle
+ *     limits      learns when origins close idle connections
+ *     tcp         what the kernel knows of it
+ *
+ * for a worker:
+ *
+ *     worker      it begins and ends
  *     zone        what workers know of servers together, in shared memory
  *     counters    what became of each request and each connection
  *     variables   what a log may have of all this
- *     tcp         what the kernel knows of a connection
  */
 
 
@@ -50,12 +61,27 @@ typedef enum {
 } ngx_http_upstream_reuse_expiry_e;
 
 
+/* milliseconds: an origin that keeps an unused connection so long wants it */
+#define NGX_HTTP_UPSTREAM_REUSE_PROVED  250
+
+
 /* of "reuse_warm" */
 
 #define NGX_HTTP_UPSTREAM_REUSE_WARM_AUTO  -2
 
-typedef struct ngx_http_upstream_reuse_warm_s  ngx_http_upstream_reuse_warm_t;
-typedef struct ngx_http_upstream_reuse_kind_s  ngx_http_upstream_reuse_kind_t;
+typedef struct ngx_http_reuse_warm_s  ngx_http_reuse_warm_t;
+typedef struct ngx_http_reuse_warm_profile_s  ngx_http_reuse_warm_profile_t;
+
+typedef struct ngx_http_upstream_reuse_listener_s
+    ngx_http_upstream_reuse_listener_t;
+
+
+/* cycle: a handler will need connections with these settings */
+
+typedef struct {
+    ngx_http_conf_ctx_t                  ctx;
+    ngx_http_upstream_conf_t            *conf;
+} ngx_http_upstream_reuse_foreseen_t;
 
 
 /* cycle: what handlers have asked for, and what holds for all upstreams */
@@ -65,14 +91,17 @@ typedef struct {
                                          /* ngx_http_upstream_srv_conf_t * */
     ngx_array_t                      foreseen;
                                          /* ..._reuse_foreseen_t */
-    ngx_array_t                      warm;  /* ..._reuse_warm_t * */
     ngx_array_t                      warnings;         /* ngx_str_t */
     ngx_pool_t                      *pool;
     ngx_shm_zone_t                  *zone;
     size_t                           zone_size;
 
-    ngx_http_upstream_srv_conf_t    *open;  /* has no servers of its own */
-    ngx_uint_t                       all;  /* unsigned  all:1; */
+    ngx_http_upstream_srv_conf_t    *open;  /* of addresses that only
+                                               variables name */
+
+    unsigned                         all:1;  /* upstreams are asked for */
+    unsigned                         unsound:1;  /* the keepalive module has
+                                                    failed its self-test */
 } ngx_http_upstream_reuse_main_conf_t;
 
 
@@ -91,6 +120,7 @@ typedef struct {
     ngx_msec_t                       max_time;
     ngx_msec_t                       timeout;
 
+    ngx_http_upstream_srv_conf_t    *uscf;
     ngx_http_upstream_reuse_main_conf_t  *main;
     ngx_str_t                        name;   /* with the port, if implicit */
 
@@ -100,16 +130,22 @@ typedef struct {
     ngx_http_upstream_init_peer_pt   init_balancer;
     ngx_http_upstream_init_peer_pt   init_peer;
 
+    /* the same without what stands above a "keepalive" that is written */
+    ngx_http_upstream_init_pt        init_keepalive;
+    ngx_http_upstream_init_peer_pt   init_pool;
+
     /* worker: the servers that it has met */
 
     ngx_rbtree_t                     servers;
     ngx_rbtree_node_t                sentinel;
 
-    ngx_http_upstream_reuse_warm_t  *warmth;  /* NULL: it is not kept warm */
+    ngx_http_upstream_reuse_listener_t  *listener;  /* NULL: none */
+    ngx_http_reuse_warm_t  *warmth;  /* if it is kept warm */
     ngx_msec_t                       crowded_until;  /* not tried before */
 
     unsigned                         asked:1;
-    unsigned                         added:1;
+    unsigned                         added:1;    /* the pool is ours */
+    unsigned                         native:1;   /* nginx would add one */
     unsigned                         open:1;     /* has any number of them */
     unsigned                         crowded:1;  /* it had too many */
 } ngx_http_upstream_reuse_srv_conf_t;
@@ -124,6 +160,9 @@ typedef struct {
     /* stands for the protocol that is spoken; NULL: HTTP/1.1 */
     ngx_int_t                      (*create_request)(ngx_http_request_t *r);
 
+    /* which location, if it shares with no other; NULL: it does */
+    ngx_http_upstream_conf_t        *location;
+
 #if (NGX_HTTP_SSL)
     ngx_ssl_t                       *ssl;  /* NULL: no TLS */
     ngx_uint_t                       checks;  /* SNI is sent, is verified */
@@ -135,6 +174,53 @@ typedef struct {
 } ngx_http_upstream_reuse_identity_t;
 
 
+/*
+ * worker: what src/warm remembers of a server, which nobody else reads.  Times
+ * are in milliseconds, as ngx_current_msec is.
+ */
+
+typedef struct {
+    ngx_uint_t                       used;   /* connections with requests */
+    ngx_uint_t                       nidle;  /* idle, of all profiles */
+    ngx_uint_t                       nwarm;  /* of these, never used */
+
+    /* those that are being opened, and how that went of late */
+
+    ngx_uint_t                       connecting;
+    ngx_uint_t                       failures;  /* in a row */
+    ngx_msec_t                       retry_at;
+    ngx_msec_t                       young_closed;  /* when the server last
+                                                       closed a new one */
+    ngx_msec_t                       old_closed;  /* and an old one, as it
+                                                     does when it restarts */
+    ngx_uint_t                       wasted;  /* closed without a request */
+    ngx_msec_t                       wasted_since;  /* within a second from
+                                                       then on */
+
+    /* whether connections without a request keep it from answering */
+
+    ngx_msec_t                       bare_since;  /* there are none of them */
+    ngx_msec_t                       answered;  /* when it last did */
+    ngx_msec_t                       trial_seen;  /* when that one began */
+
+    /* while a plan is made, of one profile after the other */
+
+    ngx_uint_t                       round;
+    ngx_uint_t                       weight;
+    ngx_uint_t                       room;   /* left by max_conns */
+    ngx_uint_t                       ready;  /* idle, and not near their end */
+    ngx_uint_t                       idle;   /* ready or not */
+
+    unsigned                         unwanted:1;  /* it closes them at once */
+    unsigned                         telling:1;  /* one attempt may log */
+    unsigned                         told:1;     /* a failure was logged */
+    unsigned                         hopeless:1;  /* they end too soon */
+    unsigned                         own_trial:1;  /* this worker's goes on */
+    unsigned                         timed_out:1;  /* the request with which
+                                                      the trial began */
+} ngx_http_upstream_reuse_ahead_t;
+
+
 /* worker: the same address, by which it is found without a lock */
 
 typedef struct {
@@ -142,41 +228,11 @@ typedef struct {
     ngx_http_upstream_reuse_record_t    *record;
     ngx_http_upstream_reuse_share_t     *share;
     ngx_http_upstream_reuse_limit_t     *limit;  /* NULL: none is kept */
-    ngx_atomic_t                        *uncounted;  /* the share counts for
-                                                        nothing, this does */
+    ngx_atomic_t                        *uncounted;  /* NULL, or counts the
+                                                        requests where there
+                                                        is no real share */
 
-    /* if the upstream is kept warm: connections with requests */
-
-    ngx_uint_t                           used;
-
-    /* those that are idle, of all kinds */
-
-    ngx_uint_t                           nidle;
-
-    /* those that are being opened, and how that went of late */
-
-    ngx_uint_t                           opening;
-    ngx_uint_t                           failures;
-    ngx_msec_t                           retry;   /* not before */
-    ngx_msec_t                           closed;  /* one that was young */
-    ngx_msec_t                           restarted;  /* one that was not */
-    ngx_uint_t                           wasted;  /* closed unused */
-    ngx_msec_t                           second;  /* in which they were */
-
-    /* a plan that is being made: of one kind of connections */
-
-    ngx_uint_t                           round;
-    ngx_uint_t                           weight;
-    ngx_uint_t                           room;
-    ngx_uint_t                           ready;
-    ngx_uint_t                           idle;   /* ready or not */
-
-    unsigned                             unwanted:1;  /* it has closed some
-                                                         at once */
-    unsigned                             telling:1;  /* one that is being
-                                                        opened may log */
-    unsigned                             told:1;  /* in the log, it fails */
-    unsigned                             hopeless:1;
+    ngx_http_upstream_reuse_ahead_t      ahead;  /* for src/warm */
 } ngx_http_upstream_reuse_server_t;
 
 
@@ -188,12 +244,31 @@ typedef struct {
 typedef struct ngx_http_upstream_reuse_peer_s  ngx_http_upstream_reuse_peer_t;
 
 
+/* what a connection that has been kept does now */
+
+typedef enum {
+    NGX_HTTP_UPSTREAM_REUSE_CONN_USED = 0,  /* has a request, or had one */
+    NGX_HTTP_UPSTREAM_REUSE_CONN_IDLE,      /* is in the pool */
+    NGX_HTTP_UPSTREAM_REUSE_CONN_TESTED     /* is left alone until the origin
+                                               closes it, or the end of a
+                                               test */
+} ngx_http_upstream_reuse_conn_state_e;
+
+
 /* connection, as soon as it has been kept: lives in its pool, as a cleanup */
 
 typedef struct {
     ngx_connection_t                *connection;
     ngx_http_upstream_reuse_srv_conf_t  *conf;
     ngx_http_upstream_reuse_identity_t   identity;
+
+    ngx_http_upstream_reuse_conn_state_e  state;
+
+    /* why it is closed, if it is because of its timer */
+    ngx_http_upstream_reuse_fate_e   on_timeout;
+
+    /* what was read of its end in TLS; NGX_AGAIN: nothing */
+    ngx_int_t                        ended;
 
     /* the request that has it; NULL while it is idle */
     ngx_http_upstream_reuse_peer_t  *peer;
@@ -207,22 +282,43 @@ typedef struct {
     ngx_http_upstream_reuse_server_t    *server;
     ngx_http_upstream_reuse_limit_t *limit;  /* NULL: nothing is known */
 
-    /* if the upstream is kept warm */
+    /* for src/warm */
 
-    ngx_http_upstream_reuse_kind_t  *kind;
+    ngx_http_reuse_warm_profile_t   *profile;
     ngx_queue_t                      queue;
     ngx_msec_t                       early;  /* replaced before its end */
-    ngx_int_t                        ended;  /* if that was heard */
     ngx_event_handler_pt             handler;  /* stands behind ours */
 
     unsigned                         queued:1;
     unsigned                         warm:1;     /* has carried no request */
     unsigned                         outlives:1; /* its limit, to test it */
-    unsigned                         heard:1;    /* what ended it, in TLS */
-    unsigned                         idle:1;     /* not with a request */
-    unsigned                         testing:1;  /* nor in the pool */
-    unsigned                         expiring:1;  /* the timer is ours */
-} ngx_http_upstream_reuse_kept_t;
+} ngx_http_upstream_reuse_conn_t;
+
+
+/*
+ * What hears of all connections of an upstream.  The layer calls a listener
+ * through these functions only, and works as well if there is none.  A few
+ * fields it keeps for src/warm, where they are marked as such.
+ */
+
+struct ngx_http_upstream_reuse_listener_s {
+
+    /* a request has got a connection, and gives it back */
+    void  (*begin_use)(ngx_http_upstream_reuse_peer_t *rp);
+    void  (*end_use)(ngx_http_upstream_reuse_peer_t *rp);
+
+    /* a connection is about to be kept after that request */
+    void  (*keep)(ngx_http_upstream_reuse_peer_t *rp,
+        ngx_http_upstream_reuse_conn_t *conn);
+
+    /* it is idle from now on, and is not: taken, or about to be closed */
+    void  (*begin_idle)(ngx_http_upstream_reuse_conn_t *conn);
+    void  (*end_idle)(ngx_http_upstream_reuse_conn_t *conn);
+
+    /* it was closed with no request on it */
+    void  (*closed)(ngx_http_upstream_reuse_conn_t *conn,
+        ngx_http_upstream_reuse_fate_e fate);
+};
 
 
 /* how it is known that a request was not delivered */
@@ -235,13 +331,7 @@ typedef enum {
 } ngx_http_upstream_reuse_proof_e;
 
 
-/* request: of our own, that opens a connection and sends nothing */
-
-typedef struct ngx_http_upstream_reuse_opening_s
-    ngx_http_upstream_reuse_opening_t;
-
-
-/* the attempt before one that was not delivered */
+/* the peer of a request that was not delivered, to which it is sent again */
 
 typedef struct {
     ngx_http_upstream_conf_t         conf;   /* stands in for that one */
@@ -249,22 +339,14 @@ typedef struct {
     struct sockaddr                 *sockaddr;
     socklen_t                        socklen;
     ngx_str_t                       *name;
+    ngx_str_t                       *sid;    /* of sticky sessions */
     ngx_uint_t                       tries;
 } ngx_http_upstream_reuse_held_t;
 
 
-/* request: the peer functions that we stand before */
+/* request: peer functions, and what they are called with */
 
-struct ngx_http_upstream_reuse_peer_s {
-    ngx_http_request_t              *request;
-    ngx_http_upstream_t             *upstream;
-    ngx_http_upstream_srv_conf_t    *uscf;
-    ngx_http_upstream_reuse_srv_conf_t  *conf;
-    ngx_http_upstream_reuse_identity_t  *identity;
-
-    ngx_http_upstream_reuse_opening_t   *opening;  /* NULL: a client's */
-    ngx_http_upstream_reuse_kind_t  *kind;
-
+typedef struct {
     void                            *data;
     ngx_event_get_peer_pt            get;
     ngx_event_free_peer_pt           free;
@@ -273,108 +355,128 @@ struct ngx_http_upstream_reuse_peer_s {
     ngx_event_set_peer_session_pt    set_session;
     ngx_event_save_peer_session_pt   save_session;
 #endif
+} ngx_http_upstream_reuse_hooks_t;
 
-    /* the balancer's, if we have a layer above it, and what is its */
 
-    ngx_event_get_peer_pt            balancer_get;
-    ngx_event_free_peer_pt           balancer_free;
-    struct sockaddr                 *address;  /* NULL: is in place */
-    struct sockaddr                 *keyed;  /* what the key was made of */
-    struct sockaddr                 *key;
-    socklen_t                        address_len;
-    socklen_t                        key_len;
+/* request: the key by which the pool knows connections of its identity */
+
+typedef struct {
     uint32_t                         hash;   /* of the identity */
-    uint64_t                         space[4];  /* for the key of an IP
-                                                   address */
+    socklen_t                        len;
+    struct sockaddr                 *sockaddr;
+    struct sockaddr                 *made_of;  /* NULL: there is no key */
+    uint64_t                         space[4];  /* for that of an IP address */
 
-    /* attempt: on a kept connection, NULL on a new one */
+    /* while the key stands in its place; otherwise NULL */
+    struct sockaddr                 *address;
+    socklen_t                        address_len;
+} ngx_http_upstream_reuse_key_t;
 
-    ngx_http_upstream_reuse_server_t    *server;
-    ngx_http_upstream_reuse_kept_t  *kept;
-    ngx_recv_pt                      recv;      /* stands behind ours */
-    ngx_msec_t                       age;       /* idle before it was taken */
-    uint64_t                         taken;     /* microseconds */
-    off_t                            sent;      /* c->sent at that time */
-    uint64_t                         written;   /* to the socket by then */
+
+/*
+ * attempt: what may prove, of a request on a kept connection, that it was not
+ * delivered
+ */
+
+typedef struct {
+    ngx_recv_pt                      recv;   /* stands behind ours */
+    uint64_t                         taken;  /* the connection was, in
+                                                microseconds */
+    off_t                            sent;   /* c->sent at that time */
+    uint64_t                         written;  /* to the socket by then */
     ngx_uint_t                       batch;
     ngx_http_upstream_reuse_proof_e  proof;
 
-    /* the same, for the counters and the variables */
-
-    ngx_msec_t                       start;  /* the connection was opened */
-    ngx_msec_t                       connected;  /* and TLS began */
-    ngx_uint_t                       rtt;    /* microseconds, if known */
-    ngx_msec_t                       end;    /* the request was over */
-    ngx_uint_t                       requests;  /* 0: there is none yet */
-    ngx_http_upstream_reuse_new_e    why_new;
-    ngx_http_upstream_reuse_fate_e   explained;  /* what it will be */
-    ngx_http_upstream_reuse_fate_e   fate;
-
-    ngx_http_upstream_reuse_held_t  *held;  /* if again */
-
-    ngx_int_t                        hinted_timeout;  /* NGX_ERROR: none */
-    ngx_int_t                        hinted_max;
-
     unsigned                         log_error:3;
-    unsigned                         holds:1;    /* a connection that was
-                                                    counted */
     unsigned                         peeked:1;   /* nothing had arrived */
     unsigned                         waiting:1;  /* for the first byte */
     unsigned                         judged:1;
-    unsigned                         stray:1;
-    unsigned                         excess:1;   /* it was unfit for that */
-    unsigned                         again:1;
-    unsigned                         around:1;   /* the pool is not used */
-    unsigned                         tells:1;    /* its handler, of hints */
-    unsigned                         hinted:1;
-    unsigned                         uses:1;     /* is among those used */
+    unsigned                         stray:1;    /* bytes before the request */
+} ngx_http_upstream_reuse_watch_t;
+
+
+/* attempt: for the counters and the variables */
+
+typedef struct {
+    ngx_msec_t                       start;  /* the connection was opened */
+    ngx_msec_t                       connected;  /* and TLS began */
+    ngx_msec_t                       end;    /* the request was over */
+    ngx_uint_t                       rtt;    /* microseconds, if known */
+    ngx_uint_t                       requests;  /* 0: there is none yet */
+    ngx_http_upstream_reuse_new_e    why_new;
+    ngx_http_upstream_reuse_fate_e   explained;  /* by the handler; PENDING:
+                                                    it has said nothing */
+    ngx_http_upstream_reuse_fate_e   fate;
+
+    unsigned                         holds:1;    /* a connection that was
+                                                    counted */
     unsigned                         warm:1;     /* the first on a connection
                                                     that was there before */
+    unsigned                         excess:1;   /* the origin had sent data
+                                                    on the idle one */
+} ngx_http_upstream_reuse_account_t;
+
+
+/* attempt: Keep-Alive in the response */
+
+typedef struct {
+    ngx_int_t                        timeout;  /* seconds; NGX_ERROR: none */
+    ngx_int_t                        max;    /* requests; NGX_ERROR: none */
+
+    unsigned                         expected:1;  /* the handler tells of it */
+    unsigned                         told:1;     /* and has */
+} ngx_http_upstream_reuse_hint_t;
+
+
+/* request: what the layer has of a request that it serves */
+
+struct ngx_http_upstream_reuse_peer_s {
+    ngx_http_request_t              *request;
+    ngx_http_upstream_t             *upstream;
+    ngx_http_upstream_reuse_srv_conf_t  *conf;
+    ngx_http_upstream_reuse_identity_t  *identity;
+
+    ngx_http_upstream_reuse_hooks_t  next;   /* what ours stand before */
+    ngx_http_upstream_reuse_hooks_t  balancer;  /* if the pool has keys */
+#if (NGX_HTTP_MYPROXY_TWO_STEPS)
+    ngx_event_connect_peer_pt        connect;  /* the pool's; NULL: none */
+    ngx_event_close_peer_pt          close;
+    void                           (*begin_anew)(
+                                         ngx_http_upstream_reuse_peer_t *rp);
+#endif
+
+    ngx_http_upstream_reuse_key_t    key;
+
+    /* attempt: on a kept connection; NULL: on a new one */
+
+    ngx_http_upstream_reuse_server_t    *server;
+    ngx_http_upstream_reuse_conn_t  *conn;
+    ngx_msec_t                       age;    /* idle before it was taken */
+
+    ngx_http_upstream_reuse_watch_t  watch;
+    ngx_http_upstream_reuse_account_t  account;
+    ngx_http_upstream_reuse_hint_t   hint;
+
+    ngx_http_upstream_reuse_held_t  *held;   /* while again is set */
+
+    /* for src/warm */
+
+    ngx_http_reuse_warm_profile_t   *profile;
+    ngx_queue_t                      queue;  /* of those without answer */
+    ngx_msec_t                       since;  /* it has waited for one */
+
+    unsigned                         again:1;
+    unsigned                         bypass:1;   /* the pool is not used */
+    unsigned                         placing:1;  /* no request: it puts a
+                                                    connection there */
+    unsigned                         apart:1;    /* its location shares no
+                                                    connections */
+    unsigned                         uses:1;     /* begin_use() was called */
+    unsigned                         awaits:1;   /* an answer: is queued */
+#if (NGX_HTTP_MYPROXY_TWO_STEPS)
+    unsigned                         chosen:1;   /* and not connected to */
+#endif
 };
-
-
-/* keepalive */
-
-/*
- * Finds a directive of the keepalive module, and what the module has of an
- * upstream; NULL, both, if nginx is built without it.
- */
-ngx_command_t *ngx_http_upstream_reuse_find_directive(ngx_conf_t *cf,
-    ngx_http_upstream_srv_conf_t *uscf, const char *directive, void **conf);
-
-/*
- * Stands before the directive "keepalive" from the beginning to the end of the
- * file, so as to be below the module where the operator writes it.
- */
-ngx_int_t ngx_http_upstream_reuse_hook_keepalive(ngx_conf_t *cf);
-void ngx_http_upstream_reuse_unhook_keepalive(void);
-
-/* Carries out directives that are not in the file, unless others are. */
-ngx_int_t ngx_http_upstream_reuse_add_keepalive(ngx_conf_t *cf,
-    ngx_http_upstream_srv_conf_t *uscf);
-ngx_int_t ngx_http_upstream_reuse_raise_requests(ngx_conf_t *cf,
-    ngx_http_upstream_srv_conf_t *uscf);
-
-/* Reads its size and limits, once the upstream is initialised. */
-void ngx_http_upstream_reuse_read_keepalive(ngx_conf_t *cf,
-    ngx_http_upstream_srv_conf_t *uscf,
-    ngx_http_upstream_reuse_srv_conf_t *rcf);
-
-/* Tells whether a balancer has its servers as core's round robin does. */
-ngx_uint_t ngx_http_upstream_reuse_has_round_robin(
-    ngx_http_upstream_srv_conf_t *uscf);
-
-/* How many addresses get requests while all is well. */
-ngx_uint_t ngx_http_upstream_reuse_count_servers(
-    ngx_http_upstream_srv_conf_t *uscf);
-
-
-/* warnings */
-
-/* Warns of a pool, before the upstream is initialised. */
-void ngx_http_upstream_reuse_check_keepalive(ngx_conf_t *cf,
-    ngx_http_upstream_srv_conf_t *uscf,
-    ngx_http_upstream_reuse_srv_conf_t *rcf);
 
 
 /* peer */
@@ -388,39 +490,27 @@ ngx_http_upstream_reuse_peer_t *ngx_http_upstream_reuse_find_peer(
     ngx_http_request_t *r);
 
 
-/* kept */
+/* connection */
 
 /* Prepares a connection for being kept; NULL if it must not be. */
-ngx_http_upstream_reuse_kept_t *ngx_http_upstream_reuse_keep(
+ngx_http_upstream_reuse_conn_t *ngx_http_upstream_reuse_keep(
     ngx_http_upstream_reuse_peer_t *rp, ngx_peer_connection_t *pc);
 
 /* The record of a connection; NULL if it was never kept. */
-ngx_http_upstream_reuse_kept_t *ngx_http_upstream_reuse_find_kept(
+ngx_http_upstream_reuse_conn_t *ngx_http_upstream_reuse_find_conn(
     ngx_connection_t *c);
 
-/* Closes a connection that is not in the pool. */
-void ngx_http_upstream_reuse_close(ngx_connection_t *c);
 
-
-/* key */
+/* Changes the state; logs an alert if it cannot follow on the one before. */
+void ngx_http_upstream_reuse_set_state(ngx_http_upstream_reuse_conn_t *conn,
+    ngx_http_upstream_reuse_conn_state_e state);
 
 /*
- * The functions of the peer, as the keepalive module has left them, called
- * so that it keeps connections apart by identity.
+ * A connection that was kept is closed, while no request has it, for a reason
+ * that is known.
  */
-ngx_int_t ngx_http_upstream_reuse_init_pool(ngx_http_request_t *r,
-    ngx_http_upstream_srv_conf_t *us, ngx_http_upstream_reuse_peer_t *rp);
-ngx_int_t ngx_http_upstream_reuse_get_from_pool(ngx_peer_connection_t *pc,
-    ngx_http_upstream_reuse_peer_t *rp);
-void ngx_http_upstream_reuse_free_to_pool(ngx_peer_connection_t *pc,
-    ngx_http_upstream_reuse_peer_t *rp, ngx_uint_t state);
-
-/* Tells whether the pool is being given another connection than this one. */
-ngx_uint_t ngx_http_upstream_reuse_is_pooling(ngx_connection_t *c);
-
-/* Stands between the keepalive module and the balancer, as its peer.init. */
-ngx_int_t ngx_http_upstream_reuse_init_balancer(ngx_http_request_t *r,
-    ngx_http_upstream_srv_conf_t *us);
+void ngx_http_upstream_reuse_end_conn(ngx_http_upstream_reuse_conn_t *conn,
+    ngx_http_upstream_reuse_fate_e fate);
 
 
 /* identity */
@@ -432,10 +522,12 @@ ngx_int_t ngx_http_upstream_reuse_init_balancer(ngx_http_request_t *r,
 
 /*
  * What a connection for this request has to have been opened for; NULL if
- * there is no memory.
+ * there is no memory.  src/warm/ngx_http_reuse_warm_profiles.c makes the same
+ * from a location's settings: a new part belongs in both.  What is set in the
+ * SSL_CTX needs none, as "ssl" differs then.
  */
 ngx_http_upstream_reuse_identity_t *ngx_http_upstream_reuse_find_identity(
-    ngx_http_request_t *r);
+    ngx_http_upstream_reuse_peer_t *rp);
 
 ngx_uint_t ngx_http_upstream_reuse_same_identity(
     ngx_http_upstream_reuse_identity_t *a,
@@ -456,15 +548,6 @@ void ngx_http_upstream_reuse_copy_identity(
  * section 6): one on which they appeared belongs to that client.
  */
 ngx_uint_t ngx_http_upstream_reuse_is_authenticated(ngx_http_request_t *r);
-
-#if (NGX_HTTP_SSL)
-/* callbacks of ngx_peer_connection_t */
-ngx_int_t ngx_http_upstream_reuse_set_session(ngx_peer_connection_t *pc,
-    void *data);
-void ngx_http_upstream_reuse_save_session(ngx_peer_connection_t *pc,
-    void *data);
-#endif
-
 
 /* retry */
 
@@ -510,95 +593,6 @@ char *ngx_http_upstream_reuse_set_zone_slot(ngx_conf_t *cf,
     ngx_command_t *cmd, void *conf);
 
 
-/* expiry */
-
-/*
- * Measures a connection that is to be kept for the first time.  Returns its
- * round trip in microseconds; 0 if it is not known.
- */
-ngx_uint_t ngx_http_upstream_reuse_measure(
-    ngx_http_upstream_reuse_kept_t *kept);
-
-/*
- * Tells whether a connection that has been idle for so many milliseconds is
- * far enough from the end that the origin will make of it.
- */
-ngx_uint_t ngx_http_upstream_reuse_is_fresh(
-    ngx_http_upstream_reuse_kept_t *kept, ngx_msec_t age);
-
-/*
- * Milliseconds for which an idle connection will still be used; 0 if it will
- * not.
- */
-ngx_msec_t ngx_http_upstream_reuse_left(ngx_http_upstream_reuse_kept_t *kept);
-
-/* Milliseconds that an unused connection to a server lasts. */
-ngx_msec_t ngx_http_upstream_reuse_unused_limit(
-    ngx_http_upstream_reuse_srv_conf_t *rcf,
-    ngx_http_upstream_reuse_server_t *server);
-
-/*
- * An idle connection is near its end.  If that was learned, one may be left in
- * the pool to see whether the origin closes it; returns 1 then.
- */
-ngx_uint_t ngx_http_upstream_reuse_may_outlive(
-    ngx_http_upstream_reuse_kept_t *kept);
-
-/* How long before an idle limit a connection is given up. */
-ngx_msec_t ngx_http_upstream_reuse_margin(
-    ngx_http_upstream_reuse_kept_t *kept, ngx_msec_t limit);
-
-/* Tells whether anything is known of that end. */
-ngx_uint_t ngx_http_upstream_reuse_is_limited(
-    ngx_http_upstream_reuse_kept_t *kept);
-
-/*
- * Reads Keep-Alive in the response (RFC 2068, section 19.7.1.1).  Returns 0
- * if by its terms the connection cannot carry another request.
- */
-ngx_uint_t ngx_http_upstream_reuse_read_hint(
-    ngx_http_upstream_reuse_peer_t *rp,
-    ngx_http_upstream_reuse_kept_t *kept);
-
-/* Has the keepalive module close an idle connection in time. */
-void ngx_http_upstream_reuse_set_expiry(ngx_http_upstream_reuse_kept_t *kept);
-
-/*
- * A connection that was idle for so long is given up: learns from whether the
- * origin has closed it by now.  Returns NGX_OK if so, NGX_AGAIN if not, and
- * NGX_DECLINED if it has sent something that tells neither.
- */
-ngx_int_t ngx_http_upstream_reuse_note_end(
-    ngx_http_upstream_reuse_kept_t *kept, ngx_msec_t age);
-
-/*
- * A connection that was idle for so long is too near a limit.  If that was
- * learned, it may be left open for a while, out of the pool, to see whether
- * the origin closes it; returns 1 then.
- */
-ngx_uint_t ngx_http_upstream_reuse_put_to_test(
-    ngx_http_upstream_reuse_kept_t *kept, ngx_msec_t age);
-
-
-/* limits */
-
-/*
- * A connection was alive, or was closed by the origin, after being idle for
- * so many milliseconds.
- */
-void ngx_http_upstream_reuse_note_alive(ngx_http_upstream_reuse_kept_t *kept,
-    ngx_msec_t age);
-void ngx_http_upstream_reuse_note_closed(ngx_http_upstream_reuse_kept_t *kept,
-    ngx_msec_t age);
-
-/*
- * A round trip of so many microseconds was measured.  Returns the least that
- * is known of the peer, on any connection.
- */
-ngx_uint_t ngx_http_upstream_reuse_note_rtt(
-    ngx_http_upstream_reuse_kept_t *kept, ngx_uint_t rtt);
-
-
 /* zone */
 
 /* Adds the zone; NULL if there is no memory. */
@@ -622,15 +616,22 @@ ngx_http_upstream_reuse_record_t *ngx_http_upstream_reuse_next_record(
 ngx_uint_t ngx_http_upstream_reuse_sweep(ngx_http_upstream_reuse_zone_t *zone);
 
 /* Takes the lock in which limits change. */
-void ngx_http_upstream_reuse_lock(ngx_http_upstream_reuse_kept_t *kept);
-void ngx_http_upstream_reuse_unlock(ngx_http_upstream_reuse_kept_t *kept);
+void ngx_http_upstream_reuse_lock(ngx_http_upstream_reuse_conn_t *conn);
+void ngx_http_upstream_reuse_unlock(ngx_http_upstream_reuse_conn_t *conn);
 
 /* Parts a record's key: the upstream's name, and the address as text. */
 void ngx_http_upstream_reuse_name_record(
     ngx_http_upstream_reuse_record_t *record, ngx_str_t *upstream,
     u_char *text, size_t *len);
 
-/* of the module: a worker begins, and ends */
+/* A process begins, which may be a worker, and ends. */
+void ngx_http_upstream_reuse_enter_zone(ngx_shm_zone_t *shm_zone,
+    ngx_uint_t worker);
+void ngx_http_upstream_reuse_leave_zone(ngx_shm_zone_t *shm_zone);
+
+
+/* worker: callbacks of the module */
+
 ngx_int_t ngx_http_upstream_reuse_init_process(ngx_cycle_t *cycle);
 void ngx_http_upstream_reuse_exit_process(ngx_cycle_t *cycle);
 
@@ -650,23 +651,16 @@ void ngx_http_upstream_reuse_exit_process(ngx_cycle_t *cycle);
 /* A request has been given a connection, a kept one or a new one. */
 void ngx_http_upstream_reuse_count_request(ngx_http_upstream_reuse_peer_t *rp);
 
-/* A new connection has served its request: how long it took to open it. */
-void ngx_http_upstream_reuse_count_opening(
-    ngx_http_upstream_reuse_peer_t *rp, ngx_connection_t *c);
-
-/* With the zone's lock: the ratio, if it is time. */
-void ngx_http_upstream_reuse_take_sample(ngx_http_upstream_reuse_zone_t *zone);
-
 /*
- * A kept connection is being closed while no request has it; and ended is what
- * ngx_http_upstream_reuse_note_end() says of it.
+ * A new connection was opened, in so many milliseconds, of which TCP took so
+ * many; rtt is in microseconds, 0 if it is not known.
  */
-void ngx_http_upstream_reuse_count_idle_closed(
-    ngx_http_upstream_reuse_kept_t *kept, ngx_int_t ended);
+void ngx_http_upstream_reuse_count_times(
+    ngx_http_upstream_reuse_server_t *server, ngx_connection_t *c,
+    ngx_msec_t all, ngx_msec_t tcp, ngx_uint_t rtt);
 
-/* The same, for a reason that is known. */
-void ngx_http_upstream_reuse_count_kept_closed(
-    ngx_http_upstream_reuse_kept_t *kept, ngx_http_upstream_reuse_fate_e fate);
+/* With the zone's lock: takes the ratio, if it is time. */
+void ngx_http_upstream_reuse_take_sample(ngx_http_upstream_reuse_zone_t *zone);
 
 
 /* variables */
@@ -674,8 +668,9 @@ void ngx_http_upstream_reuse_count_kept_closed(
 ngx_int_t ngx_http_upstream_reuse_add_variables(ngx_conf_t *cf);
 
 
-#include "ngx_http_upstream_reuse_warm.h"
-
+#include "ngx_http_upstream_reuse_expiry.h"
+#include "ngx_http_upstream_reuse_pool.h"
+#include "ngx_http_upstream_reuse_sessions.h"
 
 
 #endif /* _NGX_HTTP_UPSTREAM_REUSE_H_INCLUDED_ */

@@ -34,48 +34,6 @@ static int ngx_libc_cdecl reuse_compare_views(const void *one,
     const void *two);
 
 
-ngx_str_t  ngx_http_upstream_reuse_new_names[] = {
-    ngx_null_string,
-    ngx_string("empty"),
-    ngx_string("expired"),
-    ngx_string("stale"),
-    ngx_string("retry"),
-    ngx_string("identity"),
-    ngx_string("unbuffered"),
-    ngx_string("off")
-};
-
-
-ngx_str_t  ngx_http_upstream_reuse_fate_names[] = {
-    ngx_null_string,
-    ngx_string("kept"),
-    ngx_string("off"),
-    ngx_string("close"),
-    ngx_string("announced"),
-    ngx_string("http10"),
-    ngx_string("unframed"),
-    ngx_string("excess"),
-    ngx_string("unread"),
-    ngx_string("unsent"),
-    ngx_string("upgraded"),
-    ngx_string("authenticated"),
-    ngx_string("requests"),
-    ngx_string("time"),
-    ngx_string("closed"),
-    ngx_string("undelivered"),
-    ngx_string("unconnected"),
-    ngx_string("timeout"),
-    ngx_string("error"),
-    ngx_string("shutdown"),
-    ngx_string("idle"),
-    ngx_string("full"),
-    ngx_string("expired"),
-    ngx_string("identity"),
-    ngx_string("unbuffered"),
-    ngx_string("crash")
-};
-
-
 ngx_uint_t  ngx_http_upstream_reuse_bounds[] = {
     500, 1000, 2000, 5000, 10000, 20000, 50000, 100000, 200000, 500000,
     1000000
@@ -89,13 +47,13 @@ ngx_http_upstream_reuse_count_request(ngx_http_upstream_reuse_peer_t *rp)
 
     n = rp->server->share->counters;
 
-    if (rp->why_new == NGX_HTTP_UPSTREAM_REUSE_NEW_NONE) {
-        n[rp->warm ? NGX_HTTP_UPSTREAM_REUSE_WARM
+    if (rp->account.why_new == NGX_HTTP_UPSTREAM_REUSE_NEW_NONE) {
+        n[rp->account.warm ? NGX_HTTP_UPSTREAM_REUSE_WARM
                    : NGX_HTTP_UPSTREAM_REUSE_REUSED]++;
         n[NGX_HTTP_UPSTREAM_REUSE_IDLE]--;
 
     } else {
-        n[NGX_HTTP_UPSTREAM_REUSE_NEW + rp->why_new]++;
+        n[NGX_HTTP_UPSTREAM_REUSE_NEW + rp->account.why_new]++;
         n[NGX_HTTP_UPSTREAM_REUSE_OPENED]++;
     }
 
@@ -103,50 +61,28 @@ ngx_http_upstream_reuse_count_request(ngx_http_upstream_reuse_peer_t *rp)
         (void) ngx_atomic_fetch_add(rp->server->uncounted, 1);
     }
 
-    rp->holds = 1;
+    rp->account.holds = 1;
 }
 
 
 /*
- * Core measures in milliseconds, from the beginning to the end of TLS, if
- * there is any.  When TCP was there is known from when the TLS session was
- * asked for; without that, and where the time is too short for the clock, the
- * kernel's round trip stands for it.
+ * Where the time is too short for nginx's clock, or not known, the kernel's
+ * round trip stands for it.
  */
 
 void
-ngx_http_upstream_reuse_count_opening(ngx_http_upstream_reuse_peer_t *rp,
-    ngx_connection_t *c)
+ngx_http_upstream_reuse_count_times(ngx_http_upstream_reuse_server_t *server,
+    ngx_connection_t *c, ngx_msec_t all, ngx_msec_t tcp, ngx_uint_t rtt)
 {
-    uint64_t             us;
-    ngx_msec_t           ms;
-    ngx_atomic_uint_t   *n;
-#if (NGX_HTTP_SSL)
-    uint64_t             all;
-#endif
+    uint64_t            us;
+    ngx_atomic_uint_t  *n;
 
-    ms = rp->upstream->state->connect_time;
+    n = server->share->counters;
 
-    if (ms == (ngx_msec_t) -1) {
-        return;
-    }
+    us = (uint64_t) tcp * 1000;
 
-    n = rp->server->share->counters;
-
-#if (NGX_HTTP_SSL)
-
-    all = (uint64_t) ms * 1000;
-
-    if (c->ssl) {
-        ms = rp->connected ? rp->connected - rp->start : 0;
-    }
-
-#endif
-
-    us = (uint64_t) ms * 1000;
-
-    if (ms < NGX_HTTP_UPSTREAM_REUSE_COARSE && rp->rtt) {
-        us = rp->rtt;
+    if (tcp < NGX_HTTP_UPSTREAM_REUSE_COARSE && rtt) {
+        us = rtt;
     }
 
     reuse_count_time(&n[NGX_HTTP_UPSTREAM_REUSE_CONNECT], us);
@@ -155,7 +91,8 @@ ngx_http_upstream_reuse_count_opening(ngx_http_upstream_reuse_peer_t *rp,
 
     if (c->ssl) {
         reuse_count_time(&n[NGX_HTTP_UPSTREAM_REUSE_TLS],
-                         all > us ? all - us : 0);
+                         (uint64_t) all * 1000 > us
+                         ? (uint64_t) all * 1000 - us : 0);
 
         if (SSL_session_reused(c->ssl->connection)) {
             n[NGX_HTTP_UPSTREAM_REUSE_RESUMED]++;
@@ -182,56 +119,6 @@ reuse_count_time(ngx_atomic_uint_t *bucket, uint64_t us)
 
     bucket[i]++;
     bucket[NGX_HTTP_UPSTREAM_REUSE_BUCKETS] += us;
-}
-
-
-void
-ngx_http_upstream_reuse_count_idle_closed(ngx_http_upstream_reuse_kept_t *kept,
-    ngx_int_t ended)
-{
-    ngx_connection_t                *c;
-    ngx_http_upstream_reuse_fate_e   fate;
-
-    c = kept->connection;
-
-    if (c->close || ngx_exiting || ngx_terminate) {
-        fate = NGX_HTTP_UPSTREAM_REUSE_FATE_SHUTDOWN;
-
-    } else if (kept->testing) {
-        fate = NGX_HTTP_UPSTREAM_REUSE_FATE_EXPIRED;
-
-    } else if (c->read->timedout && !kept->heard) {
-        fate = kept->expiring ? NGX_HTTP_UPSTREAM_REUSE_FATE_EXPIRED
-                              : NGX_HTTP_UPSTREAM_REUSE_FATE_IDLE;
-
-    } else if (ngx_http_upstream_reuse_is_pooling(c)) {
-        fate = NGX_HTTP_UPSTREAM_REUSE_FATE_FULL;
-
-    } else if (ended == NGX_OK) {
-        fate = NGX_HTTP_UPSTREAM_REUSE_FATE_CLOSED;
-
-    } else {
-        fate = (ended == NGX_DECLINED) ? NGX_HTTP_UPSTREAM_REUSE_FATE_EXCESS
-                                       : NGX_HTTP_UPSTREAM_REUSE_FATE_ERROR;
-    }
-
-    if (!kept->testing) {
-        ngx_http_upstream_reuse_uncount(kept->server, IDLE);
-    }
-
-    ngx_http_upstream_reuse_count_kept_closed(kept, fate);
-}
-
-
-void
-ngx_http_upstream_reuse_count_kept_closed(ngx_http_upstream_reuse_kept_t *kept,
-    ngx_http_upstream_reuse_fate_e fate)
-{
-    ngx_http_upstream_reuse_count_closed(kept->server, fate);
-
-    if (kept->conf->warmth) {
-        ngx_http_upstream_reuse_note_closed_idle(kept, fate);
-    }
 }
 
 
@@ -295,12 +182,6 @@ ngx_http_upstream_reuse_take_sample(ngx_http_upstream_reuse_zone_t *zone)
     sample->reused = sum.reused - zone->sum.reused;
 
     zone->sum = sum;
-
-    if (zone->nsamples % (NGX_HTTP_UPSTREAM_REUSE_LOWER
-                          / NGX_HTTP_UPSTREAM_REUSE_INTERVAL) == 0)
-    {
-        ngx_http_upstream_reuse_lower_peaks(zone);
-    }
 }
 
 

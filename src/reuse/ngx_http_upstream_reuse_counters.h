@@ -143,10 +143,27 @@ typedef struct {
 } ngx_http_upstream_reuse_snapshot_t;
 
 
-/* by the enumerations; the names that variables, JSON and Prometheus use */
+/*
+ * A reason: its name in variables, JSON and metrics, its meaning, and what the
+ * operator may do about it; NULL: there is nothing to be done.
+ */
 
-extern ngx_str_t  ngx_http_upstream_reuse_new_names[];
-extern ngx_str_t  ngx_http_upstream_reuse_fate_names[];
+typedef struct {
+    ngx_str_t                            name;
+    const char                          *meaning;
+    const char                          *advice;
+} ngx_http_upstream_reuse_reason_t;
+
+
+/*
+ * By ngx_http_upstream_reuse_new_e and by ngx_http_upstream_reuse_fate_e;
+ * defined in ngx_http_upstream_reuse_reasons.c.
+ */
+
+extern ngx_http_upstream_reuse_reason_t
+    ngx_http_upstream_reuse_new_reasons[];
+extern ngx_http_upstream_reuse_reason_t
+    ngx_http_upstream_reuse_close_reasons[];
 
 /* microseconds; for all but the last bucket */
 

@@ -12,79 +12,132 @@
 #include "ngx_http_upstream_reuse_tcp.h"
 
 
-#define NGX_HTTP_UPSTREAM_REUSE_MARGIN  10         /* milliseconds */
-#define NGX_HTTP_UPSTREAM_REUSE_LONGEST 86400      /* seconds */
+#define NGX_HTTP_UPSTREAM_REUSE_LONGEST  86400     /* seconds */
 
 /* so many times as long as a test, none follows */
 #define NGX_HTTP_UPSTREAM_REUSE_PAUSE   8
 
 
-static ngx_msec_t reuse_limit(ngx_http_upstream_reuse_kept_t *kept);
-static ngx_msec_t reuse_learned(ngx_http_upstream_reuse_kept_t *kept);
+static ngx_msec_t reuse_limit(ngx_http_upstream_reuse_conn_t *conn);
+static ngx_msec_t reuse_learned(ngx_http_upstream_reuse_conn_t *conn);
 static ngx_msec_t reuse_tested(ngx_http_upstream_reuse_limit_t *limit);
-static ngx_msec_t reuse_end_of_test(ngx_http_upstream_reuse_kept_t *kept);
+static ngx_msec_t reuse_end_of_test(ngx_http_upstream_reuse_conn_t *conn);
 
-static void reuse_expire_in(ngx_http_upstream_reuse_kept_t *kept,
+static void reuse_expire_in(ngx_http_upstream_reuse_conn_t *conn,
     ngx_msec_t expiry);
 static void reuse_parse_hint(ngx_str_t *value, ngx_int_t *timeout,
     ngx_int_t *max);
 static void reuse_test_handler(ngx_event_t *ev);
 static void reuse_test_dummy_handler(ngx_event_t *ev);
 static ngx_int_t reuse_look_whether_closed(
-    ngx_http_upstream_reuse_kept_t *kept);
+    ngx_http_upstream_reuse_conn_t *conn);
 
 
 ngx_uint_t
-ngx_http_upstream_reuse_measure(ngx_http_upstream_reuse_kept_t *kept)
+ngx_http_upstream_reuse_measure(ngx_http_upstream_reuse_conn_t *conn)
 {
     ngx_http_upstream_reuse_tcp_t  tcp;
 
-    if (kept->conf->expiry == NGX_HTTP_UPSTREAM_REUSE_EXPIRY_OFF
-        && !kept->conf->retry)
+    if (conn->conf->expiry == NGX_HTTP_UPSTREAM_REUSE_EXPIRY_OFF
+        && !conn->conf->retry)
     {
         return 0;
     }
 
-    if (ngx_http_upstream_reuse_read_tcp(kept->connection->fd, &tcp) == -1) {
+    if (ngx_http_upstream_reuse_read_tcp(conn->connection->fd, &tcp) == -1) {
         return 0;
     }
 
-    kept->rtt = (tcp.rtt + 999) / 1000;
+    conn->rtt = (tcp.rtt + 999) / 1000;
 
-    (void) ngx_http_upstream_reuse_note_rtt(kept, tcp.min_rtt);
+    (void) ngx_http_upstream_reuse_note_rtt(conn, tcp.min_rtt);
 
     return tcp.rtt;
 }
 
 
 ngx_uint_t
-ngx_http_upstream_reuse_is_fresh(ngx_http_upstream_reuse_kept_t *kept,
+ngx_http_upstream_reuse_is_fresh(ngx_http_upstream_reuse_conn_t *conn,
     ngx_msec_t age)
 {
     ngx_msec_t  limit;
 
-    limit = reuse_limit(kept);
+    limit = reuse_limit(conn);
 
     return limit == 0
-           || age + ngx_http_upstream_reuse_margin(kept, limit) < limit;
+           || age + ngx_http_upstream_reuse_margin(conn, limit) < limit;
+}
+
+
+/*
+ * Whatever has forgotten a connection says nothing until a packet comes.  So
+ * what was learned from resets is put to the test by a request that core
+ * sends to the next server, or again, if the connection fails.
+ */
+
+ngx_uint_t
+ngx_http_upstream_reuse_may_try(ngx_http_upstream_reuse_peer_t *rp,
+    ngx_http_upstream_reuse_conn_t *conn)
+{
+    ngx_uint_t                        needed;
+    ngx_http_request_t               *r;
+    ngx_http_upstream_reuse_limit_t  *limit;
+
+    r = rp->request;
+    limit = conn->limit;
+
+    if (reuse_learned(conn) == 0
+        || !limit->silent
+        || rp->age < limit->idle
+        || (ngx_msec_int_t) (limit->testing - ngx_current_msec) > 0)
+    {
+        return 0;
+    }
+
+    if (conn->announced
+        && rp->age + ngx_http_upstream_reuse_margin(conn, conn->announced)
+           >= conn->announced)
+    {
+        return 0;
+    }
+
+    needed = NGX_HTTP_UPSTREAM_FT_ERROR;
+
+    if (r->method & NGX_HTTP_UPSTREAM_REUSE_NON_IDEMPOTENT) {
+        needed |= NGX_HTTP_UPSTREAM_FT_NON_IDEMPOTENT;
+    }
+
+    if ((rp->upstream->conf->next_upstream & needed) != needed
+        || r->request_body_no_buffering)
+    {
+        return 0;
+    }
+
+    ngx_http_upstream_reuse_defer_trial(limit);
+
+    ngx_log_debug1(NGX_LOG_DEBUG_HTTP, conn->connection->log, 0,
+                   "upstream reuse: connection %p is tried beyond its limit",
+                   conn->connection);
+
+    return 1;
 }
 
 
 ngx_msec_t
-ngx_http_upstream_reuse_left(ngx_http_upstream_reuse_kept_t *kept)
+ngx_http_upstream_reuse_left(ngx_http_upstream_reuse_conn_t *conn)
 {
     ngx_msec_t  age, limit, end, served;
 
-    age = ngx_current_msec - kept->since;
-    served = kept->since - kept->connection->start_time;
+    age = ngx_current_msec - conn->since;
+    served = conn->since - conn->connection->start_time;
 
-    end = kept->conf->max_time - ngx_min(kept->conf->max_time, served);
-    end = ngx_min(end, kept->conf->timeout);
+    end = conn->conf->max_time - ngx_min(conn->conf->max_time, served);
+    end = ngx_min(end, conn->conf->timeout);
 
-    limit = reuse_limit(kept);
+    limit = reuse_limit(conn);
 
     if (limit) {
-        limit -= ngx_min(limit, ngx_http_upstream_reuse_margin(kept, limit));
+        limit -= ngx_min(limit, ngx_http_upstream_reuse_margin(conn, limit));
         end = ngx_min(end, limit);
     }
 
@@ -93,27 +146,28 @@ ngx_http_upstream_reuse_left(ngx_http_upstream_reuse_kept_t *kept)
 
 
 ngx_uint_t
-ngx_http_upstream_reuse_may_outlive(ngx_http_upstream_reuse_kept_t *kept)
+ngx_http_upstream_reuse_may_outlive(ngx_http_upstream_reuse_conn_t *conn)
 {
     ngx_msec_t                        age, end;
     ngx_http_upstream_reuse_limit_t  *limit;
 
-    limit = kept->limit;
+    limit = conn->limit;
 
-    if (reuse_learned(kept) == 0
+    if (reuse_learned(conn) == 0
+        || limit->silent
         || (ngx_msec_int_t) (limit->testing - ngx_current_msec) > 0)
     {
         return 0;
     }
 
-    age = ngx_current_msec - kept->since;
-    end = reuse_end_of_test(kept);
+    age = ngx_current_msec - conn->since;
+    end = reuse_end_of_test(conn);
 
     limit->testing = ngx_current_msec + end * NGX_HTTP_UPSTREAM_REUSE_PAUSE;
 
     /* it may be older than what has been learned */
 
-    reuse_expire_in(kept, end - ngx_min(end, age));
+    reuse_expire_in(conn, end - ngx_min(end, age));
 
     return 1;
 }
@@ -144,30 +198,30 @@ ngx_http_upstream_reuse_unused_limit(ngx_http_upstream_reuse_srv_conf_t *rcf,
 
 
 ngx_uint_t
-ngx_http_upstream_reuse_is_limited(ngx_http_upstream_reuse_kept_t *kept)
+ngx_http_upstream_reuse_is_limited(ngx_http_upstream_reuse_conn_t *conn)
 {
-    return reuse_limit(kept) != 0;
+    return reuse_limit(conn) != 0;
 }
 
 
 /* Milliseconds after which an idle connection is closed; 0: not known. */
 
 static ngx_msec_t
-reuse_limit(ngx_http_upstream_reuse_kept_t *kept)
+reuse_limit(ngx_http_upstream_reuse_conn_t *conn)
 {
     ngx_msec_t  limit;
 
-    switch (kept->conf->expiry) {
+    switch (conn->conf->expiry) {
 
     case NGX_HTTP_UPSTREAM_REUSE_EXPIRY_TIME:
-        return kept->conf->idle;
+        return conn->conf->idle;
 
     case NGX_HTTP_UPSTREAM_REUSE_EXPIRY_AUTO:
 
-        limit = reuse_learned(kept);
+        limit = reuse_learned(conn);
 
-        if (kept->announced && (limit == 0 || kept->announced < limit)) {
-            limit = kept->announced;
+        if (conn->announced && (limit == 0 || conn->announced < limit)) {
+            limit = conn->announced;
         }
 
         return limit;
@@ -179,11 +233,11 @@ reuse_limit(ngx_http_upstream_reuse_kept_t *kept)
 
 
 static ngx_msec_t
-reuse_learned(ngx_http_upstream_reuse_kept_t *kept)
+reuse_learned(ngx_http_upstream_reuse_conn_t *conn)
 {
-    return (kept->limit
-            && kept->conf->expiry == NGX_HTTP_UPSTREAM_REUSE_EXPIRY_AUTO)
-           ? kept->limit->idle : 0;
+    return (conn->limit
+            && conn->conf->expiry == NGX_HTTP_UPSTREAM_REUSE_EXPIRY_AUTO)
+           ? conn->limit->idle : 0;
 }
 
 
@@ -204,30 +258,16 @@ reuse_tested(ngx_http_upstream_reuse_limit_t *limit)
 
 
 static ngx_msec_t
-reuse_end_of_test(ngx_http_upstream_reuse_kept_t *kept)
+reuse_end_of_test(ngx_http_upstream_reuse_conn_t *conn)
 {
-    return reuse_tested(kept->limit)
-           + ngx_http_upstream_reuse_margin(kept, kept->limit->idle);
-}
-
-
-/*
- * The origin counts from the time when it has sent the response, half a round
- * trip before we have it, and a request takes another half to arrive.  The
- * rest is for timers that are not exact.
- */
-
-ngx_msec_t
-ngx_http_upstream_reuse_margin(ngx_http_upstream_reuse_kept_t *kept,
-    ngx_msec_t limit)
-{
-    return 2 * kept->rtt + limit / 16 + NGX_HTTP_UPSTREAM_REUSE_MARGIN;
+    return reuse_tested(conn->limit)
+           + ngx_http_upstream_reuse_margin(conn, conn->limit->idle);
 }
 
 
 ngx_uint_t
 ngx_http_upstream_reuse_read_hint(ngx_http_upstream_reuse_peer_t *rp,
-    ngx_http_upstream_reuse_kept_t *kept)
+    ngx_http_upstream_reuse_conn_t *conn)
 {
     ngx_int_t         timeout, max;
     ngx_msec_t        limit;
@@ -237,15 +277,15 @@ ngx_http_upstream_reuse_read_hint(ngx_http_upstream_reuse_peer_t *rp,
     timeout = NGX_ERROR;
     max = NGX_ERROR;
 
-    if (kept->conf->expiry != NGX_HTTP_UPSTREAM_REUSE_EXPIRY_AUTO) {
+    if (conn->conf->expiry != NGX_HTTP_UPSTREAM_REUSE_EXPIRY_AUTO) {
 
         /* the operator knows better */
 
-    } else if (rp->hinted) {
-        timeout = rp->hinted_timeout;
-        max = rp->hinted_max;
+    } else if (rp->hint.told) {
+        timeout = rp->hint.timeout;
+        max = rp->hint.max;
 
-    } else if (!rp->tells) {
+    } else if (!rp->hint.expected) {
         part = &rp->upstream->headers_in.headers.part;
 
         for ( /* void */ ; part; part = part->next) {
@@ -268,7 +308,7 @@ ngx_http_upstream_reuse_read_hint(ngx_http_upstream_reuse_peer_t *rp,
     }
 
     if (timeout != NGX_ERROR) {
-        kept->announced = (ngx_msec_t) ngx_min(timeout,
+        conn->announced = (ngx_msec_t) ngx_min(timeout,
                               NGX_HTTP_UPSTREAM_REUSE_LONGEST) * 1000;
 
         if (timeout == 0) {
@@ -284,43 +324,36 @@ ngx_http_upstream_reuse_read_hint(ngx_http_upstream_reuse_peer_t *rp,
             return 0;
         }
 
-        if (kept->max == 0) {
-            kept->max = max + kept->connection->requests - 1;
+        if (conn->max == 0) {
+            conn->max = max + conn->connection->requests - 1;
         }
     }
 
-    if (kept->max && kept->connection->requests >= kept->max) {
+    if (conn->max && conn->connection->requests >= conn->max) {
         return 0;
     }
 
     /* one that is only learned may be wrong: let us see how it goes */
 
-    limit = (kept->conf->expiry == NGX_HTTP_UPSTREAM_REUSE_EXPIRY_TIME)
-            ? kept->conf->idle : kept->announced;
+    limit = (conn->conf->expiry == NGX_HTTP_UPSTREAM_REUSE_EXPIRY_TIME)
+            ? conn->conf->idle : conn->announced;
 
     return limit == 0
-           || ngx_http_upstream_reuse_margin(kept, limit) < limit;
+           || ngx_http_upstream_reuse_margin(conn, limit) < limit;
 }
 
 
 void
-ngx_http_upstream_reuse_hint(ngx_http_request_t *r, ngx_str_t *value)
+ngx_http_upstream_reuse_note_hint(ngx_http_upstream_reuse_peer_t *rp,
+    ngx_str_t *value)
 {
-    ngx_http_upstream_reuse_peer_t  *rp;
-
-    rp = ngx_http_upstream_reuse_find_peer(r);
-
-    if (rp == NULL) {
-        return;
+    if (!rp->hint.told) {
+        rp->hint.told = 1;
+        rp->hint.timeout = NGX_ERROR;
+        rp->hint.max = NGX_ERROR;
     }
 
-    if (!rp->hinted) {
-        rp->hinted = 1;
-        rp->hinted_timeout = NGX_ERROR;
-        rp->hinted_max = NGX_ERROR;
-    }
-
-    reuse_parse_hint(value, &rp->hinted_timeout, &rp->hinted_max);
+    reuse_parse_hint(value, &rp->hint.timeout, &rp->hint.max);
 }
 
 
@@ -377,42 +410,44 @@ reuse_parse_hint(ngx_str_t *value, ngx_int_t *timeout, ngx_int_t *max)
 
 
 void
-ngx_http_upstream_reuse_set_expiry(ngx_http_upstream_reuse_kept_t *kept)
+ngx_http_upstream_reuse_set_expiry(ngx_http_upstream_reuse_conn_t *conn)
 {
     ngx_msec_t  limit, expiry, learned;
 
     expiry = 0;
 
-    if (kept->conf->expiry == NGX_HTTP_UPSTREAM_REUSE_EXPIRY_TIME) {
-        limit = kept->conf->idle;
+    if (conn->conf->expiry == NGX_HTTP_UPSTREAM_REUSE_EXPIRY_TIME) {
+        limit = conn->conf->idle;
 
     } else {
-        limit = kept->announced;
+        limit = conn->announced;
     }
 
     if (limit) {
-        expiry = limit - ngx_http_upstream_reuse_margin(kept, limit);
+        expiry = limit - ngx_http_upstream_reuse_margin(conn, limit);
     }
 
     /*
      * A limit that was learned is put to the test: there is no further use
-     * for the connection, but if it is alive then, the limit is wrong.
+     * for the connection, but if it is alive then, the limit is wrong.  One
+     * that was learned from resets shows only when something is sent: the
+     * connection stays, for a request that may try it.
      */
 
-    limit = reuse_learned(kept);
+    limit = reuse_learned(conn);
 
-    if (limit) {
-        learned = reuse_end_of_test(kept);
+    if (limit && !conn->limit->silent) {
+        learned = reuse_end_of_test(conn);
 
         if (expiry == 0 || learned < expiry) {
             expiry = learned;
         }
     }
 
-    kept->expiring = 0;
+    conn->on_timeout = NGX_HTTP_UPSTREAM_REUSE_FATE_IDLE;
 
     if (expiry) {
-        reuse_expire_in(kept, expiry);
+        reuse_expire_in(conn, expiry);
     }
 }
 
@@ -420,11 +455,11 @@ ngx_http_upstream_reuse_set_expiry(ngx_http_upstream_reuse_kept_t *kept)
 /* The keepalive module has set a timer, of which ours must not be later. */
 
 static void
-reuse_expire_in(ngx_http_upstream_reuse_kept_t *kept, ngx_msec_t expiry)
+reuse_expire_in(ngx_http_upstream_reuse_conn_t *conn, ngx_msec_t expiry)
 {
     ngx_event_t  *rev;
 
-    rev = kept->connection->read;
+    rev = conn->connection->read;
 
     if (rev->timer_set
         && (ngx_msec_int_t) (rev->timer.key - ngx_current_msec - expiry) <= 0)
@@ -438,32 +473,32 @@ reuse_expire_in(ngx_http_upstream_reuse_kept_t *kept, ngx_msec_t expiry)
 
     ngx_add_timer(rev, expiry);
 
-    kept->expiring = 1;
+    conn->on_timeout = NGX_HTTP_UPSTREAM_REUSE_FATE_EXPIRED;
 }
 
 
 ngx_int_t
-ngx_http_upstream_reuse_note_end(ngx_http_upstream_reuse_kept_t *kept,
+ngx_http_upstream_reuse_note_end(ngx_http_upstream_reuse_conn_t *conn,
     ngx_msec_t age)
 {
     ngx_int_t  ended;
 
-    ended = reuse_look_whether_closed(kept);
+    ended = reuse_look_whether_closed(conn);
 
-    if (kept->limit == NULL
-        || kept->conf->expiry != NGX_HTTP_UPSTREAM_REUSE_EXPIRY_AUTO)
+    if (conn->limit == NULL
+        || conn->conf->expiry != NGX_HTTP_UPSTREAM_REUSE_EXPIRY_AUTO)
     {
         return ended;
     }
 
     if (ended == NGX_OK) {
-        ngx_http_upstream_reuse_note_closed(kept, age);
+        ngx_http_upstream_reuse_note_closed(conn, age);
 
-    } else if (ended == NGX_AGAIN && age >= reuse_tested(kept->limit)) {
+    } else if (ended == NGX_AGAIN && age >= reuse_tested(conn->limit)) {
 
         /* an end may be on its way, and no limit is exact */
 
-        ngx_http_upstream_reuse_note_alive(kept, age);
+        ngx_http_upstream_reuse_note_open(conn, age);
     }
 
     return ended;
@@ -476,25 +511,29 @@ ngx_http_upstream_reuse_note_end(ngx_http_upstream_reuse_kept_t *kept,
  */
 
 ngx_uint_t
-ngx_http_upstream_reuse_put_to_test(ngx_http_upstream_reuse_kept_t *kept,
+ngx_http_upstream_reuse_put_to_test(ngx_http_upstream_reuse_conn_t *conn,
     ngx_msec_t age)
 {
     ngx_msec_t                        end;
     ngx_connection_t                 *c;
     ngx_http_upstream_reuse_limit_t  *limit;
 
-    if (reuse_learned(kept) == 0 || ngx_exiting || ngx_terminate) {
+    if (reuse_learned(conn) == 0
+        || conn->limit->silent
+        || ngx_exiting
+        || ngx_terminate)
+    {
         return 0;
     }
 
-    limit = kept->limit;
-    c = kept->connection;
+    limit = conn->limit;
+    c = conn->connection;
 
-    end = reuse_end_of_test(kept);
+    end = reuse_end_of_test(conn);
 
     if (age >= end
         || (ngx_msec_int_t) (limit->testing - ngx_current_msec) > 0
-        || reuse_look_whether_closed(kept) != NGX_AGAIN)
+        || reuse_look_whether_closed(conn) != NGX_AGAIN)
     {
         return 0;
     }
@@ -517,10 +556,8 @@ ngx_http_upstream_reuse_put_to_test(ngx_http_upstream_reuse_kept_t *kept,
     limit->testing = ngx_current_msec + (end - age)
                      + end * NGX_HTTP_UPSTREAM_REUSE_PAUSE;
 
-    kept->idle = 1;
-    kept->testing = 1;
 
-    c->data = kept;
+    c->data = conn;
     c->idle = 1;
     c->read->delayed = 0;
     c->read->handler = reuse_test_handler;
@@ -545,13 +582,13 @@ static void
 reuse_test_handler(ngx_event_t *ev)
 {
     ngx_connection_t                *c;
-    ngx_http_upstream_reuse_kept_t  *kept;
+    ngx_http_upstream_reuse_conn_t  *conn;
 
     c = ev->data;
-    kept = c->data;
+    conn = c->data;
 
     if (!c->close && !ev->timedout
-        && reuse_look_whether_closed(kept) == NGX_AGAIN)
+        && reuse_look_whether_closed(conn) == NGX_AGAIN)
     {
         ev->ready = 0;
 
@@ -583,14 +620,14 @@ reuse_test_dummy_handler(ngx_event_t *ev)
  */
 
 static ngx_int_t
-reuse_look_whether_closed(ngx_http_upstream_reuse_kept_t *kept)
+reuse_look_whether_closed(ngx_http_upstream_reuse_conn_t *conn)
 {
     u_char                         head[5];
     ssize_t                        n;
     ngx_socket_t                   fd;
     ngx_http_upstream_reuse_tcp_t  tcp;
 
-    fd = kept->connection->fd;
+    fd = conn->connection->fd;
 
     n = recv(fd, (char *) head, sizeof(head), MSG_PEEK);
 
@@ -606,7 +643,7 @@ reuse_look_whether_closed(ngx_http_upstream_reuse_kept_t *kept)
 
     /* what nginx had of TLS is gone by now */
 
-    if (kept->identity.ssl
+    if (conn->identity.ssl
         && n == sizeof(head)
         && (head[0] == 21
             || (head[0] == 23 && head[3] == 0 && head[4] <= 2 + 1 + 16)))

@@ -6,7 +6,6 @@
 
 #include <ngx_config.h>
 #include <ngx_core.h>
-#include <ngx_md5.h>
 #include <ngx_murmurhash.h>
 #include "ngx_http_upstream_reuse.h"
 
@@ -18,11 +17,13 @@ static ngx_uint_t is_scheme(ngx_str_t *value);
 
 
 ngx_http_upstream_reuse_identity_t *
-ngx_http_upstream_reuse_find_identity(ngx_http_request_t *r)
+ngx_http_upstream_reuse_find_identity(ngx_http_upstream_reuse_peer_t *rp)
 {
     ngx_uint_t                           http1, tls;
     ngx_http_upstream_t                 *u;
+    ngx_http_upstream_conf_t            *location;
 #if (NGX_HTTP_SSL)
+    ngx_http_request_t                  *r;
     ngx_http_upstream_conf_t            *ucf;
 #endif
     ngx_http_upstream_reuse_identity_t  *id;
@@ -31,8 +32,9 @@ ngx_http_upstream_reuse_find_identity(ngx_http_request_t *r)
 
     static ngx_http_upstream_reuse_identity_t  plain;
 
-    u = r->upstream;
+    u = rp->upstream;
     http1 = speaks_http1(u);
+    location = rp->apart ? u->conf : NULL;
 
 #if (NGX_HTTP_SSL)
     tls = u->ssl;
@@ -40,16 +42,18 @@ ngx_http_upstream_reuse_find_identity(ngx_http_request_t *r)
     tls = 0;
 #endif
 
-    if (http1 && !tls && u->peer.local == NULL) {
+    if (http1 && !tls && u->peer.local == NULL && location == NULL) {
         return &plain;
     }
 
-    id = ngx_pcalloc(r->pool, sizeof(ngx_http_upstream_reuse_identity_t));
+    id = ngx_pcalloc(rp->request->pool,
+                     sizeof(ngx_http_upstream_reuse_identity_t));
     if (id == NULL) {
         return NULL;
     }
 
     id->create_request = http1 ? NULL : u->create_request;
+    id->location = location;
 
     if (u->peer.local) {
         id->local = u->peer.local->sockaddr;
@@ -62,6 +66,7 @@ ngx_http_upstream_reuse_find_identity(ngx_http_request_t *r)
         return id;
     }
 
+    r = rp->request;
     ucf = u->conf;
 
     id->ssl = ucf->ssl;
@@ -124,7 +129,9 @@ ngx_uint_t
 ngx_http_upstream_reuse_same_identity(ngx_http_upstream_reuse_identity_t *a,
     ngx_http_upstream_reuse_identity_t *b)
 {
-    if (a->create_request != b->create_request) {
+    if (a->create_request != b->create_request
+        || a->location != b->location)
+    {
         return 0;
     }
 
@@ -158,7 +165,7 @@ ngx_http_upstream_reuse_hash_identity(ngx_http_upstream_reuse_identity_t *id)
 {
     uint64_t  hash;
 
-    hash = (uintptr_t) id->create_request;
+    hash = (uintptr_t) id->create_request * 31 + (uintptr_t) id->location;
 
 #if (NGX_HTTP_SSL)
 
@@ -275,112 +282,3 @@ is_scheme(ngx_str_t *value)
                && ngx_strncasecmp(value->data, (u_char *) "Negotiate", 9)
                   == 0);
 }
-
-
-#if (NGX_HTTP_SSL)
-
-/*
- * nginx has one TLS session for each peer, whatever it was made for.  A
- * resumed handshake verifies nothing anew and shows no certificate, so only a
- * session of the same identity is taken up.  A session carries its identity
- * as its session ID context, which OpenSSL would insist upon later.
- */
-
-ngx_int_t
-ngx_http_upstream_reuse_set_session(ngx_peer_connection_t *pc, void *data)
-{
-    ngx_http_upstream_reuse_peer_t  *rp = data;
-
-    SSL                  *ssl;
-    u_char                digest[16];
-    ngx_md5_t             md5;
-    SSL_SESSION          *session;
-    unsigned int          len;
-    const unsigned char  *context;
-
-    rp->connected = ngx_current_msec;
-
-    ssl = pc->connection->ssl->connection;
-
-    ngx_md5_init(&md5);
-    ngx_md5_update(&md5, &rp->identity->ssl, sizeof(ngx_ssl_t *));
-    ngx_md5_update(&md5, &rp->identity->checks, sizeof(ngx_uint_t));
-    ngx_md5_update(&md5, &rp->identity->name.len, sizeof(size_t));
-
-    if (rp->identity->name.len) {
-        ngx_md5_update(&md5, rp->identity->name.data, rp->identity->name.len);
-    }
-
-    if (rp->identity->certificate.len) {
-        ngx_md5_update(&md5, rp->identity->certificate.data,
-                       rp->identity->certificate.len);
-    }
-
-    ngx_md5_final(digest, &md5);
-
-    if (SSL_set_session_id_context(ssl, digest, sizeof(digest)) != 1) {
-        ngx_ssl_error(NGX_LOG_ALERT, pc->log, 0,
-                      "SSL_set_session_id_context() failed");
-        return NGX_ERROR;
-    }
-
-    if ((rp->opening ? ngx_http_upstream_reuse_set_server_session(pc, rp)
-                     : rp->set_session(pc, rp->data))
-        != NGX_OK)
-    {
-        return NGX_ERROR;
-    }
-
-    session = SSL_get_session(ssl);
-
-    if (session == NULL) {
-        return NGX_OK;
-    }
-
-    context = SSL_SESSION_get0_id_context(session, &len);
-
-    if (len == sizeof(digest) && ngx_memcmp(context, digest, len) == 0) {
-        return NGX_OK;
-    }
-
-    ngx_log_debug0(NGX_LOG_DEBUG_HTTP, pc->log, 0,
-                   "upstream reuse: session is not of this identity");
-
-    if (SSL_set_session(ssl, NULL) != 1) {
-        ngx_ssl_error(NGX_LOG_ALERT, pc->log, 0, "SSL_set_session() failed");
-        return NGX_ERROR;
-    }
-
-    return NGX_OK;
-}
-
-
-/* A session that has failed the checks would fail them for ever. */
-
-void
-ngx_http_upstream_reuse_save_session(ngx_peer_connection_t *pc, void *data)
-{
-    ngx_http_upstream_reuse_peer_t  *rp = data;
-
-    ngx_connection_t     *c;
-    ngx_http_upstream_t  *u;
-
-    u = rp->request->upstream;
-    c = pc->connection;
-
-    if (u->conf->ssl_verify
-        && (SSL_get_verify_result(c->ssl->connection) != X509_V_OK
-            || ngx_ssl_check_host(c, &u->ssl_name) != NGX_OK))
-    {
-        return;
-    }
-
-    if (rp->opening) {
-        ngx_http_upstream_reuse_save_server_session(pc, rp->uscf, rp->server);
-        return;
-    }
-
-    rp->save_session(pc, rp->data);
-}
-
-#endif

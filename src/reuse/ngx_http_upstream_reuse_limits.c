@@ -10,7 +10,11 @@
 
 
 #include "ngx_http_upstream_reuse.h"
+#include "ngx_http_upstream_reuse_tcp.h"
 
+
+/* milliseconds, for timers that are not exact */
+#define NGX_HTTP_UPSTREAM_REUSE_MARGIN     10
 
 /* milliseconds by which two ages may differ and still be the same */
 #define NGX_HTTP_UPSTREAM_REUSE_OFF        5
@@ -21,35 +25,104 @@
 /* so many closes of one age make a limit */
 #define NGX_HTTP_UPSTREAM_REUSE_ENOUGH     3
 
+/* the first trial comes after so many times the limit */
+#define NGX_HTTP_UPSTREAM_REUSE_TRIALS     8
 
+/* milliseconds: the longest time between two trials */
+#define NGX_HTTP_UPSTREAM_REUSE_RARELY     3600000
+
+/* milliseconds, besides round trips, in which a reset shows such a limit */
+#define NGX_HTTP_UPSTREAM_REUSE_PROMPT     1000
+
+
+static void reuse_note_reset(ngx_http_upstream_reuse_conn_t *conn,
+    ngx_msec_t age);
+static ngx_uint_t reuse_weigh_reset(ngx_http_upstream_reuse_limit_t *limit,
+    ngx_msec_t age);
+static ngx_uint_t reuse_is_evidence(ngx_http_upstream_reuse_conn_t *conn,
+    ngx_msec_t age);
 static ngx_uint_t reuse_weigh_close(ngx_http_upstream_reuse_limit_t *limit,
     ngx_msec_t age);
-static void reuse_log_limit(ngx_http_upstream_reuse_kept_t *kept,
+static ngx_uint_t reuse_is_same_age(ngx_msec_t age, ngx_msec_t known);
+static void reuse_log_limit(ngx_http_upstream_reuse_conn_t *conn,
     const char *what, ngx_msec_t age);
 
 
+/*
+ * The origin counts from the time when it has sent the response, half a round
+ * trip before we have it, and a request takes another half to arrive.  The
+ * rest is for timers that are not exact.
+ */
+
+ngx_msec_t
+ngx_http_upstream_reuse_margin(ngx_http_upstream_reuse_conn_t *conn,
+    ngx_msec_t limit)
+{
+    return 2 * conn->rtt + limit / 16 + NGX_HTTP_UPSTREAM_REUSE_MARGIN;
+}
+
+
 void
-ngx_http_upstream_reuse_note_alive(ngx_http_upstream_reuse_kept_t *kept,
+ngx_http_upstream_reuse_note_alive(ngx_http_upstream_reuse_conn_t *conn,
     ngx_msec_t age)
 {
     ngx_uint_t                        wrong;
     ngx_http_upstream_reuse_limit_t  *limit;
 
-    limit = kept->limit;
+    limit = conn->limit;
 
     if (limit == NULL
-        || kept->conf->expiry != NGX_HTTP_UPSTREAM_REUSE_EXPIRY_AUTO
-        || (age <= limit->survived
-            && (limit->closes == 0 || age < limit->suspect)))
+        || conn->conf->expiry != NGX_HTTP_UPSTREAM_REUSE_EXPIRY_AUTO
+        || (age <= limit->served
+            && (limit->closes == 0 || age < limit->suspect)
+            && (limit->resets == 0 || age < limit->refused)))
     {
         return;
     }
 
-    ngx_http_upstream_reuse_lock(kept);
+    ngx_http_upstream_reuse_lock(conn);
+
+    limit->survived = ngx_max(limit->survived, age);
+    limit->served = ngx_max(limit->served, age);
+
+    wrong = (limit->idle && limit->idle <= age);
+
+    if (wrong) {
+        limit->idle = 0;
+        limit->pause = 0;
+    }
+
+    if (limit->suspect <= age) {
+        limit->closes = 0;
+    }
+
+    if (limit->refused <= age) {
+        limit->resets = 0;
+    }
+
+    ngx_http_upstream_reuse_unlock(conn);
+
+    if (wrong) {
+        reuse_log_limit(conn, limit->silent ? "no longer resets"
+                                            : "no longer closes", age);
+    }
+}
+
+
+void
+ngx_http_upstream_reuse_note_open(ngx_http_upstream_reuse_conn_t *conn,
+    ngx_msec_t age)
+{
+    ngx_uint_t                        wrong;
+    ngx_http_upstream_reuse_limit_t  *limit;
+
+    limit = conn->limit;
+
+    ngx_http_upstream_reuse_lock(conn);
 
     limit->survived = ngx_max(limit->survived, age);
 
-    wrong = (limit->idle && limit->idle <= age);
+    wrong = (limit->idle && limit->idle <= age && !limit->silent);
 
     if (wrong) {
         limit->idle = 0;
@@ -59,65 +132,222 @@ ngx_http_upstream_reuse_note_alive(ngx_http_upstream_reuse_kept_t *kept,
         limit->closes = 0;
     }
 
-    ngx_http_upstream_reuse_unlock(kept);
+    ngx_http_upstream_reuse_unlock(conn);
 
     if (wrong) {
-        reuse_log_limit(kept, "no longer closes", age);
+        reuse_log_limit(conn, "no longer closes", age);
     }
 }
 
 
 void
-ngx_http_upstream_reuse_note_closed(ngx_http_upstream_reuse_kept_t *kept,
+ngx_http_upstream_reuse_note_failure(ngx_http_upstream_reuse_peer_t *rp,
+    ngx_connection_t *c)
+{
+    ngx_msec_int_t  took;
+
+    if (rp->watch.stray) {
+        return;
+    }
+
+    if (rp->watch.proof == NGX_HTTP_UPSTREAM_REUSE_PROOF_CLOSED) {
+        ngx_http_upstream_reuse_note_closed(rp->conn, rp->age);
+        return;
+    }
+
+    /* one that comes later than a packet is answered tells of the request */
+
+    took = (ngx_msec_int_t) (ngx_current_msec
+                             - (ngx_msec_t) (rp->watch.taken / 1000));
+
+    if (!c->read->eof
+        && took <= (ngx_msec_int_t) (NGX_HTTP_UPSTREAM_REUSE_PROMPT
+                                     + 2 * rp->conn->rtt))
+    {
+        reuse_note_reset(rp->conn, rp->age);
+    }
+}
+
+
+static void
+reuse_note_reset(ngx_http_upstream_reuse_conn_t *conn, ngx_msec_t age)
+{
+    ngx_uint_t                        learned, lowered;
+    ngx_http_upstream_reuse_tcp_t     tcp;
+    ngx_http_upstream_reuse_limit_t  *limit;
+
+    if (!reuse_is_evidence(conn, age)) {
+        return;
+    }
+
+    limit = conn->limit;
+
+    ngx_http_upstream_reuse_lock(conn);
+
+    lowered = (limit->idle && limit->silent);
+
+    learned = (limit->idle == 0 || age < limit->idle)
+              && reuse_weigh_reset(limit, age);
+
+    if (learned) {
+        age = limit->idle;
+
+        /* what closes a unix socket shows at once: nothing is between */
+
+        limit->silent = (ngx_http_upstream_reuse_read_tcp(
+                             conn->connection->fd, &tcp)
+                         == 0);
+
+        if (!lowered) {
+
+            /* otherwise no trial has failed, and the next one is due */
+
+            limit->pause = 0;
+            ngx_http_upstream_reuse_defer_trial(limit);
+        }
+    }
+
+    ngx_http_upstream_reuse_unlock(conn);
+
+    if (learned) {
+        reuse_log_limit(conn, "resets", age);
+    }
+}
+
+
+/*
+ * A connection of any age that is beyond the limit is reset, so the least age
+ * is the limit, as far as it is known.
+ */
+
+static ngx_uint_t
+reuse_weigh_reset(ngx_http_upstream_reuse_limit_t *limit, ngx_msec_t age)
+{
+    if (limit->resets == 0) {
+        limit->refused = age;
+        limit->reset_moments = 1;
+        limit->reset_noted = ngx_current_msec;
+
+    } else {
+        limit->refused = ngx_min(limit->refused, age);
+
+        if ((ngx_msec_int_t) (ngx_current_msec - limit->reset_noted)
+            >= (ngx_msec_int_t) ngx_max(limit->refused / 2,
+                                        NGX_HTTP_UPSTREAM_REUSE_MOMENT))
+        {
+            limit->reset_moments++;
+            limit->reset_noted = ngx_current_msec;
+        }
+    }
+
+    limit->resets++;
+
+    if (limit->refused <= limit->served) {
+
+        /* it has been otherwise: it may have changed */
+
+        if (limit->reset_moments < NGX_HTTP_UPSTREAM_REUSE_ENOUGH) {
+            return 0;
+        }
+
+        limit->served = 0;
+
+    } else if (limit->resets < NGX_HTTP_UPSTREAM_REUSE_ENOUGH
+               && !(limit->idle && limit->silent))
+    {
+        return 0;
+    }
+
+    limit->idle = limit->refused;
+    limit->resets = 0;
+
+    return 1;
+}
+
+
+void
+ngx_http_upstream_reuse_defer_trial(ngx_http_upstream_reuse_limit_t *limit)
+{
+    ngx_msec_t  pause;
+
+    pause = ngx_max(limit->pause * 2,
+                    limit->idle * NGX_HTTP_UPSTREAM_REUSE_TRIALS);
+
+    limit->pause = ngx_min(pause, NGX_HTTP_UPSTREAM_REUSE_RARELY);
+    limit->testing = ngx_current_msec + limit->pause;
+}
+
+
+static ngx_uint_t
+reuse_is_evidence(ngx_http_upstream_reuse_conn_t *conn, ngx_msec_t age)
+{
+    ngx_http_upstream_reuse_limit_t  *limit;
+
+    limit = conn->limit;
+
+    if (limit == NULL
+        || conn->conf->expiry != NGX_HTTP_UPSTREAM_REUSE_EXPIRY_AUTO)
+    {
+        return 0;
+    }
+
+    /* so young a connection was not closed for being idle */
+
+    if (age <= ngx_http_upstream_reuse_margin(conn, age)) {
+        return 0;
+    }
+
+    /* nor one that was opened ahead: it was not wanted */
+
+    return limit == conn->server->limit
+           || age >= NGX_HTTP_UPSTREAM_REUSE_PROVED;
+}
+
+
+void
+ngx_http_upstream_reuse_note_closed(ngx_http_upstream_reuse_conn_t *conn,
     ngx_msec_t age)
 {
     ngx_uint_t                        learned;
     ngx_http_upstream_reuse_limit_t  *limit;
 
-    limit = kept->limit;
-
-    if (limit == NULL
-        || kept->conf->expiry != NGX_HTTP_UPSTREAM_REUSE_EXPIRY_AUTO)
-    {
+    if (!reuse_is_evidence(conn, age)) {
         return;
     }
 
-    /* so young a connection was not closed for being idle */
+    limit = conn->limit;
 
-    if (age <= ngx_http_upstream_reuse_margin(kept, age)) {
-        return;
-    }
+    ngx_http_upstream_reuse_lock(conn);
 
-    /* nor one that was opened ahead: it was not wanted */
+    /*
+     * Whoever closes at the age after which resets came says so after all: a
+     * few requests were too quick for it.
+     */
 
-    if (limit != kept->server->limit && age < NGX_HTTP_UPSTREAM_REUSE_PROVED) {
-        return;
-    }
-
-    ngx_http_upstream_reuse_lock(kept);
-
-    learned = (limit->idle == 0 || age < limit->idle)
+    learned = (limit->idle == 0
+               || age < limit->idle
+               || (limit->silent && reuse_is_same_age(age, limit->idle)))
               && reuse_weigh_close(limit, age);
 
     if (learned) {
         age = limit->idle;
     }
 
-    ngx_http_upstream_reuse_unlock(kept);
+    ngx_http_upstream_reuse_unlock(conn);
 
     if (learned) {
-        reuse_log_limit(kept, "closes", age);
+        reuse_log_limit(conn, "closes", age);
     }
 }
 
 
 ngx_uint_t
-ngx_http_upstream_reuse_note_rtt(ngx_http_upstream_reuse_kept_t *kept,
+ngx_http_upstream_reuse_note_rtt(ngx_http_upstream_reuse_conn_t *conn,
     ngx_uint_t rtt)
 {
     ngx_http_upstream_reuse_limit_t  *limit;
 
-    limit = kept->server->limit;
+    limit = conn->server->limit;
 
     if (limit == NULL) {
         return 0;
@@ -125,13 +355,13 @@ ngx_http_upstream_reuse_note_rtt(ngx_http_upstream_reuse_kept_t *kept,
 
     if (rtt && (limit->rtt == 0 || rtt < limit->rtt)) {
 
-        ngx_http_upstream_reuse_lock(kept);
+        ngx_http_upstream_reuse_lock(conn);
 
         if (limit->rtt == 0 || rtt < limit->rtt) {
             limit->rtt = rtt;
         }
 
-        ngx_http_upstream_reuse_unlock(kept);
+        ngx_http_upstream_reuse_unlock(conn);
     }
 
     return rtt ? limit->rtt : 0;
@@ -148,13 +378,7 @@ ngx_http_upstream_reuse_note_rtt(ngx_http_upstream_reuse_kept_t *kept,
 static ngx_uint_t
 reuse_weigh_close(ngx_http_upstream_reuse_limit_t *limit, ngx_msec_t age)
 {
-    ngx_msec_t  off;
-
-    off = (age > limit->suspect) ? age - limit->suspect : limit->suspect - age;
-
-    if (limit->closes == 0
-        || off > limit->suspect / 8 + NGX_HTTP_UPSTREAM_REUSE_OFF)
-    {
+    if (limit->closes == 0 || !reuse_is_same_age(age, limit->suspect)) {
         limit->suspect = age;
         limit->closes = 1;
         limit->moments = 1;
@@ -189,27 +413,40 @@ reuse_weigh_close(ngx_http_upstream_reuse_limit_t *limit, ngx_msec_t age)
         }
 
         limit->survived = 0;
+        limit->served = 0;
     }
 
     limit->idle = limit->suspect;
+    limit->silent = 0;
     limit->closes = 0;
 
     return 1;
 }
 
 
+static ngx_uint_t
+reuse_is_same_age(ngx_msec_t age, ngx_msec_t known)
+{
+    ngx_msec_t  off;
+
+    off = (age > known) ? age - known : known - age;
+
+    return off <= known / 8 + NGX_HTTP_UPSTREAM_REUSE_OFF;
+}
+
+
 static void
-reuse_log_limit(ngx_http_upstream_reuse_kept_t *kept, const char *what,
+reuse_log_limit(ngx_http_upstream_reuse_conn_t *conn, const char *what,
     ngx_msec_t age)
 {
     size_t     len;
     u_char     text[NGX_SOCKADDR_STRLEN];
     ngx_str_t  upstream;
 
-    ngx_http_upstream_reuse_name_record(kept->server->record, &upstream, text,
+    ngx_http_upstream_reuse_name_record(conn->server->record, &upstream, text,
                                         &len);
 
-    ngx_log_error(NGX_LOG_INFO, kept->connection->log, 0,
+    ngx_log_error(NGX_LOG_INFO, conn->connection->log, 0,
                   "server %*s of upstream \"%V\" %s connections that have "
                   "been idle for %M ms", len, text, &upstream, what, age);
 }

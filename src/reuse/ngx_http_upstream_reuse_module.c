@@ -24,6 +24,10 @@ static void reuse_inherit(ngx_http_upstream_reuse_srv_conf_t *rcf,
 static ngx_int_t reuse_complete(ngx_conf_t *cf,
     ngx_http_upstream_srv_conf_t *uscf,
     ngx_http_upstream_reuse_srv_conf_t *http, ngx_uint_t wanted);
+static ngx_int_t reuse_check_size(ngx_conf_t *cf,
+    ngx_http_upstream_srv_conf_t *uscf,
+    ngx_http_upstream_reuse_srv_conf_t *rcf,
+    ngx_http_upstream_reuse_srv_conf_t *http);
 static ngx_int_t reuse_check_warm(ngx_conf_t *cf,
     ngx_http_upstream_srv_conf_t *uscf,
     ngx_http_upstream_reuse_srv_conf_t *rcf,
@@ -34,7 +38,7 @@ static ngx_int_t reuse_create_srv_conf(ngx_conf_t *cf,
     ngx_http_upstream_srv_conf_t *uscf);
 static ngx_int_t reuse_add_port(ngx_conf_t *cf,
     ngx_http_upstream_srv_conf_t *uscf, ngx_str_t *name);
-
+static void reuse_note_version(ngx_conf_t *cf);
 
 
 static ngx_command_t  ngx_http_upstream_reuse_commands[] = {
@@ -148,6 +152,28 @@ ngx_http_upstream_reuse_ask_open(ngx_conf_t *cf,
 }
 
 
+ngx_int_t
+ngx_http_upstream_reuse_foresee(ngx_conf_t *cf,
+    ngx_http_upstream_conf_t *conf)
+{
+    ngx_http_upstream_reuse_foreseen_t   *foreseen;
+    ngx_http_upstream_reuse_main_conf_t  *rmcf;
+
+    rmcf = ngx_http_conf_get_module_main_conf(cf,
+                                              ngx_http_upstream_reuse_module);
+
+    foreseen = ngx_array_push(&rmcf->foreseen);
+    if (foreseen == NULL) {
+        return NGX_ERROR;
+    }
+
+    foreseen->ctx = *(ngx_http_conf_ctx_t *) cf->ctx;
+    foreseen->conf = conf;
+
+    return NGX_OK;
+}
+
+
 void
 ngx_http_upstream_reuse_accept(ngx_http_request_t *r)
 {
@@ -184,9 +210,6 @@ ngx_http_upstream_reuse_create_main_conf(ngx_conf_t *cf)
         != NGX_OK
         || ngx_array_init(&rmcf->foreseen, cf->pool, 4,
                           sizeof(ngx_http_upstream_reuse_foreseen_t))
-           != NGX_OK
-        || ngx_array_init(&rmcf->warm, cf->pool, 4,
-                          sizeof(ngx_http_upstream_reuse_warm_t *))
            != NGX_OK
         || ngx_array_init(&rmcf->warnings, cf->pool, 4, sizeof(ngx_str_t))
            != NGX_OK)
@@ -235,6 +258,15 @@ ngx_http_upstream_reuse_init_main_conf(ngx_conf_t *cf, void *conf)
     rmcf->zone = ngx_http_upstream_reuse_add_zone(cf, rmcf->zone_size);
     if (rmcf->zone == NULL) {
         return NGX_CONF_ERROR;
+    }
+
+    reuse_note_version(cf);
+
+    rmcf->unsound = !ngx_http_upstream_reuse_is_sound(cf);
+
+    if (rmcf->unsound) {
+        http->reuse = 0;
+        http->warm = 0;
     }
 
     uscfp = umcf->upstreams.elts;
@@ -289,8 +321,16 @@ reuse_complete(ngx_conf_t *cf, ngx_http_upstream_srv_conf_t *uscf,
     rcf->name = name;
     rcf->asked = wanted;
     rcf->open = (uscf == rcf->main->open);
+    rcf->native = native;
 
-    if (reuse_check_warm(cf, uscf, rcf, http) != NGX_OK) {
+    if (rcf->main->unsound) {
+        rcf->reuse = 0;
+        rcf->warm = 0;
+    }
+
+    if (reuse_check_size(cf, uscf, rcf, http) != NGX_OK
+        || reuse_check_warm(cf, uscf, rcf, http) != NGX_OK)
+    {
         return NGX_ERROR;
     }
 
@@ -311,14 +351,47 @@ reuse_complete(ngx_conf_t *cf, ngx_http_upstream_srv_conf_t *uscf,
         return NGX_OK;
     }
 
-    if (rcf->reuse == NGX_CONF_UNSET && native) {
+    return ngx_http_upstream_reuse_add_keepalive(cf, uscf);
+}
 
-        /* there is a pool, and to touch it would change its kind */
 
-        return ngx_http_upstream_reuse_raise_requests(cf, uscf);
+/* "keepalive 0" says as much as "reuse off", and older versions refuse it. */
+
+static ngx_int_t
+reuse_check_size(ngx_conf_t *cf, ngx_http_upstream_srv_conf_t *uscf,
+    ngx_http_upstream_reuse_srv_conf_t *rcf,
+    ngx_http_upstream_reuse_srv_conf_t *http)
+{
+    if (ngx_http_upstream_reuse_written_size(cf, uscf) != 0) {
+        return NGX_OK;
     }
 
-    return ngx_http_upstream_reuse_add_keepalive(cf, uscf);
+    if (rcf->warm != NGX_CONF_UNSET && rcf->warm != 0) {
+        ngx_log_error(NGX_LOG_EMERG, cf->log, 0,
+                      "\"reuse_warm\" needs connections to be kept, and "
+                      "\"keepalive 0\" keeps none for upstream \"%V\" in "
+                      "%s:%ui: remove one of them",
+                      &uscf->host, uscf->file_name, uscf->line);
+        return NGX_ERROR;
+    }
+
+    if (rcf->reuse == 0
+        || (rcf->reuse == NGX_CONF_UNSET
+            && (http->reuse == 0
+                || (http->reuse == NGX_CONF_UNSET && !rcf->asked))))
+    {
+        return NGX_OK;
+    }
+
+    ngx_http_upstream_reuse_warn(cf, uscf->file_name, uscf->line,
+                            "connections to upstream \"%V\" are not reused: "
+                            "remove \"keepalive 0\"%s", &uscf->host,
+                            (rcf->reuse == 1) ? ", or \"reuse on\"" : "");
+
+    rcf->reuse = 0;
+    rcf->warm = 0;
+
+    return NGX_OK;
 }
 
 
@@ -505,22 +578,45 @@ ngx_http_upstream_reuse_postconfiguration(ngx_conf_t *cf)
         rcf = ngx_http_conf_upstream_srv_conf(uscfp[i],
                                               ngx_http_upstream_reuse_module);
 
+        rcf->uscf = uscfp[i];
         rcf->init_peer = uscfp[i]->peer.init;
 
-        ngx_http_upstream_reuse_read_keepalive(cf, uscfp[i], rcf);
+        if (rcf->init_pool == NULL) {
+            rcf->init_pool = rcf->init_peer;
+        }
+
+        if (rcf->main == NULL || !rcf->main->unsound) {
+            ngx_http_upstream_reuse_read_keepalive(cf, uscfp[i], rcf);
+        }
 
         if (!ngx_http_upstream_reuse_has_layer(rcf)) {
             continue;
         }
 
         uscfp[i]->peer.init = ngx_http_upstream_reuse_init_peer;
-
-        if (rcf->warm && rcf->reuse
-            && ngx_http_upstream_reuse_init_warm(cf, uscfp[i], rcf) != NGX_OK)
-        {
-            return NGX_ERROR;
-        }
     }
 
     return NGX_OK;
+}
+
+
+/* Logs a notice if this nginx is newer than those that were tested. */
+
+static void
+reuse_note_version(ngx_conf_t *cf)
+{
+    ngx_uint_t  running, tested;
+
+    running = ngx_core_module.version;
+    tested = NGX_HTTP_MYPROXY_TESTED;
+
+    if (running <= tested) {
+        return;
+    }
+
+    ngx_log_error(NGX_LOG_NOTICE, cf->log, 0,
+                  "ngx_http_myproxy_module was tested with nginx versions up "
+                  "to %ui.%ui.%ui; this is %ui.%ui.%ui",
+                  tested / 1000000, tested / 1000 % 1000, tested % 1000,
+                  running / 1000000, running / 1000 % 1000, running % 1000);
 }

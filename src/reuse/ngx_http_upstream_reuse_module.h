@@ -17,8 +17,9 @@
 
 
 /*
- * What becomes of a connection, when its request is over or later;
- * docs/status.md has the meanings.
+ * What becomes of a connection, when its request is over or later.  The names,
+ * meanings and advice are in ngx_http_upstream_reuse_reasons.c, in the same
+ * order, and in docs/status.md.
  */
 
 typedef enum {
@@ -28,12 +29,14 @@ typedef enum {
     /* it is closed, and why */
 
     NGX_HTTP_UPSTREAM_REUSE_FATE_OFF,
+    NGX_HTTP_UPSTREAM_REUSE_FATE_CONFIGURED,
     NGX_HTTP_UPSTREAM_REUSE_FATE_CLOSE,
     NGX_HTTP_UPSTREAM_REUSE_FATE_ANNOUNCED,
     NGX_HTTP_UPSTREAM_REUSE_FATE_HTTP10,
     NGX_HTTP_UPSTREAM_REUSE_FATE_UNFRAMED,
     NGX_HTTP_UPSTREAM_REUSE_FATE_EXCESS,
     NGX_HTTP_UPSTREAM_REUSE_FATE_UNREAD,
+    NGX_HTTP_UPSTREAM_REUSE_FATE_EARLY,
     NGX_HTTP_UPSTREAM_REUSE_FATE_UNSENT,
     NGX_HTTP_UPSTREAM_REUSE_FATE_UPGRADED,
     NGX_HTTP_UPSTREAM_REUSE_FATE_AUTHENTICATED,
@@ -53,6 +56,7 @@ typedef enum {
     NGX_HTTP_UPSTREAM_REUSE_FATE_EXPIRED,
     NGX_HTTP_UPSTREAM_REUSE_FATE_IDENTITY,
     NGX_HTTP_UPSTREAM_REUSE_FATE_UNBUFFERED,
+    NGX_HTTP_UPSTREAM_REUSE_FATE_STARVING,
     NGX_HTTP_UPSTREAM_REUSE_FATE_CRASH,
     NGX_HTTP_UPSTREAM_REUSE_FATE_LAST
 } ngx_http_upstream_reuse_fate_e;
@@ -94,8 +98,8 @@ ngx_int_t ngx_http_upstream_reuse_ask_open(ngx_conf_t *cf,
     ngx_http_upstream_srv_conf_t *uscf);
 
 /*
- * Tells that the handler of this request keeps the rules of a reusable
- * connection, and will tell of hints.  To be called before
+ * Tells that the handler of this request sets u->keepalive as it should be,
+ * and will call ngx_http_upstream_reuse_hint().  To be called before
  * ngx_http_upstream_init().
  */
 void ngx_http_upstream_reuse_accept(ngx_http_request_t *r);
@@ -103,13 +107,13 @@ void ngx_http_upstream_reuse_accept(ngx_http_request_t *r);
 /*
  * Tells the value of a Keep-Alive in the header of a response that has come
  * over the connection.  Where the handler does not, u->headers_in is searched,
- * which after a revalidation is what the cache has.
+ * which after a revalidation has the fields of the cache, not the origin's.
  */
 void ngx_http_upstream_reuse_hint(ngx_http_request_t *r, ngx_str_t *value);
 
 /*
  * Tells why the connection of this request will not be kept, where core only
- * knows that it will not.  The first word counts.
+ * knows that it will not.  Of several calls the first one counts.
  */
 void ngx_http_upstream_reuse_explain(ngx_http_request_t *r,
     ngx_http_upstream_reuse_fate_e fate);

@@ -5,31 +5,34 @@
 
 
 #include "ngx_http_upstream_reuse.h"
+#include "ngx_http_upstream_reuse_reasons.h"
+#include "ngx_http_upstream_reuse_steps.h"
 
 
+static void reuse_stand_before(ngx_http_upstream_reuse_peer_t *rp,
+    ngx_peer_connection_t *pc);
 static ngx_int_t reuse_get(ngx_peer_connection_t *pc, void *data);
+static void reuse_reset(ngx_http_upstream_reuse_peer_t *rp);
 static void reuse_begin(ngx_http_upstream_reuse_peer_t *rp);
 static ngx_int_t reuse_take(ngx_http_upstream_reuse_peer_t *rp,
     ngx_peer_connection_t *pc);
-static ngx_http_upstream_reuse_new_e reuse_why_new(
-    ngx_http_upstream_reuse_peer_t *rp);
-static ngx_http_upstream_reuse_fate_e reuse_unfit_fate(
-    ngx_http_upstream_reuse_peer_t *rp);
 static ngx_http_upstream_reuse_new_e reuse_unfit(
     ngx_http_upstream_reuse_peer_t *rp, ngx_connection_t *c,
-    ngx_http_upstream_reuse_kept_t *kept);
+    ngx_http_upstream_reuse_conn_t *conn);
 static ngx_uint_t reuse_is_silent(ngx_connection_t *c);
 
 static void reuse_free(ngx_peer_connection_t *pc, void *data,
     ngx_uint_t state);
-static ngx_http_upstream_reuse_kept_t *reuse_prepare(
+static void reuse_count_times(ngx_http_upstream_reuse_peer_t *rp,
+    ngx_connection_t *c);
+static ngx_http_upstream_reuse_conn_t *reuse_prepare(
     ngx_peer_connection_t *pc, ngx_http_upstream_reuse_peer_t *rp,
     ngx_uint_t state);
 static void reuse_end(ngx_http_upstream_reuse_peer_t *rp,
     ngx_http_upstream_reuse_fate_e fate);
-static ngx_http_upstream_reuse_fate_e reuse_why_not_kept(
-    ngx_http_upstream_reuse_peer_t *rp, ngx_connection_t *c,
-    ngx_uint_t state);
+#if (NGX_HTTP_MYPROXY_TWO_STEPS)
+static void reuse_begin_anew(ngx_http_upstream_reuse_peer_t *rp);
+#endif
 static void reuse_notify(ngx_peer_connection_t *pc, void *data,
     ngx_uint_t type);
 
@@ -39,14 +42,20 @@ ngx_http_upstream_reuse_init_peer(ngx_http_request_t *r,
     ngx_http_upstream_srv_conf_t *us)
 {
     ngx_int_t                            rc;
-    ngx_uint_t                           tells;
-    ngx_peer_connection_t               *pc;
+    ngx_uint_t                           tells, unasked;
     ngx_http_upstream_reuse_peer_t      *rp;
     ngx_http_upstream_reuse_srv_conf_t  *rcf;
 
     rcf = ngx_http_conf_upstream_srv_conf(us, ngx_http_upstream_reuse_module);
     tells = (ngx_http_get_module_ctx(r, ngx_http_upstream_reuse_module)
              != NULL);
+
+    /*
+     * Our pool is there only because a handler has asked for it, and this is
+     * another one, for which all is to be as nginx has it.
+     */
+
+    unasked = (rcf->added && rcf->reuse == NGX_CONF_UNSET && !tells);
 
     rp = ngx_pcalloc(r->pool, sizeof(ngx_http_upstream_reuse_peer_t));
     if (rp == NULL) {
@@ -55,59 +64,77 @@ ngx_http_upstream_reuse_init_peer(ngx_http_request_t *r,
 
     rp->request = r;
     rp->upstream = r->upstream;
-    rp->uscf = us;
     rp->conf = rcf;
 
-    if (rcf->warmth) {
-        rp->opening = ngx_http_upstream_reuse_find_opening(r);
+#if (NGX_HTTP_MYPROXY_TWO_STEPS)
+
+    if (ngx_http_upstream_reuse_mark_peer(rp) != NGX_OK) {
+        return NGX_ERROR;
     }
 
-    if (rp->opening) {
-        rc = ngx_http_upstream_reuse_init_opening(r, us, rp);
+#endif
 
-    } else if (rcf->added && rcf->reuse == NGX_CONF_UNSET && !tells) {
-
-        /*
-         * the upstream keeps connections only because a handler asked for
-         * it, and this is another one: go around the keepalive module
-         */
+    if (unasked && !rcf->native) {
 
         ngx_log_debug0(NGX_LOG_DEBUG_HTTP, r->connection->log, 0,
                        "upstream reuse: not asked for");
 
-        rp->around = 1;
+        rp->bypass = 1;
 
         rc = rcf->init_balancer(r, us);
 
     } else {
-        rc = ngx_http_upstream_reuse_init_pool(r, us, rp);
+        rc = ngx_http_upstream_reuse_pool_init(rp, us);
     }
 
     if (rc != NGX_OK) {
         return rc;
     }
 
-    if (rp->opening == NULL) {
-        rp->identity = ngx_http_upstream_reuse_find_identity(r);
-        if (rp->identity == NULL) {
-            return NGX_ERROR;
-        }
+#if (NGX_HTTP_MYPROXY_TWO_STEPS)
+
+    if (r->upstream->peer.type == SOCK_DGRAM) {
+
+        /* QUIC has connections of another kind */
+
+        return NGX_OK;
     }
 
-    if (rp->balancer_get) {
-        rp->hash = ngx_http_upstream_reuse_hash_identity(rp->identity);
+#endif
+
+    rp->apart = (unasked && rcf->native);
+
+    rp->identity = ngx_http_upstream_reuse_find_identity(rp);
+    if (rp->identity == NULL) {
+        return NGX_ERROR;
     }
 
-    rp->tells = tells;
+    if (ngx_http_upstream_reuse_pool_has_keys(rp)) {
+        rp->key.hash = ngx_http_upstream_reuse_hash_identity(rp->identity);
+    }
 
-    pc = &r->upstream->peer;
+    rp->hint.expected = tells;
 
-    rp->data = pc->data;
-    rp->get = pc->get;
-    rp->free = pc->free;
-    rp->notify = pc->notify;
+    reuse_stand_before(rp, &r->upstream->peer);
 
+    return NGX_OK;
+}
+
+
+static void
+reuse_stand_before(ngx_http_upstream_reuse_peer_t *rp,
+    ngx_peer_connection_t *pc)
+{
+    ngx_http_upstream_reuse_save_hooks(&rp->next, pc);
+
+#if (NGX_HTTP_MYPROXY_TWO_STEPS)
+    rp->begin_anew = reuse_begin_anew;
+
+    ngx_http_upstream_reuse_stand_between(rp, pc);
+#else
     pc->data = rp;
+#endif
+
     pc->get = reuse_get;
     pc->free = reuse_free;
 
@@ -116,42 +143,32 @@ ngx_http_upstream_reuse_init_peer(ngx_http_request_t *r,
     }
 
 #if (NGX_HTTP_SSL)
-    rp->set_session = pc->set_session;
-    rp->save_session = pc->save_session;
-    pc->set_session = ngx_http_upstream_reuse_set_session;
-    pc->save_session = ngx_http_upstream_reuse_save_session;
-#endif
 
-    return NGX_OK;
+    if (rp->upstream->ssl) {
+        pc->set_session = ngx_http_upstream_reuse_set_session;
+        pc->save_session = ngx_http_upstream_reuse_save_session;
+    }
+
+#endif
 }
 
 
 static ngx_int_t
 reuse_get(ngx_peer_connection_t *pc, void *data)
 {
-    ngx_http_upstream_reuse_peer_t  *rp = data;
+    ngx_http_upstream_reuse_peer_t  *rp =
+                                     ngx_http_upstream_reuse_peer_of(pc, data);
 
     ngx_int_t  rc;
 
-    if (rp->opening) {
-        return ngx_http_upstream_reuse_get_opening(pc, rp);
-    }
+#if (NGX_HTTP_MYPROXY_TWO_STEPS)
+    rp->chosen = 1;
+#endif
 
-    rp->kept = NULL;
-    rp->warm = 0;
-    rp->sent = 0;
-    rp->age = 0;
-    rp->rtt = 0;
-    rp->connected = 0;
-    rp->peeked = 0;
-    rp->hinted = 0;
-    rp->requests = 1;
-    rp->start = ngx_current_msec;
-    rp->explained = NGX_HTTP_UPSTREAM_REUSE_FATE_PENDING;
-    rp->fate = NGX_HTTP_UPSTREAM_REUSE_FATE_PENDING;
+    reuse_reset(rp);
 
     if (rp->again) {
-        rp->why_new = NGX_HTTP_UPSTREAM_REUSE_NEW_RETRY;
+        rp->account.why_new = NGX_HTTP_UPSTREAM_REUSE_NEW_RETRY;
 
         ngx_http_upstream_reuse_get_again(pc, rp);
         reuse_begin(rp);
@@ -159,18 +176,18 @@ reuse_get(ngx_peer_connection_t *pc, void *data)
         return NGX_OK;
     }
 
-    rc = ngx_http_upstream_reuse_get_from_pool(pc, rp);
+    rc = ngx_http_upstream_reuse_pool_take(rp, pc);
 
     if (rc == NGX_DONE && pc->connection) {
         rc = reuse_take(rp, pc);
 
     } else if (rc == NGX_OK) {
         rp->server = ngx_http_upstream_reuse_find_server(rp->conf, pc);
-        rp->why_new = reuse_why_new(rp);
+        rp->account.why_new = ngx_http_upstream_reuse_why_new(rp);
 
     } else {
-        rp->why_new = NGX_HTTP_UPSTREAM_REUSE_NEW_NONE;
-        rp->requests = 0;
+        rp->account.why_new = NGX_HTTP_UPSTREAM_REUSE_NEW_NONE;
+        rp->account.requests = 0;
 
         return rc;
     }
@@ -181,6 +198,26 @@ reuse_get(ngx_peer_connection_t *pc, void *data)
 }
 
 
+/* Nothing is known of the attempt yet. */
+
+static void
+reuse_reset(ngx_http_upstream_reuse_peer_t *rp)
+{
+    rp->conn = NULL;
+    rp->account.warm = 0;
+    rp->watch.sent = 0;
+    rp->age = 0;
+    rp->account.rtt = 0;
+    rp->account.connected = 0;
+    rp->watch.peeked = 0;
+    rp->hint.told = 0;
+    rp->account.requests = 1;
+    rp->account.start = ngx_current_msec;
+    rp->account.explained = NGX_HTTP_UPSTREAM_REUSE_FATE_PENDING;
+    rp->account.fate = NGX_HTTP_UPSTREAM_REUSE_FATE_PENDING;
+}
+
+
 /* The request has been given a connection, or one to open. */
 
 static void
@@ -188,8 +225,9 @@ reuse_begin(ngx_http_upstream_reuse_peer_t *rp)
 {
     ngx_http_upstream_reuse_count_request(rp);
 
-    if (rp->conf->warmth && !rp->around && !rp->uses) {
-        ngx_http_upstream_reuse_begin_use(rp);
+    if (rp->conf->listener && !rp->bypass && !rp->uses) {
+        rp->uses = 1;
+        rp->conf->listener->begin_use(rp);
     }
 }
 
@@ -200,34 +238,36 @@ static ngx_int_t
 reuse_take(ngx_http_upstream_reuse_peer_t *rp, ngx_peer_connection_t *pc)
 {
     ngx_connection_t                *c;
-    ngx_http_upstream_reuse_kept_t  *kept;
+    ngx_http_upstream_reuse_conn_t  *conn;
+    ngx_http_upstream_reuse_fate_e   fate;
 
     c = pc->connection;
 
-    kept = ngx_http_upstream_reuse_find_kept(c);
+    conn = ngx_http_upstream_reuse_find_conn(c);
 
-    if (kept) {
-        kept->idle = 0;
-        rp->age = ngx_current_msec - kept->since;
-        rp->server = kept->server;
+    if (conn) {
+        ngx_http_upstream_reuse_set_state(conn,
+                                          NGX_HTTP_UPSTREAM_REUSE_CONN_USED);
+        rp->age = ngx_current_msec - conn->since;
+        rp->server = conn->server;
 
-        if (kept->queued) {
-            ngx_http_upstream_reuse_end_idle(kept);
+        if (conn->queued) {
+            rp->conf->listener->end_idle(conn);
         }
 
     } else {
         rp->server = ngx_http_upstream_reuse_find_server(rp->conf, pc);
     }
 
-    rp->why_new = reuse_unfit(rp, c, kept);
+    rp->account.why_new = reuse_unfit(rp, c, conn);
 
-    if (rp->why_new == NGX_HTTP_UPSTREAM_REUSE_NEW_NONE) {
-        rp->kept = kept;
-        rp->requests = c->requests + 1;
-        rp->start = c->start_time;
-        rp->warm = kept->warm;
+    if (rp->account.why_new == NGX_HTTP_UPSTREAM_REUSE_NEW_NONE) {
+        rp->conn = conn;
+        rp->account.requests = c->requests + 1;
+        rp->account.start = c->start_time;
+        rp->account.warm = conn->warm;
 
-        kept->warm = 0;
+        conn->warm = 0;
 
         ngx_http_upstream_reuse_watch(rp, c);
 
@@ -236,18 +276,24 @@ reuse_take(ngx_http_upstream_reuse_peer_t *rp, ngx_peer_connection_t *pc)
 
     ngx_log_debug2(NGX_LOG_DEBUG_HTTP, pc->log, 0,
                    "upstream reuse: connection %p is not used: %d", c,
-                   rp->why_new);
+                   rp->account.why_new);
 
-    if (kept) {
-        ngx_http_upstream_reuse_uncount(kept->server, IDLE);
+    if (conn) {
+        ngx_http_upstream_reuse_uncount(conn->server, IDLE);
     }
 
-    if (rp->why_new != NGX_HTTP_UPSTREAM_REUSE_NEW_EXPIRED
-        || !ngx_http_upstream_reuse_put_to_test(kept, rp->age))
+    if (rp->account.why_new == NGX_HTTP_UPSTREAM_REUSE_NEW_EXPIRED
+        && ngx_http_upstream_reuse_put_to_test(conn, rp->age))
     {
-        if (kept) {
-            ngx_http_upstream_reuse_count_kept_closed(kept,
-                                                      reuse_unfit_fate(rp));
+        ngx_http_upstream_reuse_set_state(conn,
+                                         NGX_HTTP_UPSTREAM_REUSE_CONN_TESTED);
+
+    } else {
+
+        if (conn) {
+            fate = ngx_http_upstream_reuse_why_unfit(rp);
+
+            ngx_http_upstream_reuse_end_conn(conn, fate);
         }
 
         ngx_http_upstream_reuse_close(c);
@@ -264,54 +310,11 @@ reuse_take(ngx_http_upstream_reuse_peer_t *rp, ngx_peer_connection_t *pc)
 }
 
 
-/* Finds out why the pool had none. */
-
-static ngx_http_upstream_reuse_new_e
-reuse_why_new(ngx_http_upstream_reuse_peer_t *rp)
-{
-    ngx_http_upstream_reuse_server_t  *server;
-
-    if (rp->around || rp->conf->reuse == 0) {
-        return NGX_HTTP_UPSTREAM_REUSE_NEW_OFF;
-    }
-
-    /* those that there are, it does not give to this request */
-
-    server = rp->server;
-
-    return (server->limit
-            && server->share->counters[NGX_HTTP_UPSTREAM_REUSE_IDLE])
-           ? NGX_HTTP_UPSTREAM_REUSE_NEW_IDENTITY
-           : NGX_HTTP_UPSTREAM_REUSE_NEW_EMPTY;
-}
-
-
-static ngx_http_upstream_reuse_fate_e
-reuse_unfit_fate(ngx_http_upstream_reuse_peer_t *rp)
-{
-    switch (rp->why_new) {
-
-    case NGX_HTTP_UPSTREAM_REUSE_NEW_EXPIRED:
-        return NGX_HTTP_UPSTREAM_REUSE_FATE_EXPIRED;
-
-    case NGX_HTTP_UPSTREAM_REUSE_NEW_STALE:
-        return rp->excess ? NGX_HTTP_UPSTREAM_REUSE_FATE_EXCESS
-                          : NGX_HTTP_UPSTREAM_REUSE_FATE_CLOSED;
-
-    case NGX_HTTP_UPSTREAM_REUSE_NEW_UNBUFFERED:
-        return NGX_HTTP_UPSTREAM_REUSE_FATE_UNBUFFERED;
-
-    default: /* NGX_HTTP_UPSTREAM_REUSE_NEW_IDENTITY */
-        return NGX_HTTP_UPSTREAM_REUSE_FATE_IDENTITY;
-    }
-}
-
-
 /* Returns why a connection must not carry this request. */
 
 static ngx_http_upstream_reuse_new_e
 reuse_unfit(ngx_http_upstream_reuse_peer_t *rp, ngx_connection_t *c,
-    ngx_http_upstream_reuse_kept_t *kept)
+    ngx_http_upstream_reuse_conn_t *conn)
 {
     ngx_http_request_t  *r;
 #if (NGX_HTTP_SSL)
@@ -320,15 +323,17 @@ reuse_unfit(ngx_http_upstream_reuse_peer_t *rp, ngx_connection_t *c,
 
     r = rp->request;
 
-    if (kept == NULL
-        || !ngx_http_upstream_reuse_same_identity(&kept->identity,
+    if (conn == NULL
+        || !ngx_http_upstream_reuse_same_identity(&conn->identity,
                                                   rp->identity))
     {
         return NGX_HTTP_UPSTREAM_REUSE_NEW_IDENTITY;
     }
 
-    if (!ngx_http_upstream_reuse_is_fresh(kept, rp->age)) {
-        (void) ngx_http_upstream_reuse_note_end(kept, rp->age);
+    if (!ngx_http_upstream_reuse_is_fresh(conn, rp->age)
+        && !ngx_http_upstream_reuse_may_try(rp, conn))
+    {
+        (void) ngx_http_upstream_reuse_note_end(conn, rp->age);
 
         return NGX_HTTP_UPSTREAM_REUSE_NEW_EXPIRED;
     }
@@ -336,7 +341,7 @@ reuse_unfit(ngx_http_upstream_reuse_peer_t *rp, ngx_connection_t *c,
     /* a body that is gone could not be sent again */
 
     if (r->request_body_no_buffering
-        && !ngx_http_upstream_reuse_is_limited(kept))
+        && !ngx_http_upstream_reuse_is_limited(conn))
     {
         return NGX_HTTP_UPSTREAM_REUSE_NEW_UNBUFFERED;
     }
@@ -345,17 +350,18 @@ reuse_unfit(ngx_http_upstream_reuse_peer_t *rp, ngx_connection_t *c,
 
     /* what was read from the socket does not show there any more */
 
-    if (kept->warm && c->ssl
-        && (c->read->ready
-            || (r->method & NGX_HTTP_UPSTREAM_REUSE_NON_IDEMPOTENT)
-            || ngx_http_myproxy_ssl_pending(c->ssl->connection)))
-    {
-        rc = ngx_http_upstream_reuse_read_tickets(kept);
+    if (conn->warm && c->ssl) {
+
+        rc = ngx_http_upstream_reuse_read_tickets(conn);
 
         if (rc != NGX_AGAIN) {
-            rp->excess = (rc == NGX_DECLINED);
+            rp->account.excess = (rc == NGX_DECLINED);
             return NGX_HTTP_UPSTREAM_REUSE_NEW_STALE;
         }
+
+        /* an event that waits is that of tickets: no response was there */
+
+        rp->watch.peeked = 1;
     }
 
 #endif
@@ -373,14 +379,14 @@ reuse_unfit(ngx_http_upstream_reuse_peer_t *rp, ngx_connection_t *c,
     }
 
     if (!reuse_is_silent(c)) {
-        rp->excess = (ngx_http_upstream_reuse_note_end(kept, rp->age)
-                      == NGX_DECLINED);
+        rp->account.excess = (ngx_http_upstream_reuse_note_end(conn, rp->age)
+                              == NGX_DECLINED);
 
         return NGX_HTTP_UPSTREAM_REUSE_NEW_STALE;
     }
 
     c->read->ready = 0;
-    rp->peeked = 1;
+    rp->watch.peeked = 1;
 
     return NGX_HTTP_UPSTREAM_REUSE_NEW_NONE;
 }
@@ -407,17 +413,19 @@ reuse_is_silent(ngx_connection_t *c)
 static void
 reuse_free(ngx_peer_connection_t *pc, void *data, ngx_uint_t state)
 {
-    ngx_http_upstream_reuse_peer_t  *rp = data;
+    ngx_http_upstream_reuse_peer_t  *rp =
+                                     ngx_http_upstream_reuse_peer_of(pc, data);
 
+    ngx_int_t                        put;
     ngx_connection_t                *c;
-    ngx_http_upstream_reuse_kept_t  *kept;
+    ngx_http_upstream_reuse_conn_t  *conn;
     ngx_http_upstream_reuse_fate_e   fate;
 
     c = pc->connection;
 
-    rp->end = ngx_current_msec;
+    rp->account.end = ngx_current_msec;
 
-    if (rp->waiting
+    if (rp->watch.waiting
         && ngx_http_upstream_reuse_send_again(pc, rp, &state))
     {
         reuse_end(rp, NGX_HTTP_UPSTREAM_REUSE_FATE_UNDELIVERED);
@@ -425,79 +433,110 @@ reuse_free(ngx_peer_connection_t *pc, void *data, ngx_uint_t state)
     }
 
     if (rp->uses) {
-        ngx_http_upstream_reuse_end_use(rp);
+        rp->uses = 0;
+        rp->conf->listener->end_use(rp);
     }
 
-    kept = reuse_prepare(pc, rp, state);
+    conn = reuse_prepare(pc, rp, state);
 
     fate = NGX_HTTP_UPSTREAM_REUSE_FATE_UNCONNECTED;
 
-    if (kept) {
+    if (conn) {
 
         /* it may be closed at once, as an idle one */
 
         ngx_http_upstream_reuse_count(rp->server, IDLE);
     }
 
-    if (c && (kept == NULL || rp->why_new)) {
+    if (c && (conn == NULL || rp->account.why_new)) {
 
-        fate = reuse_why_not_kept(rp, c, state);
+        fate = ngx_http_upstream_reuse_why_closed(rp, c, state);
 
-        if (rp->holds && rp->why_new
+        if (rp->account.holds && rp->account.why_new
             && fate != NGX_HTTP_UPSTREAM_REUSE_FATE_UNCONNECTED)
         {
-            ngx_http_upstream_reuse_count_opening(rp, c);
+            reuse_count_times(rp, c);
         }
     }
 
-    ngx_http_upstream_reuse_free_to_pool(pc, rp, state);
+    put = ngx_http_upstream_reuse_pool_put(rp, pc, state);
 
-    if (pc->connection || c == NULL) {
+    if (put == NGX_DECLINED) {
 
-        if (kept) {
+        if (conn) {
 
             /* it was not wanted */
 
             ngx_http_upstream_reuse_uncount(rp->server, IDLE);
-            kept->idle = 0;
+            ngx_http_upstream_reuse_set_state(conn,
+                                           NGX_HTTP_UPSTREAM_REUSE_CONN_USED);
 
-            fate = reuse_why_not_kept(rp, c, state);
+            fate = ngx_http_upstream_reuse_why_closed(rp, c, state);
         }
 
         reuse_end(rp, fate);
         return;
     }
 
-    rp->holds = 0;
+    rp->account.holds = 0;
 
-    if (c->fd == (ngx_socket_t) -1) {
-        rp->fate = NGX_HTTP_UPSTREAM_REUSE_FATE_CLOSED;
+    if (put == NGX_DONE) {
+        rp->account.fate = NGX_HTTP_UPSTREAM_REUSE_FATE_CLOSED;
         return;
     }
 
-    rp->fate = NGX_HTTP_UPSTREAM_REUSE_FATE_KEPT;
+    rp->account.fate = NGX_HTTP_UPSTREAM_REUSE_FATE_KEPT;
 
-    if (kept) {
-        ngx_http_upstream_reuse_set_expiry(kept);
+    if (conn) {
+        ngx_http_upstream_reuse_set_expiry(conn);
 
-        if (rp->conf->warmth) {
-            ngx_http_upstream_reuse_begin_idle(kept);
-        }
-
-        if (rp->opening) {
-            ngx_http_upstream_reuse_end_opening(rp, kept);
+        if (rp->conf->listener) {
+            rp->conf->listener->begin_idle(conn);
         }
     }
 }
 
 
+/*
+ * Core measures in milliseconds, from the beginning to the end of TLS, if
+ * there is any.  When TCP was there is known from when the TLS session was
+ * asked for.
+ */
+
+static void
+reuse_count_times(ngx_http_upstream_reuse_peer_t *rp, ngx_connection_t *c)
+{
+    ngx_msec_t  all, tcp;
+
+    all = rp->upstream->state->connect_time;
+
+    if (all == (ngx_msec_t) -1) {
+        return;
+    }
+
+    tcp = all;
+
+#if (NGX_HTTP_SSL)
+
+    if (c->ssl) {
+        tcp = rp->account.connected
+              ? rp->account.connected - rp->account.start : 0;
+    }
+
+#endif
+
+    ngx_http_upstream_reuse_count_times(rp->server, c, all, tcp,
+                                        rp->account.rtt);
+}
+
+
 /* Prepares a connection for being kept; NULL if it will not be. */
 
-static ngx_http_upstream_reuse_kept_t *
+static ngx_http_upstream_reuse_conn_t *
 reuse_prepare(ngx_peer_connection_t *pc, ngx_http_upstream_reuse_peer_t *rp,
     ngx_uint_t state)
 {
-    ngx_http_upstream_reuse_kept_t  *kept;
+    ngx_http_upstream_reuse_conn_t  *conn;
 
     if (rp->conf->reuse == 0) {
 
@@ -513,16 +552,13 @@ reuse_prepare(ngx_peer_connection_t *pc, ngx_http_upstream_reuse_peer_t *rp,
         return NULL;
     }
 
-    kept = ngx_http_upstream_reuse_keep(rp, pc);
+    conn = ngx_http_upstream_reuse_keep(rp, pc);
 
-    if (kept == NULL) {
+    if (conn == NULL) {
         rp->upstream->keepalive = 0;
-
-    } else if (rp->opening) {
-        ngx_http_upstream_reuse_keep_opening(rp, kept);
     }
 
-    return kept;
+    return conn;
 }
 
 
@@ -532,88 +568,46 @@ static void
 reuse_end(ngx_http_upstream_reuse_peer_t *rp,
     ngx_http_upstream_reuse_fate_e fate)
 {
-    rp->fate = fate;
+    rp->account.fate = fate;
 
-    if (rp->holds) {
-        rp->holds = 0;
+    if (rp->account.holds) {
+        rp->account.holds = 0;
         ngx_http_upstream_reuse_count_closed(rp->server, fate);
     }
 }
 
 
-/* Finds out why a connection is not kept, if it will not be. */
+#if (NGX_HTTP_MYPROXY_TWO_STEPS)
 
-static ngx_http_upstream_reuse_fate_e
-reuse_why_not_kept(ngx_http_upstream_reuse_peer_t *rp, ngx_connection_t *c,
-    ngx_uint_t state)
+static void
+reuse_begin_anew(ngx_http_upstream_reuse_peer_t *rp)
 {
-    ngx_http_upstream_t             *u;
-    ngx_http_upstream_headers_in_t  *in;
+    rp->watch.waiting = 0;
+    rp->again = 0;
 
-    u = rp->upstream;
-    in = &u->headers_in;
+    reuse_end(rp, NGX_HTTP_UPSTREAM_REUSE_FATE_UNREAD);
+    reuse_reset(rp);
 
-    if (rp->opening && rp->explained != NGX_HTTP_UPSTREAM_REUSE_FATE_PENDING) {
-        return rp->explained;
+    rp->account.why_new = NGX_HTTP_UPSTREAM_REUSE_NEW_RETRY;
+
+    reuse_begin(rp);
+}
+
+#endif
+
+
+ngx_http_upstream_reuse_peer_t *
+ngx_http_upstream_reuse_find_peer(ngx_http_request_t *r)
+{
+    if (r->upstream == NULL || r->upstream->peer.get != reuse_get) {
+        return NULL;
     }
 
-    if ((state & NGX_PEER_FAILED) && rp->kept == NULL && !u->request_sent) {
-        return NGX_HTTP_UPSTREAM_REUSE_FATE_UNCONNECTED;
-    }
-
-    if (c->read->timedout || c->write->timedout) {
-        return NGX_HTTP_UPSTREAM_REUSE_FATE_TIMEOUT;
-    }
-
-    if (u->upgrade) {
-        return NGX_HTTP_UPSTREAM_REUSE_FATE_UPGRADED;
-    }
-
-    if (rp->kept && rp->stray) {
-        return NGX_HTTP_UPSTREAM_REUSE_FATE_EXCESS;
-    }
-
-    if ((state & NGX_PEER_FAILED) || c->read->error || c->write->error) {
-        return NGX_HTTP_UPSTREAM_REUSE_FATE_ERROR;
-    }
-
-    if (rp->around || rp->conf->reuse == 0) {
-        return NGX_HTTP_UPSTREAM_REUSE_FATE_OFF;
-    }
-
-    if (!u->request_body_sent) {
-        return NGX_HTTP_UPSTREAM_REUSE_FATE_UNSENT;
-    }
-
-    if (rp->explained != NGX_HTTP_UPSTREAM_REUSE_FATE_PENDING) {
-        return rp->explained;
-    }
-
-    if (in->connection_close) {
-        return NGX_HTTP_UPSTREAM_REUSE_FATE_CLOSE;
-    }
-
-    if (!u->keepalive) {
-        return (c->read->eof && !in->chunked && in->content_length_n == -1)
-               ? NGX_HTTP_UPSTREAM_REUSE_FATE_UNFRAMED
-               : NGX_HTTP_UPSTREAM_REUSE_FATE_UNREAD;
-    }
-
-    if (c->read->eof) {
-        return NGX_HTTP_UPSTREAM_REUSE_FATE_CLOSED;
-    }
-
-    if (c->requests >= rp->conf->max_requests) {
-        return NGX_HTTP_UPSTREAM_REUSE_FATE_REQUESTS;
-    }
-
-    if (ngx_current_msec - c->start_time > rp->conf->max_time) {
-        return NGX_HTTP_UPSTREAM_REUSE_FATE_TIME;
-    }
-
-    return (ngx_exiting || ngx_terminate)
-           ? NGX_HTTP_UPSTREAM_REUSE_FATE_SHUTDOWN
-           : NGX_HTTP_UPSTREAM_REUSE_FATE_ERROR;
+#if (NGX_HTTP_MYPROXY_TWO_STEPS)
+    return ngx_http_upstream_reuse_find_marked(r);
+#else
+    return r->upstream->peer.data;
+#endif
 }
 
 
@@ -625,24 +619,30 @@ ngx_http_upstream_reuse_explain(ngx_http_request_t *r,
 
     rp = ngx_http_upstream_reuse_find_peer(r);
 
-    if (rp && rp->explained == NGX_HTTP_UPSTREAM_REUSE_FATE_PENDING) {
-        rp->explained = fate;
+    if (rp && rp->account.explained == NGX_HTTP_UPSTREAM_REUSE_FATE_PENDING) {
+        rp->account.explained = fate;
     }
 }
 
 
-ngx_http_upstream_reuse_peer_t *
-ngx_http_upstream_reuse_find_peer(ngx_http_request_t *r)
+void
+ngx_http_upstream_reuse_hint(ngx_http_request_t *r, ngx_str_t *value)
 {
-    return (r->upstream && r->upstream->peer.get == reuse_get)
-           ? r->upstream->peer.data : NULL;
+    ngx_http_upstream_reuse_peer_t  *rp;
+
+    rp = ngx_http_upstream_reuse_find_peer(r);
+
+    if (rp) {
+        ngx_http_upstream_reuse_note_hint(rp, value);
+    }
 }
 
 
 static void
 reuse_notify(ngx_peer_connection_t *pc, void *data, ngx_uint_t type)
 {
-    ngx_http_upstream_reuse_peer_t  *rp = data;
+    ngx_http_upstream_reuse_peer_t  *rp =
+                                     ngx_http_upstream_reuse_peer_of(pc, data);
 
-    rp->notify(pc, rp->data, type);
+    rp->next.notify(pc, rp->next.data, type);
 }

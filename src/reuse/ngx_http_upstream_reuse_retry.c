@@ -26,13 +26,13 @@ static ngx_int_t reuse_look_at_end(ngx_http_upstream_reuse_peer_t *rp,
 static void reuse_log_stray(ngx_http_upstream_reuse_peer_t *rp,
     ngx_connection_t *c);
 static uint64_t reuse_time_taken(ngx_http_upstream_reuse_peer_t *rp,
-    ngx_http_upstream_reuse_kept_t *kept);
+    ngx_http_upstream_reuse_conn_t *conn);
 static void reuse_end_batch(ngx_event_t *ev);
 static void reuse_stop_watching(ngx_http_upstream_reuse_peer_t *rp,
     ngx_connection_t *c);
 
 static uint64_t reuse_written(ngx_connection_t *c,
-    ngx_http_upstream_reuse_kept_t *kept);
+    ngx_http_upstream_reuse_conn_t *conn);
 static ngx_http_upstream_reuse_proof_e reuse_judge(
     ngx_http_upstream_reuse_peer_t *rp, ngx_connection_t *c, ngx_err_t *err);
 static ngx_uint_t reuse_has_said_end(ngx_connection_t *c);
@@ -45,6 +45,8 @@ static ngx_uint_t reuse_gives_up(ngx_peer_connection_t *pc,
 static ngx_int_t reuse_hold_peer(ngx_peer_connection_t *pc,
     ngx_http_upstream_reuse_peer_t *rp);
 static void reuse_cleanup_peer(void *data);
+static void reuse_restore_peer(ngx_peer_connection_t *pc,
+    ngx_http_upstream_reuse_peer_t *rp);
 static void reuse_abort(ngx_connection_t *c);
 
 
@@ -69,25 +71,25 @@ void
 ngx_http_upstream_reuse_watch(ngx_http_upstream_reuse_peer_t *rp,
     ngx_connection_t *c)
 {
-    ngx_http_upstream_reuse_kept_t  *kept;
+    ngx_http_upstream_reuse_conn_t  *conn;
 
-    kept = rp->kept;
-    kept->peer = rp;
+    conn = rp->conn;
+    conn->peer = rp;
 
-    rp->taken = reuse_time_taken(rp, kept);
+    rp->watch.taken = reuse_time_taken(rp, conn);
 
-    rp->sent = c->sent;
-    rp->written = reuse_written(c, kept);
-    rp->batch = rp->peeked ? reuse_batch - 1 : reuse_batch;
+    rp->watch.sent = c->sent;
+    rp->watch.written = reuse_written(c, conn);
+    rp->watch.batch = rp->watch.peeked ? reuse_batch - 1 : reuse_batch;
 
-    rp->waiting = 1;
-    rp->judged = 0;
-    rp->stray = 0;
+    rp->watch.waiting = 1;
+    rp->watch.judged = 0;
+    rp->watch.stray = 0;
 
-    rp->recv = c->recv;
+    rp->watch.recv = c->recv;
     c->recv = reuse_recv;
 
-    rp->log_error = c->log_error;
+    rp->watch.log_error = c->log_error;
 
     if (rp->conf->retry) {
 
@@ -118,11 +120,11 @@ ngx_http_upstream_reuse_watch(ngx_http_upstream_reuse_peer_t *rp,
 
 static uint64_t
 reuse_time_taken(ngx_http_upstream_reuse_peer_t *rp,
-    ngx_http_upstream_reuse_kept_t *kept)
+    ngx_http_upstream_reuse_conn_t *conn)
 {
     if ((rp->request->method & NGX_HTTP_UPSTREAM_REUSE_NON_IDEMPOTENT)
-        && (kept->rtt == 0
-            || kept->rtt >= NGX_HTTP_UPSTREAM_REUSE_REMOTE / 1000))
+        && (conn->rtt == 0
+            || conn->rtt >= NGX_HTTP_UPSTREAM_REUSE_REMOTE / 1000))
     {
         return reuse_clock();
     }
@@ -141,11 +143,11 @@ reuse_end_batch(ngx_event_t *ev)
 static void
 reuse_stop_watching(ngx_http_upstream_reuse_peer_t *rp, ngx_connection_t *c)
 {
-    rp->waiting = 0;
+    rp->watch.waiting = 0;
 
     if (c) {
-        c->recv = rp->recv;
-        c->log_error = rp->log_error;
+        c->recv = rp->watch.recv;
+        c->log_error = rp->watch.log_error;
     }
 }
 
@@ -157,11 +159,11 @@ reuse_recv(ngx_connection_t *c, u_char *buf, size_t size)
 {
     ssize_t                          n;
     ngx_err_t                        err;
-    ngx_http_upstream_reuse_kept_t  *kept;
+    ngx_http_upstream_reuse_conn_t  *conn;
     ngx_http_upstream_reuse_peer_t  *rp;
 
-    kept = ngx_http_upstream_reuse_find_kept(c);
-    rp = kept->peer;
+    conn = ngx_http_upstream_reuse_find_conn(c);
+    rp = conn->peer;
 
     if (c->read->pending_eof && rp->conf->retry
         && reuse_look_at_end(rp, c) != NGX_OK)
@@ -169,12 +171,12 @@ reuse_recv(ngx_connection_t *c, u_char *buf, size_t size)
         goto failed;
     }
 
-    n = rp->recv(c, buf, size);
+    n = rp->watch.recv(c, buf, size);
 
     if (n == NGX_AGAIN) {
 
-        if (rp->judged) {
-            rp->judged = 0;
+        if (rp->watch.judged) {
+            rp->watch.judged = 0;
             c->log_error = NGX_ERROR_INFO;
         }
 
@@ -187,26 +189,26 @@ reuse_recv(ngx_connection_t *c, u_char *buf, size_t size)
 
     if (n > 0) {
 
-        if (rp->batch == reuse_batch) {
+        if (rp->watch.batch == reuse_batch) {
             reuse_log_stray(rp, c);
             goto failed;
         }
 
         reuse_stop_watching(rp, c);
 
-        ngx_http_upstream_reuse_note_alive(kept, rp->age);
+        ngx_http_upstream_reuse_note_alive(conn, rp->age);
 
         return n;
     }
 
     /* not a second time: what there was to be known may have been consumed */
 
-    if (!rp->judged && rp->conf->retry) {
+    if (!rp->watch.judged && rp->conf->retry) {
 
-        rp->judged = 1;
-        rp->proof = reuse_judge(rp, c, &err);
+        rp->watch.judged = 1;
+        rp->watch.proof = reuse_judge(rp, c, &err);
 
-        if (rp->proof != NGX_HTTP_UPSTREAM_REUSE_PROOF_UNKNOWN) {
+        if (rp->watch.proof != NGX_HTTP_UPSTREAM_REUSE_PROOF_UNKNOWN) {
             goto failed;
         }
     }
@@ -232,16 +234,16 @@ reuse_look_at_end(ngx_http_upstream_reuse_peer_t *rp, ngx_connection_t *c)
 {
     ngx_err_t  err;
 
-    rp->judged = 1;
-    rp->proof = reuse_judge(rp, c, &err);
+    rp->watch.judged = 1;
+    rp->watch.proof = reuse_judge(rp, c, &err);
 
-    if (rp->proof != NGX_HTTP_UPSTREAM_REUSE_PROOF_UNKNOWN) {
+    if (rp->watch.proof != NGX_HTTP_UPSTREAM_REUSE_PROOF_UNKNOWN) {
         return NGX_ERROR;
     }
 
-    c->log_error = rp->log_error;
+    c->log_error = rp->watch.log_error;
 
-    if (rp->stray) {
+    if (rp->watch.stray) {
         reuse_log_stray(rp, c);
         return NGX_ERROR;
     }
@@ -258,7 +260,7 @@ reuse_look_at_end(ngx_http_upstream_reuse_peer_t *rp, ngx_connection_t *c)
 static void
 reuse_log_stray(ngx_http_upstream_reuse_peer_t *rp, ngx_connection_t *c)
 {
-    rp->stray = 1;
+    rp->watch.stray = 1;
 
     ngx_log_error(NGX_LOG_WARN, c->log, 0,
                   "upstream sent data before the request");
@@ -268,7 +270,7 @@ reuse_log_stray(ngx_http_upstream_reuse_peer_t *rp, ngx_connection_t *c)
 /* How many bytes were given to the socket since the connection was opened. */
 
 static uint64_t
-reuse_written(ngx_connection_t *c, ngx_http_upstream_reuse_kept_t *kept)
+reuse_written(ngx_connection_t *c, ngx_http_upstream_reuse_conn_t *conn)
 {
 #if (NGX_HTTP_SSL)
 
@@ -280,7 +282,7 @@ reuse_written(ngx_connection_t *c, ngx_http_upstream_reuse_kept_t *kept)
 
 #endif
 
-    return kept->sent;
+    return conn->sent;
 }
 
 
@@ -300,7 +302,9 @@ reuse_judge(ngx_http_upstream_reuse_peer_t *rp, ngx_connection_t *c,
 
     *err = 0;
 
-    if (c->sent == rp->sent && reuse_written(c, rp->kept) == rp->written) {
+    if (c->sent == rp->watch.sent
+        && reuse_written(c, rp->conn) == rp->watch.written)
+    {
         return NGX_HTTP_UPSTREAM_REUSE_PROOF_UNSENT;
     }
 
@@ -322,8 +326,8 @@ reuse_judge(ngx_http_upstream_reuse_peer_t *rp, ngx_connection_t *c,
 
     ngx_log_debug4(NGX_LOG_DEBUG_HTTP, c->log, 0,
                    "upstream reuse: %uL bytes acknowledged, %uL of others, "
-                   "peek: %z, close wait: %d", tcp.acked, rp->written + 1,
-                   n, tcp.close_wait);
+                   "peek: %z, close wait: %d", tcp.acked,
+                   rp->watch.written + 1, n, tcp.close_wait);
 
     /*
      * Earlier requests and SYN are acknowledged, and no byte of this one.
@@ -331,7 +335,7 @@ reuse_judge(ngx_http_upstream_reuse_peer_t *rp, ngx_connection_t *c,
      * does not count.
      */
 
-    if (tcp.acked != rp->written + 1) {
+    if (tcp.acked != rp->watch.written + 1) {
         return NGX_HTTP_UPSTREAM_REUSE_PROOF_UNKNOWN;
     }
 
@@ -344,13 +348,13 @@ reuse_judge(ngx_http_upstream_reuse_peer_t *rp, ngx_connection_t *c,
      * but hardly twice as much.
      */
 
-    rtt = ngx_http_upstream_reuse_note_rtt(rp->kept, tcp.min_rtt);
+    rtt = ngx_http_upstream_reuse_note_rtt(rp->conn, tcp.min_rtt);
 
     if (*err == NGX_ECONNRESET
         && tcp.closed
-        && rp->taken
+        && rp->watch.taken
         && rtt >= NGX_HTTP_UPSTREAM_REUSE_REMOTE
-        && reuse_clock() - rp->taken < rtt / 2)
+        && reuse_clock() - rp->watch.taken < rtt / 2)
     {
         return NGX_HTTP_UPSTREAM_REUSE_PROOF_RESET;
     }
@@ -359,7 +363,7 @@ reuse_judge(ngx_http_upstream_reuse_peer_t *rp, ngx_connection_t *c,
 
         /* they left before a byte of the request was received */
 
-        rp->stray = 1;
+        rp->watch.stray = 1;
     }
 
     return NGX_HTTP_UPSTREAM_REUSE_PROOF_UNKNOWN;
@@ -451,11 +455,11 @@ ngx_http_upstream_reuse_send_again(ngx_peer_connection_t *pc,
         return 0;
     }
 
-    if (rp->conf->retry && !rp->judged && !rp->stray) {
+    if (rp->conf->retry && !rp->watch.judged && !rp->watch.stray) {
 
-        rp->proof = reuse_judge(rp, c, &err);
+        rp->watch.proof = reuse_judge(rp, c, &err);
 
-        if (rp->proof == NGX_HTTP_UPSTREAM_REUSE_PROOF_UNKNOWN) {
+        if (rp->watch.proof == NGX_HTTP_UPSTREAM_REUSE_PROOF_UNKNOWN) {
 
             /* what core had to say of it was no error yet */
 
@@ -465,35 +469,33 @@ ngx_http_upstream_reuse_send_again(ngx_peer_connection_t *pc,
         }
     }
 
+    ngx_http_upstream_reuse_note_failure(rp, c);
+
     if (rp->conf->retry
-        && !rp->stray
-        && rp->proof == NGX_HTTP_UPSTREAM_REUSE_PROOF_UNKNOWN)
+        && !rp->watch.stray
+        && rp->watch.proof == NGX_HTTP_UPSTREAM_REUSE_PROOF_UNKNOWN)
     {
         ngx_http_upstream_reuse_count(rp->server, REFUSED);
     }
 
-    if (rp->stray) {
+    if (rp->watch.stray) {
         *state = NGX_PEER_NEXT;
         return 0;
     }
 
     if (!rp->conf->retry
-        || rp->proof == NGX_HTTP_UPSTREAM_REUSE_PROOF_UNKNOWN)
+        || rp->watch.proof == NGX_HTTP_UPSTREAM_REUSE_PROOF_UNKNOWN)
     {
         return 0;
     }
 
     *state = NGX_PEER_NEXT;
 
-    if (rp->proof == NGX_HTTP_UPSTREAM_REUSE_PROOF_CLOSED) {
-        ngx_http_upstream_reuse_note_closed(rp->kept, rp->age);
-    }
-
     if (u->request_sent && rp->request->request_body_no_buffering) {
         ngx_log_error(NGX_LOG_ERR, pc->log, 0,
                       "the request was not received by upstream (%V), but "
                       "its body was not buffered and is gone",
-                      &reuse_proofs[rp->proof]);
+                      &reuse_proofs[rp->watch.proof]);
 
         ngx_http_upstream_reuse_count(rp->server, LOST);
         return 0;
@@ -503,7 +505,7 @@ ngx_http_upstream_reuse_send_again(ngx_peer_connection_t *pc,
         ngx_log_error(NGX_LOG_ERR, pc->log, 0,
                       "the request was not received by upstream (%V), but "
                       "a part of it is still waiting to be sent",
-                      &reuse_proofs[rp->proof]);
+                      &reuse_proofs[rp->watch.proof]);
 
         ngx_http_upstream_reuse_count(rp->server, LOST);
         return 0;
@@ -518,7 +520,7 @@ ngx_http_upstream_reuse_send_again(ngx_peer_connection_t *pc,
 
     ngx_log_error(NGX_LOG_INFO, pc->log, 0,
                   "the request was not received by upstream and is sent "
-                  "again: %V", &reuse_proofs[rp->proof]);
+                  "again: %V", &reuse_proofs[rp->watch.proof]);
 
     reuse_abort(c);
 
@@ -578,6 +580,7 @@ reuse_hold_peer(ngx_peer_connection_t *pc, ngx_http_upstream_reuse_peer_t *rp)
     held->sockaddr = pc->sockaddr;
     held->socklen = pc->socklen;
     held->name = pc->name;
+    held->sid = ngx_http_myproxy_peer_sid(pc);
     held->tries = pc->tries;
 
     rp->held = held;
@@ -600,22 +603,37 @@ reuse_cleanup_peer(void *data)
         return;
     }
 
+    pc = &rp->upstream->peer;
+
+    reuse_restore_peer(pc, rp);
+
+    if (rp->uses) {
+        rp->uses = 0;
+        rp->conf->listener->end_use(rp);
+    }
+
+    (void) ngx_http_upstream_reuse_pool_put(rp, pc, NGX_PEER_NEXT);
+
+    pc->sockaddr = NULL;
+}
+
+
+/* Core has cleared what it had of the peer that is held. */
+
+static void
+reuse_restore_peer(ngx_peer_connection_t *pc,
+    ngx_http_upstream_reuse_peer_t *rp)
+{
     rp->again = 0;
     rp->upstream->conf = rp->held->saved_conf;
 
-    pc = &rp->upstream->peer;
     pc->sockaddr = rp->held->sockaddr;
     pc->socklen = rp->held->socklen;
     pc->name = rp->held->name;
     pc->connection = NULL;
+    pc->cached = 0;
 
-    if (rp->uses) {
-        ngx_http_upstream_reuse_end_use(rp);
-    }
-
-    ngx_http_upstream_reuse_free_to_pool(pc, rp, NGX_PEER_NEXT);
-
-    pc->sockaddr = NULL;
+    ngx_http_myproxy_set_peer_sid(pc, rp->held->sid);
 }
 
 
@@ -646,17 +664,11 @@ void
 ngx_http_upstream_reuse_get_again(ngx_peer_connection_t *pc,
     ngx_http_upstream_reuse_peer_t *rp)
 {
-    rp->again = 0;
-    rp->upstream->conf = rp->held->saved_conf;
+    reuse_restore_peer(pc, rp);
 
     /* core has counted the attempt out, or in */
 
     pc->tries = rp->held->tries;
-    pc->sockaddr = rp->held->sockaddr;
-    pc->socklen = rp->held->socklen;
-    pc->name = rp->held->name;
-    pc->connection = NULL;
-    pc->cached = 0;
 
     ngx_http_upstream_reuse_renumber_http2(rp->upstream);
 }

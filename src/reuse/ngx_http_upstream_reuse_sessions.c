@@ -2,12 +2,17 @@
 /*
  * Copyright (C) 2026 The ngx_http_myproxy_module authors
  *
- * TLS sessions of connections that are opened ahead: they are kept where core
- * keeps those of the same server, and come when no request is there.
+ * TLS sessions: only one of the same identity is taken up.  Those of
+ * connections that are opened ahead are kept where core keeps those of the
+ * same server, and come when no request is there.
  */
 
 
+#include <ngx_config.h>
+#include <ngx_core.h>
+#include <ngx_md5.h>
 #include "ngx_http_upstream_reuse.h"
+#include "ngx_http_upstream_reuse_steps.h"
 
 
 #if (NGX_HTTP_SSL)
@@ -16,28 +21,172 @@
 typedef void (*reuse_save_session_pt)(ngx_connection_t *c);
 
 
+/* bytes of an MD5 */
+#define NGX_HTTP_UPSTREAM_REUSE_DIGEST  16
+
+
+static ngx_uint_t reuse_is_verified(ngx_connection_t *c, ngx_str_t *name);
+static ngx_int_t reuse_name_session(ngx_peer_connection_t *pc,
+    u_char *digest);
+static ngx_int_t reuse_check_session(ngx_peer_connection_t *pc,
+    u_char *digest);
+static void reuse_digest(ngx_http_upstream_reuse_identity_t *id,
+    u_char *digest);
 static int reuse_peek(SSL *ssl);
-static void reuse_save_ticket(ngx_connection_t *c);
 static ngx_uint_t reuse_lock_peer(ngx_http_upstream_srv_conf_t *uscf,
     ngx_http_upstream_reuse_server_t *server,
     ngx_http_upstream_rr_peer_data_t *rrp);
 
 
 ngx_int_t
-ngx_http_upstream_reuse_read_tickets(ngx_http_upstream_reuse_kept_t *kept)
+ngx_http_upstream_reuse_set_session(ngx_peer_connection_t *pc, void *data)
+{
+    ngx_http_upstream_reuse_peer_t  *rp =
+                                     ngx_http_upstream_reuse_peer_of(pc, data);
+
+    u_char  digest[NGX_HTTP_UPSTREAM_REUSE_DIGEST];
+
+    rp->account.connected = ngx_current_msec;
+
+    reuse_digest(rp->identity, digest);
+
+    if (reuse_name_session(pc, digest) != NGX_OK
+        || rp->next.set_session(pc, rp->next.data) != NGX_OK)
+    {
+        return NGX_ERROR;
+    }
+
+    return reuse_check_session(pc, digest);
+}
+
+
+/* A session that has failed the checks would fail them for ever. */
+
+void
+ngx_http_upstream_reuse_save_session(ngx_peer_connection_t *pc, void *data)
+{
+    ngx_http_upstream_reuse_peer_t  *rp =
+                                     ngx_http_upstream_reuse_peer_of(pc, data);
+
+    ngx_http_upstream_t  *u;
+
+    u = rp->request->upstream;
+
+    if (!u->conf->ssl_verify
+        || reuse_is_verified(pc->connection, &u->ssl_name))
+    {
+        rp->next.save_session(pc, rp->next.data);
+    }
+}
+
+
+static ngx_uint_t
+reuse_is_verified(ngx_connection_t *c, ngx_str_t *name)
+{
+    return SSL_get_verify_result(c->ssl->connection) == X509_V_OK
+           && ngx_ssl_check_host(c, name) == NGX_OK;
+}
+
+
+/*
+ * nginx has one TLS session for each peer, whatever it was made for.  A
+ * resumed handshake verifies nothing anew and shows no certificate, so only a
+ * session of the same identity is taken up.  A session carries its identity
+ * as its session ID context, which OpenSSL would insist upon later.
+ */
+
+static ngx_int_t
+reuse_name_session(ngx_peer_connection_t *pc, u_char *digest)
+{
+    SSL  *ssl;
+
+    ssl = pc->connection->ssl->connection;
+
+    if (SSL_set_session_id_context(ssl, digest,
+                                   NGX_HTTP_UPSTREAM_REUSE_DIGEST)
+        != 1)
+    {
+        ngx_ssl_error(NGX_LOG_ALERT, pc->log, 0,
+                      "SSL_set_session_id_context() failed");
+        return NGX_ERROR;
+    }
+
+    return NGX_OK;
+}
+
+
+static ngx_int_t
+reuse_check_session(ngx_peer_connection_t *pc, u_char *digest)
+{
+    SSL                  *ssl;
+    SSL_SESSION          *session;
+    unsigned int          len;
+    const unsigned char  *context;
+
+    ssl = pc->connection->ssl->connection;
+    session = SSL_get_session(ssl);
+
+    if (session == NULL) {
+        return NGX_OK;
+    }
+
+    context = SSL_SESSION_get0_id_context(session, &len);
+
+    if (len == NGX_HTTP_UPSTREAM_REUSE_DIGEST
+        && ngx_memcmp(context, digest, len) == 0)
+    {
+        return NGX_OK;
+    }
+
+    ngx_log_debug0(NGX_LOG_DEBUG_HTTP, pc->log, 0,
+                   "upstream reuse: session is not of this identity");
+
+    if (SSL_set_session(ssl, NULL) != 1) {
+        ngx_ssl_error(NGX_LOG_ALERT, pc->log, 0, "SSL_set_session() failed");
+        return NGX_ERROR;
+    }
+
+    return NGX_OK;
+}
+
+
+static void
+reuse_digest(ngx_http_upstream_reuse_identity_t *id, u_char *digest)
+{
+    ngx_md5_t  md5;
+
+    ngx_md5_init(&md5);
+    ngx_md5_update(&md5, &id->ssl, sizeof(ngx_ssl_t *));
+    ngx_md5_update(&md5, &id->checks, sizeof(ngx_uint_t));
+    ngx_md5_update(&md5, &id->name.len, sizeof(size_t));
+
+    if (id->name.len) {
+        ngx_md5_update(&md5, id->name.data, id->name.len);
+    }
+
+    if (id->certificate.len) {
+        ngx_md5_update(&md5, id->certificate.data, id->certificate.len);
+    }
+
+    ngx_md5_final(digest, &md5);
+}
+
+
+ngx_int_t
+ngx_http_upstream_reuse_read_tickets(ngx_http_upstream_reuse_conn_t *conn)
 {
     ngx_int_t               rc;
     ngx_connection_t       *c;
     reuse_save_session_pt   save_session;
 
-    c = kept->connection;
+    c = conn->connection;
 
     /* what core does with a ticket takes a request */
 
     save_session = c->ssl->save_session;
 
     if (save_session) {
-        c->ssl->save_session = reuse_save_ticket;
+        c->ssl->save_session = ngx_http_upstream_reuse_save_ticket;
     }
 
     rc = ngx_http_upstream_reuse_drain(c);
@@ -120,20 +269,36 @@ reuse_peek(SSL *ssl)
 }
 
 
-static void
-reuse_save_ticket(ngx_connection_t *c)
+void
+ngx_http_upstream_reuse_save_ticket(ngx_connection_t *c)
 {
-    ngx_peer_connection_t            pc;
-    ngx_http_upstream_reuse_kept_t  *kept;
+    ngx_http_upstream_reuse_conn_t  *conn;
 
-    kept = ngx_http_upstream_reuse_find_kept(c);
+    conn = ngx_http_upstream_reuse_find_conn(c);
+
+    ngx_http_upstream_reuse_save_server_session(c, &conn->identity,
+                                                conn->conf->uscf,
+                                                conn->server);
+}
+
+
+void
+ngx_http_upstream_reuse_save_server_session(ngx_connection_t *c,
+    ngx_http_upstream_reuse_identity_t *id,
+    ngx_http_upstream_srv_conf_t *uscf,
+    ngx_http_upstream_reuse_server_t *server)
+{
+    ngx_str_t                         name;
+    ngx_peer_connection_t             pc;
+    ngx_http_upstream_rr_peer_data_t  rrp;
+
+    name = id->name;
+
+    ngx_http_upstream_reuse_cut_port(&name);
 
     /* a handshake that the origin has begun anew was not looked at */
 
-    if ((kept->identity.checks & 2)
-        && (SSL_get_verify_result(c->ssl->connection) != X509_V_OK
-            || ngx_ssl_check_host(c, &kept->identity.name) != NGX_OK))
-    {
+    if ((id->checks & 2) && !reuse_is_verified(c, &name)) {
         return;
     }
 
@@ -142,43 +307,69 @@ reuse_save_ticket(ngx_connection_t *c)
     pc.connection = c;
     pc.log = c->log;
 
-    ngx_http_upstream_reuse_save_server_session(&pc,
-                                                kept->conf->warmth->uscf,
-                                                kept->server);
+    if (reuse_lock_peer(uscf, server, &rrp)) {
+        ngx_http_upstream_save_round_robin_peer_session(&pc, &rrp);
+    }
+
+    ngx_http_upstream_rr_peers_unlock(rrp.peers);
 }
 
 
 ngx_int_t
 ngx_http_upstream_reuse_set_server_session(ngx_peer_connection_t *pc,
-    ngx_http_upstream_reuse_peer_t *rp)
+    ngx_http_upstream_reuse_identity_t *id,
+    ngx_http_upstream_srv_conf_t *uscf,
+    ngx_http_upstream_reuse_server_t *server)
 {
-    ngx_int_t                          rc;
-    ngx_http_upstream_rr_peer_data_t   rrp;
+    u_char                            digest[NGX_HTTP_UPSTREAM_REUSE_DIGEST];
+    ngx_int_t                         rc;
+    ngx_http_upstream_rr_peer_data_t  rrp;
+
+    reuse_digest(id, digest);
+
+    if (reuse_name_session(pc, digest) != NGX_OK) {
+        return NGX_ERROR;
+    }
 
     rc = NGX_OK;
 
-    if (reuse_lock_peer(rp->uscf, rp->server, &rrp)) {
+    if (reuse_lock_peer(uscf, server, &rrp)) {
         rc = ngx_http_upstream_set_round_robin_peer_session(pc, &rrp);
     }
 
     ngx_http_upstream_rr_peers_unlock(rrp.peers);
 
-    return rc;
+    return (rc == NGX_OK) ? reuse_check_session(pc, digest) : rc;
 }
 
 
-void
-ngx_http_upstream_reuse_save_server_session(ngx_peer_connection_t *pc,
-    ngx_http_upstream_srv_conf_t *uscf,
-    ngx_http_upstream_reuse_server_t *server)
-{
-    ngx_http_upstream_rr_peer_data_t  rrp;
+/* As core does it: an IPv6 address stays in brackets. */
 
-    if (reuse_lock_peer(uscf, server, &rrp)) {
-        ngx_http_upstream_save_round_robin_peer_session(pc, &rrp);
+void
+ngx_http_upstream_reuse_cut_port(ngx_str_t *name)
+{
+    u_char  *p, *last;
+
+    if (name->len == 0) {
+        return;
     }
 
-    ngx_http_upstream_rr_peers_unlock(rrp.peers);
+    p = name->data;
+    last = p + name->len;
+
+    if (*p == '[') {
+        p = ngx_strlchr(p, last, ']');
+
+        if (p == NULL) {
+            p = name->data;
+        }
+    }
+
+    p = ngx_strlchr(p, last, ':');
+
+    if (p) {
+        name->len = p - name->data;
+    }
 }
 
 

@@ -81,40 +81,46 @@ static ngx_int_t
 reuse_get_variable(ngx_http_request_t *r, ngx_http_variable_value_t *v,
     uintptr_t data)
 {
-    ngx_msec_t                       ms;
-    ngx_http_upstream_reuse_peer_t  *rp;
+    ngx_msec_t                          ms;
+    ngx_http_upstream_reuse_peer_t     *rp;
+    ngx_http_upstream_reuse_account_t  *account;
 
     rp = ngx_http_upstream_reuse_find_peer(r);
 
-    if (rp == NULL || rp->requests == 0) {
+    if (rp == NULL || rp->account.requests == 0) {
         v->not_found = 1;
         return NGX_OK;
     }
 
+    account = &rp->account;
+
     switch (data) {
 
     case REUSE_VARIABLE_CONNECTION:
-        reuse_set_text(v, rp->why_new ? &reuse_new
-                          : rp->warm ? &reuse_warm : &reuse_reused);
+        reuse_set_text(v, account->why_new ? &reuse_new
+                          : account->warm ? &reuse_warm : &reuse_reused);
         return NGX_OK;
 
     case REUSE_VARIABLE_REASON:
-        reuse_set_text(v, &ngx_http_upstream_reuse_new_names[rp->why_new]);
+        reuse_set_text(v, &ngx_http_upstream_reuse_new_reasons
+                              [account->why_new].name);
         return NGX_OK;
 
     case REUSE_VARIABLE_FATE:
-        reuse_set_text(v, &ngx_http_upstream_reuse_fate_names[rp->fate]);
+        reuse_set_text(v,
+                   &ngx_http_upstream_reuse_close_reasons[account->fate].name);
         return NGX_OK;
 
     case REUSE_VARIABLE_REQUESTS:
-        return reuse_set_number(r, v, "%ui", rp->requests, 0);
+        return reuse_set_number(r, v, "%ui", account->requests, 0);
 
     case REUSE_VARIABLE_IDLE:
         ms = rp->age;
         break;
 
     default: /* REUSE_VARIABLE_AGE */
-        ms = (rp->fate ? rp->end : ngx_current_msec) - rp->start;
+        ms = (account->fate ? account->end : ngx_current_msec)
+             - account->start;
         break;
     }
 

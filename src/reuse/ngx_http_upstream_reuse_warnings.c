@@ -9,23 +9,15 @@
 #include "ngx_http_upstream_reuse.h"
 
 
-static ngx_uint_t reuse_pool_size(void *conf);
+static void reuse_note(ngx_conf_t *cf, ngx_uint_t level, u_char *file,
+    ngx_uint_t line, const char *fmt, va_list args);
 
 
 void ngx_cdecl
 ngx_http_upstream_reuse_warn(ngx_conf_t *cf, u_char *file, ngx_uint_t line,
     const char *fmt, ...)
 {
-    u_char                               *p, *last, text[NGX_MAX_CONF_ERRSTR];
-    va_list                               args;
-    ngx_str_t                            *warning;
-    ngx_http_upstream_reuse_main_conf_t  *rmcf;
-
-    last = text + NGX_MAX_CONF_ERRSTR;
-
-    va_start(args, fmt);
-    p = ngx_vslprintf(text, last, fmt, args);
-    va_end(args);
+    va_list  args;
 
     if (file == NULL && cf->conf_file
         && cf->conf_file->file.fd != NGX_INVALID_FILE)
@@ -34,11 +26,42 @@ ngx_http_upstream_reuse_warn(ngx_conf_t *cf, u_char *file, ngx_uint_t line,
         line = cf->conf_file->line;
     }
 
+    va_start(args, fmt);
+    reuse_note(cf, NGX_LOG_WARN, file, line, fmt, args);
+    va_end(args);
+}
+
+
+void ngx_cdecl
+ngx_http_upstream_reuse_complain(ngx_conf_t *cf, const char *fmt, ...)
+{
+    va_list  args;
+
+    va_start(args, fmt);
+    reuse_note(cf, NGX_LOG_ERR, NULL, 0, fmt, args);
+    va_end(args);
+}
+
+
+/* Logs it, and has it shown by the status page. */
+
+static void
+reuse_note(ngx_conf_t *cf, ngx_uint_t level, u_char *file, ngx_uint_t line,
+    const char *fmt, va_list args)
+{
+    u_char                               *p, *last, text[NGX_MAX_CONF_ERRSTR];
+    ngx_str_t                            *warning;
+    ngx_http_upstream_reuse_main_conf_t  *rmcf;
+
+    last = text + NGX_MAX_CONF_ERRSTR;
+
+    p = ngx_vslprintf(text, last, fmt, args);
+
     if (file) {
         p = ngx_slprintf(p, last, " in %s:%ui", file, line);
     }
 
-    ngx_log_error(NGX_LOG_WARN, cf->log, 0, "%*s", (size_t) (p - text), text);
+    ngx_log_error(level, cf->log, 0, "%*s", (size_t) (p - text), text);
 
     rmcf = ngx_http_conf_get_module_main_conf(cf,
                                               ngx_http_upstream_reuse_module);
@@ -56,61 +79,4 @@ ngx_http_upstream_reuse_warn(ngx_conf_t *cf, u_char *file, ngx_uint_t line,
 
     warning->len = p - text;
     ngx_memcpy(warning->data, text, warning->len);
-}
-
-
-void
-ngx_http_upstream_reuse_check_keepalive(ngx_conf_t *cf,
-    ngx_http_upstream_srv_conf_t *uscf,
-    ngx_http_upstream_reuse_srv_conf_t *rcf)
-{
-    void           *conf;
-    ngx_uint_t      size, servers;
-    ngx_msec_t      timeout;
-    ngx_command_t  *cmd;
-
-    if (rcf->reuse == 0 || uscf->file_name == NULL) {
-        return;
-    }
-
-    cmd = ngx_http_upstream_reuse_find_directive(cf, uscf,
-                                                 "keepalive_timeout", &conf);
-    if (cmd == NULL || cmd->set != ngx_conf_set_msec_slot) {
-        return;
-    }
-
-    timeout = *(ngx_msec_t *) ((char *) conf + cmd->offset);
-
-    if (rcf->expiry == NGX_HTTP_UPSTREAM_REUSE_EXPIRY_TIME
-        && timeout != NGX_CONF_UNSET_MSEC
-        && timeout > rcf->idle)
-    {
-        ngx_http_upstream_reuse_warn(cf, uscf->file_name, uscf->line,
-                            "\"keepalive_timeout\" of upstream \"%V\" is "
-                            "longer than its \"reuse_expiry\", which holds: "
-                            "remove one of them", &uscf->host);
-    }
-
-    size = reuse_pool_size(conf);
-    servers = ngx_http_upstream_reuse_count_servers(uscf);
-
-    if (size && size < servers) {
-        ngx_http_upstream_reuse_warn(cf, uscf->file_name, uscf->line,
-                            "\"keepalive %ui\" of upstream \"%V\" keeps no "
-                            "connection for each of its %ui servers: write "
-                            "\"keepalive %ui\" or more",
-                            size, &uscf->host, servers, servers);
-    }
-}
-
-
-/*
- * The size of a pool is the first that the keepalive module has of an
- * upstream; 0 if none is written, or where that may be different.
- */
-
-static ngx_uint_t
-reuse_pool_size(void *conf)
-{
-    return NGX_HTTP_UPSTREAM_REUSE_NATIVE ? 0 : *(ngx_uint_t *) conf;
 }

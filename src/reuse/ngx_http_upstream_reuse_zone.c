@@ -39,7 +39,6 @@ static ngx_uint_t reuse_is_gone(ngx_pid_t pid);
 static void reuse_inherit(ngx_http_upstream_reuse_record_t *record,
     ngx_http_upstream_reuse_share_t *share,
     ngx_http_upstream_reuse_fate_e fate);
-static void reuse_sample_handler(ngx_event_t *ev);
 
 
 /* worker: what stands for all servers for which there was no room */
@@ -56,9 +55,6 @@ static ngx_http_upstream_reuse_server_t  reuse_others;
 /* worker: if there was no room even for that, its counts come to nothing */
 
 static ngx_http_upstream_reuse_share_t   reuse_nowhere;
-
-static ngx_event_t                       reuse_sample_event;
-static ngx_connection_t                  reuse_sample_dummy;
 
 
 static ngx_str_t  reuse_zone_name = ngx_string("ngx_http_upstream_reuse");
@@ -107,6 +103,7 @@ reuse_init_zone(ngx_shm_zone_t *shm_zone, void *data)
     ngx_rbtree_init(&zone->rbtree, &zone->sentinel,
                     ngx_str_rbtree_insert_value);
 
+    zone->lowered = ngx_current_msec;
     zone->sampled = ngx_current_msec;
 
     shpool->data = zone;
@@ -360,22 +357,22 @@ reuse_find_overflow(ngx_http_upstream_reuse_main_conf_t *rmcf, ngx_log_t *log)
 
 
 void
-ngx_http_upstream_reuse_lock(ngx_http_upstream_reuse_kept_t *kept)
+ngx_http_upstream_reuse_lock(ngx_http_upstream_reuse_conn_t *conn)
 {
     ngx_slab_pool_t  *shpool;
 
-    shpool = (ngx_slab_pool_t *) kept->conf->main->zone->shm.addr;
+    shpool = (ngx_slab_pool_t *) conn->conf->main->zone->shm.addr;
 
     ngx_shmtx_lock(&shpool->mutex);
 }
 
 
 void
-ngx_http_upstream_reuse_unlock(ngx_http_upstream_reuse_kept_t *kept)
+ngx_http_upstream_reuse_unlock(ngx_http_upstream_reuse_conn_t *conn)
 {
     ngx_slab_pool_t  *shpool;
 
-    shpool = (ngx_slab_pool_t *) kept->conf->main->zone->shm.addr;
+    shpool = (ngx_slab_pool_t *) conn->conf->main->zone->shm.addr;
 
     ngx_shmtx_unlock(&shpool->mutex);
 }
@@ -425,27 +422,14 @@ ngx_http_upstream_reuse_name_record(ngx_http_upstream_reuse_record_t *record,
 }
 
 
-ngx_int_t
-ngx_http_upstream_reuse_init_process(ngx_cycle_t *cycle)
+void
+ngx_http_upstream_reuse_enter_zone(ngx_shm_zone_t *shm_zone, ngx_uint_t worker)
 {
-    ngx_uint_t                            worker;
-    ngx_slab_pool_t                      *shpool;
-    ngx_http_upstream_reuse_zone_t       *zone;
-    ngx_http_upstream_reuse_main_conf_t  *rmcf;
+    ngx_slab_pool_t                 *shpool;
+    ngx_http_upstream_reuse_zone_t  *zone;
 
-    rmcf = ngx_http_cycle_get_module_main_conf(cycle,
-                                              ngx_http_upstream_reuse_module);
-
-    if (rmcf == NULL || rmcf->zone == NULL) {
-        return NGX_OK;
-    }
-
-    shpool = (ngx_slab_pool_t *) rmcf->zone->shm.addr;
-
-    zone = rmcf->zone->data;
-
-    worker = (ngx_process == NGX_PROCESS_WORKER
-              || ngx_process == NGX_PROCESS_SINGLE);
+    shpool = (ngx_slab_pool_t *) shm_zone->shm.addr;
+    zone = shm_zone->data;
 
     ngx_shmtx_lock(&shpool->mutex);
 
@@ -469,49 +453,19 @@ ngx_http_upstream_reuse_init_process(ngx_cycle_t *cycle)
     }
 
     ngx_shmtx_unlock(&shpool->mutex);
-
-    if (worker) {
-
-        /* a debug log names the connection of a timer */
-
-        reuse_sample_dummy.fd = (ngx_socket_t) -1;
-
-        reuse_sample_event.handler = reuse_sample_handler;
-        reuse_sample_event.data = &reuse_sample_dummy;
-        reuse_sample_event.log = ngx_cycle->log;
-        reuse_sample_event.cancelable = 1;
-
-        ngx_add_timer(&reuse_sample_event,
-                      NGX_HTTP_UPSTREAM_REUSE_INTERVAL * 1000);
-
-        ngx_http_upstream_reuse_start_warming(rmcf);
-    }
-
-    return NGX_OK;
 }
 
 
-/* Whatever is open now is closed by the system. */
-
 void
-ngx_http_upstream_reuse_exit_process(ngx_cycle_t *cycle)
+ngx_http_upstream_reuse_leave_zone(ngx_shm_zone_t *shm_zone)
 {
-    ngx_slab_pool_t                      *shpool;
-    ngx_http_upstream_reuse_main_conf_t  *rmcf;
+    ngx_slab_pool_t  *shpool;
 
-    rmcf = ngx_http_cycle_get_module_main_conf(cycle,
-                                              ngx_http_upstream_reuse_module);
-
-    if (rmcf == NULL || rmcf->zone == NULL) {
-        return;
-    }
-
-    shpool = (ngx_slab_pool_t *) rmcf->zone->shm.addr;
+    shpool = (ngx_slab_pool_t *) shm_zone->shm.addr;
 
     ngx_shmtx_lock(&shpool->mutex);
 
-    reuse_inherit_own(rmcf->zone->data,
-                      NGX_HTTP_UPSTREAM_REUSE_FATE_SHUTDOWN);
+    reuse_inherit_own(shm_zone->data, NGX_HTTP_UPSTREAM_REUSE_FATE_SHUTDOWN);
 
     ngx_shmtx_unlock(&shpool->mutex);
 }
@@ -665,36 +619,4 @@ ngx_http_upstream_reuse_next_record(ngx_http_upstream_reuse_zone_t *zone,
     }
 
     return (ngx_http_upstream_reuse_record_t *) node;
-}
-
-
-/* Of all workers, the first that gets here takes the sample. */
-
-static void
-reuse_sample_handler(ngx_event_t *ev)
-{
-    ngx_slab_pool_t                      *shpool;
-    ngx_http_upstream_reuse_zone_t       *zone;
-    ngx_http_upstream_reuse_main_conf_t  *rmcf;
-
-    if (ngx_exiting || ngx_terminate) {
-        return;
-    }
-
-    ngx_add_timer(ev, NGX_HTTP_UPSTREAM_REUSE_INTERVAL * 1000);
-
-    rmcf = ngx_http_cycle_get_module_main_conf(ngx_cycle,
-                                              ngx_http_upstream_reuse_module);
-    if (rmcf == NULL || rmcf->zone == NULL) {
-        return;
-    }
-
-    shpool = (ngx_slab_pool_t *) rmcf->zone->shm.addr;
-    zone = rmcf->zone->data;
-
-    ngx_shmtx_lock(&shpool->mutex);
-
-    ngx_http_upstream_reuse_take_sample(zone);
-
-    ngx_shmtx_unlock(&shpool->mutex);
 }

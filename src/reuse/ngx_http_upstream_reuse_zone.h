@@ -29,12 +29,41 @@ typedef struct {
     ngx_uint_t                       moments;
     ngx_msec_t                       noted;  /* the last moment */
 
+    /* requests that were answered, or reset, after so long */
+    ngx_msec_t                       served;   /* the most */
+    ngx_msec_t                       refused;  /* the least */
+    ngx_uint_t                       resets;
+    ngx_uint_t                       reset_moments;
+    ngx_msec_t                       reset_noted;
+
+    ngx_msec_t                       pause;  /* between two trials */
+    ngx_uint_t                       silent;  /* unsigned  silent:1;
+                                                 "idle" was learned from
+                                                 resets */
+
     ngx_msec_t                       testing;  /* none begins until then;
                                                   without the lock */
 
     ngx_uint_t                       rtt;    /* the least of all connections,
                                                 microseconds; 0: not known */
 } ngx_http_upstream_reuse_limit_t;
+
+
+/*
+ * cycle, in shared memory: whether connections without a request keep a
+ * server from answering.  Written without the lock: it is no harm if two
+ * workers find out at a time.  Times are in milliseconds.
+ */
+
+typedef struct {
+    ngx_msec_t                       trial;  /* the last one began then */
+    ngx_msec_t                       until;  /* not warm before; 0: warm */
+    ngx_msec_t                       waited;  /* a request, at that time */
+    ngx_msec_t                       usual;  /* a request waits so long if
+                                                there are none; at most */
+    ngx_msec_t                       patience;  /* at least */
+    ngx_uint_t                       stops;  /* in a row */
+} ngx_http_upstream_reuse_starving_t;
 
 
 /*
@@ -68,6 +97,8 @@ typedef struct {
     ngx_uint_t                           peak;
     ngx_uint_t                           seen;
 
+    ngx_http_upstream_reuse_starving_t   starving;
+
     ngx_http_upstream_reuse_share_t     *shares;
     ngx_http_upstream_reuse_counters_t   counters;  /* of workers that are
                                                        gone */
@@ -86,6 +117,8 @@ typedef struct {
     ngx_http_upstream_reuse_record_t     overflow;
     ngx_atomic_t                         uncounted;
     ngx_uint_t                           full;  /* unsigned  full:1; */
+
+    ngx_msec_t                           lowered;  /* the servers' peaks */
 
     ngx_msec_t                           sampled;  /* last */
     ngx_http_upstream_reuse_sample_t     sum;      /* at that time */

@@ -9,7 +9,6 @@
  *     json        docs/status.schema.json
  *     prometheus  text format 0.0.4
  *     html        the sections of page.html
- *     reasons     what each reason means, and what to do
  *
  * Each of the formats is a function that writes a snapshot.
  */
@@ -37,18 +36,6 @@ typedef struct {
 typedef void (*ngx_http_reuse_status_format_pt)(
     ngx_http_reuse_status_text_t *text,
     ngx_http_upstream_reuse_snapshot_t *shot);
-
-
-/* what a reason for a new connection, or a fate of one, means */
-
-typedef struct {
-    const char                          *meaning;
-    const char                          *remedy;  /* NULL: all is well */
-} ngx_http_reuse_status_reason_t;
-
-
-extern ngx_http_reuse_status_reason_t  ngx_http_reuse_status_new[];
-extern ngx_http_reuse_status_reason_t  ngx_http_reuse_status_fates[];
 
 
 /* text; fmt as in ngx_sprintf() */

@@ -39,8 +39,8 @@ static void html_new(ngx_http_reuse_status_text_t *text,
     ngx_http_upstream_reuse_snapshot_t *shot);
 static void html_closed(ngx_http_reuse_status_text_t *text,
     ngx_http_upstream_reuse_snapshot_t *shot);
-static void html_reasons(ngx_http_reuse_status_text_t *text, ngx_str_t *names,
-    ngx_http_reuse_status_reason_t *reasons, ngx_atomic_uint_t *counters,
+static void html_reasons(ngx_http_reuse_status_text_t *text,
+    ngx_http_upstream_reuse_reason_t *reasons, ngx_atomic_uint_t *counters,
     ngx_uint_t n);
 static void html_retries(ngx_http_reuse_status_text_t *text,
     ngx_http_upstream_reuse_snapshot_t *shot);
@@ -305,9 +305,9 @@ static void
 html_advice(ngx_http_reuse_status_text_t *text,
     ngx_http_upstream_reuse_view_t *upstream)
 {
-    ngx_uint_t                       i;
-    ngx_atomic_uint_t                count;
-    ngx_http_reuse_status_reason_t  *reason;
+    ngx_uint_t                         i;
+    ngx_atomic_uint_t                  count;
+    ngx_http_upstream_reuse_reason_t  *reason;
 
     if (upstream->requests < NGX_HTTP_REUSE_STATUS_ENOUGH) {
         return;
@@ -315,10 +315,10 @@ html_advice(ngx_http_reuse_status_text_t *text,
 
     for (i = 0; i < NGX_HTTP_UPSTREAM_REUSE_FATE_LAST; i++) {
 
-        reason = &ngx_http_reuse_status_fates[i];
+        reason = &ngx_http_upstream_reuse_close_reasons[i];
         count = upstream->counters[NGX_HTTP_UPSTREAM_REUSE_CLOSED + i];
 
-        if (reason->remedy == NULL
+        if (reason->advice == NULL
             || (double) count * 100 / upstream->requests
                < NGX_HTTP_REUSE_STATUS_SHARE)
         {
@@ -331,7 +331,7 @@ html_advice(ngx_http_reuse_status_text_t *text,
         html_number(text, NULL, count);
         ngx_http_reuse_status_write(text,
                                     " connections were closed because %s: %s."
-                                    "</li>", reason->meaning, reason->remedy);
+                                    "</li>", reason->meaning, reason->advice);
     }
 }
 
@@ -441,8 +441,7 @@ html_new(ngx_http_reuse_status_text_t *text,
     ngx_http_reuse_status_write(text,
                                 "<h2>Why requests got a new connection</h2>");
 
-    html_reasons(text, ngx_http_upstream_reuse_new_names,
-                 ngx_http_reuse_status_new,
+    html_reasons(text, ngx_http_upstream_reuse_new_reasons,
                  &shot->total.counters[NGX_HTTP_UPSTREAM_REUSE_NEW],
                  NGX_HTTP_UPSTREAM_REUSE_NEW_LAST);
 }
@@ -459,8 +458,7 @@ html_closed(ngx_http_reuse_status_text_t *text,
     ngx_http_reuse_status_write(text,
                                 "<h2>Why connections were closed</h2>");
 
-    html_reasons(text, ngx_http_upstream_reuse_fate_names,
-                 ngx_http_reuse_status_fates,
+    html_reasons(text, ngx_http_upstream_reuse_close_reasons,
                  &shot->total.counters[NGX_HTTP_UPSTREAM_REUSE_CLOSED],
                  NGX_HTTP_UPSTREAM_REUSE_FATE_LAST);
 }
@@ -469,8 +467,8 @@ html_closed(ngx_http_reuse_status_text_t *text,
 /* Those that there were, the most frequent first. */
 
 static void
-html_reasons(ngx_http_reuse_status_text_t *text, ngx_str_t *names,
-    ngx_http_reuse_status_reason_t *reasons, ngx_atomic_uint_t *counters,
+html_reasons(ngx_http_reuse_status_text_t *text,
+    ngx_http_upstream_reuse_reason_t *reasons, ngx_atomic_uint_t *counters,
     ngx_uint_t n)
 {
     ngx_uint_t         i, most, shown[NGX_HTTP_UPSTREAM_REUSE_FATE_LAST];
@@ -506,7 +504,7 @@ html_reasons(ngx_http_reuse_status_text_t *text, ngx_str_t *names,
 
         ngx_http_reuse_status_write(text,
             "<tr data-reason=\"%V\"><td><code>%V</code></td><td>",
-            &names[most], &names[most]);
+            &reasons[most].name, &reasons[most].name);
         html_number(text, "count", counters[most]);
         ngx_http_reuse_status_write(text,
             "</td><td class=\"bar\"><span class=\"meter\"><i style=\"width:"
@@ -514,10 +512,10 @@ html_reasons(ngx_http_reuse_status_text_t *text, ngx_str_t *names,
             (ngx_uint_t) ((double) counters[most] * 100 / sum),
             reasons[most].meaning ? reasons[most].meaning : "");
 
-        if (reasons[most].remedy) {
+        if (reasons[most].advice) {
             ngx_http_reuse_status_write(text,
                                         "<br><span class=\"soft\">%s</span>",
-                                        reasons[most].remedy);
+                                        reasons[most].advice);
         }
 
         ngx_http_reuse_status_write(text, "</td></tr>");

@@ -19,7 +19,8 @@ static void json_servers(ngx_http_reuse_status_text_t *text,
     ngx_http_upstream_reuse_view_t *view, ngx_uint_t n);
 static void json_view(ngx_http_reuse_status_text_t *text,
     ngx_http_upstream_reuse_view_t *view);
-static void json_named(ngx_http_reuse_status_text_t *text, ngx_str_t *names,
+static void json_named(ngx_http_reuse_status_text_t *text,
+    ngx_http_upstream_reuse_reason_t *reasons,
     ngx_atomic_uint_t *counters, ngx_uint_t first, ngx_uint_t last);
 static void json_histogram(ngx_http_reuse_status_text_t *text,
     ngx_atomic_uint_t *bucket, ngx_atomic_uint_t count);
@@ -140,7 +141,7 @@ json_view(ngx_http_reuse_status_text_t *text,
         view->requests, n[NGX_HTTP_UPSTREAM_REUSE_REUSED],
         n[NGX_HTTP_UPSTREAM_REUSE_WARM], view->fresh);
 
-    json_named(text, ngx_http_upstream_reuse_new_names,
+    json_named(text, ngx_http_upstream_reuse_new_reasons,
                &n[NGX_HTTP_UPSTREAM_REUSE_NEW],
                NGX_HTTP_UPSTREAM_REUSE_NEW_NONE + 1,
                NGX_HTTP_UPSTREAM_REUSE_NEW_LAST);
@@ -151,7 +152,7 @@ json_view(ngx_http_reuse_status_text_t *text,
         n[NGX_HTTP_UPSTREAM_REUSE_OPENED], view->open,
         n[NGX_HTTP_UPSTREAM_REUSE_IDLE], view->closed);
 
-    json_named(text, ngx_http_upstream_reuse_fate_names,
+    json_named(text, ngx_http_upstream_reuse_close_reasons,
                &n[NGX_HTTP_UPSTREAM_REUSE_CLOSED],
                NGX_HTTP_UPSTREAM_REUSE_FATE_KEPT + 1,
                NGX_HTTP_UPSTREAM_REUSE_FATE_LAST);
@@ -175,14 +176,15 @@ json_view(ngx_http_reuse_status_text_t *text,
 
 
 static void
-json_named(ngx_http_reuse_status_text_t *text, ngx_str_t *names,
+json_named(ngx_http_reuse_status_text_t *text,
+    ngx_http_upstream_reuse_reason_t *reasons,
     ngx_atomic_uint_t *counters, ngx_uint_t first, ngx_uint_t last)
 {
     ngx_uint_t  i;
 
     for (i = first; i < last; i++) {
         ngx_http_reuse_status_write(text, "%s\"%V\":%uA",
-                                    i == first ? "" : ",", &names[i],
+                                    i == first ? "" : ",", &reasons[i].name,
                                     counters[i]);
     }
 }

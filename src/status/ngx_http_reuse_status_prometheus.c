@@ -235,8 +235,9 @@ static void
 prometheus_requests(ngx_http_reuse_status_text_t *text,
     ngx_http_upstream_reuse_view_t *view, const char *name)
 {
-    ngx_uint_t          i;
-    ngx_atomic_uint_t  *n;
+    ngx_uint_t                         i;
+    ngx_atomic_uint_t                 *n;
+    ngx_http_upstream_reuse_reason_t  *reason;
 
     n = view->counters;
 
@@ -249,8 +250,9 @@ prometheus_requests(ngx_http_reuse_status_text_t *text,
          i < NGX_HTTP_UPSTREAM_REUSE_NEW_LAST;
          i++)
     {
-        prometheus_request(text, view, name, "new",
-                           (char *) ngx_http_upstream_reuse_new_names[i].data,
+        reason = &ngx_http_upstream_reuse_new_reasons[i];
+
+        prometheus_request(text, view, name, "new", (char *) reason->name.data,
                            n[NGX_HTTP_UPSTREAM_REUSE_NEW + i]);
     }
 }
@@ -272,14 +274,16 @@ static void
 prometheus_closed(ngx_http_reuse_status_text_t *text,
     ngx_http_upstream_reuse_view_t *view, const char *name)
 {
-    ngx_uint_t  i;
+    ngx_uint_t                         i;
+    ngx_http_upstream_reuse_reason_t  *reason;
 
     for (i = NGX_HTTP_UPSTREAM_REUSE_FATE_KEPT + 1;
          i < NGX_HTTP_UPSTREAM_REUSE_FATE_LAST;
          i++)
     {
-        prometheus_line(text, view, name, "reason",
-                        (char *) ngx_http_upstream_reuse_fate_names[i].data,
+        reason = &ngx_http_upstream_reuse_close_reasons[i];
+
+        prometheus_line(text, view, name, "reason", (char *) reason->name.data,
                         view->counters[NGX_HTTP_UPSTREAM_REUSE_CLOSED + i]);
     }
 }

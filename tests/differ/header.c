@@ -583,7 +583,8 @@ differs(const char *what)
 
 
 ngx_int_t
-ngx_http_myproxy_invalid(ngx_http_request_t *r, const char *reason)
+ngx_http_myproxy_invalid_bytes(ngx_http_request_t *r, const char *reason,
+    u_char *start, u_char *last)
 {
     return NGX_HTTP_UPSTREAM_INVALID_HEADER;
 }

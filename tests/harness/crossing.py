@@ -1,6 +1,5 @@
 """The end of a kept connection and a request that cross."""
 
-import time
 
 from . import http1
 
@@ -99,11 +98,6 @@ class Scene:
         self.link.release("b")
         self.nginx.wait_log(SENT_AGAIN)
         self.link.release("a")
-
-    def let_pass(self, seconds):
-        """Longer than the round trips that were measured on the way."""
-        end = time.monotonic() + seconds
-        self.stage.wait_until(lambda: time.monotonic() >= end)
 
     def response(self):
         return self.client.read_response()

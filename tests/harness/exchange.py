@@ -36,14 +36,18 @@ class Exchange:
         """Wait until condition() is true; return what it returned.
 
         Conditions are looked at after each event, and now and then for
-        what makes no event (a process that has gone, say).
+        what makes no event (a process that has gone, say).  One that looks
+        at a connection or a request that is not there yet is not true yet.
         """
         if timeout is None:
             timeout = settings.PATIENCE
         deadline = time.monotonic() + timeout
         with self._changed:
             while True:
-                result = condition()
+                try:
+                    result = condition()
+                except IndexError:
+                    result = None
                 if result:
                     return result
                 left = deadline - time.monotonic()

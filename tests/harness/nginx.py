@@ -12,6 +12,7 @@ import ssl
 import subprocess
 import tempfile
 import threading
+import typing
 
 from . import settings
 from .client import Client, H2Client
@@ -26,20 +27,81 @@ FORBIDDEN = re.compile(
 TEMP_PATHS = ("fastcgi", "uwsgi", "scgi")
 
 
+class Relative(typing.NamedTuple):
+    """What tells a relative of nginx from nginx."""
+
+    #: The nginx that its core is like, if that is not the one it names.
+    like: tuple = None
+    #: The variable of the environment that tells it of inherited sockets.
+    inherits: str = "NGINX"
+    #: Directives whose names begin with "proxy_" and that nginx does not have,
+    #: or not so.
+    own: frozenset = frozenset()
+    #: What its http{} needs to be without warnings.
+    http: str = ""
+    #: Does it answer 400 to an Upgrade in HTTP/2, whatever it is like?
+    refuses_upgrade: bool = False
+    #: Does it mark a request as sent before it looks at what has come?
+    reads_late: bool = False
+
+
+#: By the name that -V gives them, in lower case.
+RELATIVES = {
+    "angie": Relative(
+        like=(1, 29, 5),
+        inherits="ANGIE",
+        own=frozenset({
+            "proxy_connection_drop", "proxy_http3_hq",
+            "proxy_http3_max_concurrent_streams",
+            "proxy_http3_max_table_capacity", "proxy_http3_stream_buffer_size",
+            "proxy_quic_active_connection_id_limit", "proxy_quic_gso",
+            "proxy_quic_host_key", "proxy_ssl_keylog_file",
+            # may stand in "if" as well
+            "proxy_http_version"}),
+        refuses_upgrade=True,
+        reads_late=True),
+    "freenginx": Relative(like=(1, 25, 3)),
+    "openresty": Relative(),
+    "tengine": Relative(
+        own=frozenset({"proxy_upstream_tries", "proxy_rcvbuf_size",
+                       "proxy_sndbuf_size"}),
+        http="variables_hash_max_size 2048;"),
+}
+
+
 class StartError(AssertionError):
     """nginx did not start."""
 
 
 @functools.lru_cache()
+def product():
+    """What is under test: nginx, or one of its RELATIVES."""
+    name = re.search(r" version: (\w+)/", build_info())[1].lower()
+    return name if name in RELATIVES else "nginx"
+
+
+def relative():
+    """What tells it from nginx."""
+    return RELATIVES.get(product(), Relative())
+
+
+@functools.lru_cache()
 def version():
-    """The version of nginx under test: (1, 22, 1)."""
-    found = re.search(r"nginx/(\d+)\.(\d+)\.(\d+)", _build_info())
+    """The version of nginx under test: (1, 22, 1).
+
+    Of a relative, that of the nginx which has what it has.
+    """
+    like = relative().like
+    if like is not None:
+        return like
+    found = re.search(r"(?:nginx|openresty)/(\d+)\.(\d+)\.(\d+)",
+                      build_info())
     return tuple(int(part) for part in found.groups())
 
 
 def has(module):
     """Was nginx built with that module: http_addition, http_ssi ...?"""
-    return f"--with-{module}_module" in _build_info()
+    return f"--with-{module}_module" in build_info()
 
 
 def loading(module):
@@ -49,16 +111,23 @@ def loading(module):
     """
     if not has(module):
         return None
-    if f"--with-{module}_module=dynamic" not in _build_info():
+    if f"--with-{module}_module=dynamic" not in build_info():
         return ""
-    where = re.search(r"--modules-path=(\S+)", _build_info())[1]
+    where = re.search(r"--modules-path=(\S+)", build_info())[1]
     name = module.removesuffix("_filter")
     path = os.path.join(where, f"ngx_{name}_filter_module.so")
     return f"load_module {path};" if os.path.exists(path) else None
 
 
+def third_party(module):
+    """What loads a module that is not nginx's own; None if there is none."""
+    where = re.search(r"--modules-path=(\S+)", build_info())
+    path = os.path.join(where[1] if where else "", f"ngx_{module}_module.so")
+    return f"load_module {path};" if os.path.exists(path) else None
+
+
 @functools.lru_cache()
-def _build_info():
+def build_info():
     return subprocess.run([settings.NGINX, "-V"], capture_output=True,
                           text=True, check=True).stderr
 
@@ -70,7 +139,8 @@ class Nginx:
     configuration.  Besides, %{prefix} is nginx's directory and
     %{port.NAME} a free port of 127.0.0.1; nginx inherits the sockets of
     all ports mentioned, so that no one else can take them.  `env` in the
-    configuration are variables of nginx's environment.  With a link, nginx
+    configuration are variables of nginx's environment, `before` the words
+    in front of the command that starts it.  With a link, nginx
     runs on the link's side a: it connects from there, while clients reach
     its inherited sockets on the loopback interface out here.
     """
@@ -81,6 +151,7 @@ class Nginx:
         self.link = link
         self.config = dict(config)
         self.env = {**os.environ, **self.config.pop("env", {})}
+        self.before = self.config.pop("before", [])
         if settings.PRELOAD:
             own = self.env.get("LD_PRELOAD", "")
             self.env["LD_PRELOAD"] = f"{settings.PRELOAD}:{own}".strip(":")
@@ -106,6 +177,8 @@ class Nginx:
                 return self.prefix
             if name == "port":
                 return str(self._reserve(path[0]))
+            if name == "udp":
+                return str(self._reserve(path[0], socket.SOCK_DGRAM))
             thing = self.names[name]
             for attribute in path:
                 thing = getattr(thing, attribute)
@@ -113,12 +186,13 @@ class Nginx:
         text = PLACEHOLDER.sub(value, text)
         return text.replace("myproxy_", "proxy_") if settings.STOCK else text
 
-    def _reserve(self, name):
+    def _reserve(self, name, kind=socket.SOCK_STREAM):
         if name not in self._ports:
-            sock = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
+            sock = socket.socket(socket.AF_INET, kind)
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             sock.bind(("127.0.0.1", 0))
-            sock.listen(511)
+            if kind == socket.SOCK_STREAM:
+                sock.listen(511)
             sock.setblocking(False)
             self._sockets[name] = sock
             self._ports[name] = sock.getsockname()[1]
@@ -164,8 +238,8 @@ class Nginx:
     def start(self):
         path = self._write_config()
         numbers = [sock.fileno() for sock in self._sockets.values()]
-        command = [settings.NGINX, "-p", self.prefix, "-c", path,
-                   "-e", "stderr"]
+        command = [*self.before, settings.NGINX, "-p", self.prefix,
+                   "-c", path, "-e", "stderr"]
         if shutil.which("setpriv"):
             # nginx goes when the tests are killed
             command = ["setpriv", "--pdeathsig", "TERM", *command]
@@ -174,8 +248,8 @@ class Nginx:
         self._process = subprocess.Popen(
             command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT, bufsize=0, pass_fds=numbers,
-            env={**self.env,
-                 "NGINX": "".join(f"{number};" for number in numbers)})
+            env={**self.env, relative().inherits: "".join(
+                f"{number};" for number in numbers)})
         os.set_blocking(self._process.stdout.fileno(), False)
         self._close_sockets()
         self._reader = threading.Thread(target=self._read_log, daemon=True)
@@ -364,6 +438,15 @@ class Nginx:
         self.clients.append(client)
         return client
 
+    def connect_h3(self, port="h3", **more):
+        """An HTTP/3 client (see h3.H3Client), for h3.listen()."""
+        from . import h3    # it asks this module what nginx can do
+        client = h3.H3Client(("127.0.0.1", self._ports[port]),
+                             f"client#{len(self.clients) + 1}",
+                             self.exchange, **more)
+        self.clients.append(client)
+        return client
+
     def request(self, method, target, *lines, port="main", **more):
         """A single request on a connection of its own."""
         client = self.connect(port)
@@ -401,7 +484,7 @@ def compose(prefix, main="", events="", http="", server="", location=None,
         "location = /reuse-status { reuse_status; }")
     temp_paths = "\n".join(
         f"    {name}_temp_path {prefix}/{name}_temp;" for name in TEMP_PATHS
-        if f"--without-http_{name}_module" not in _build_info())
+        if f"--without-http_{name}_module" not in build_info())
     if location is not None:
         server += f"\nlocation / {{\n{location}\n}}\n"
     main_server = f"""
@@ -425,7 +508,7 @@ events {{
     {events}
 }}
 http {{
-    access_log off; {pools}
+    access_log off; {pools} {relative().http}
     client_body_temp_path {prefix}/client_body_temp;
     proxy_temp_path {prefix}/proxy_temp;
 {temp_paths}

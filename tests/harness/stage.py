@@ -4,10 +4,11 @@ import contextlib
 import os
 import shutil
 import tempfile
+import time
 
 import pytest
 
-from . import link, tls
+from . import link, settings, tls
 from .dns import NameServer
 from .exchange import Exchange
 from .nginx import Nginx
@@ -94,6 +95,12 @@ class Stage:
 
     def wait_until(self, condition, timeout=None, what=None):
         return self.exchange.wait_until(condition, timeout, what)
+
+    def let_pass(self, seconds):
+        """Let time pass that a limit or an interval of nginx counts."""
+        end = time.monotonic() + seconds
+        self.wait_until(lambda: time.monotonic() >= end,
+                        seconds + settings.PATIENCE)
 
     def path(self, name):
         """A path in the stage's own directory."""

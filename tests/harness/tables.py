@@ -29,9 +29,12 @@ def number(version):
     return major * 1000000 + minor * 1000 + patch
 
 
-def macros(header, nginx_version):
-    """The macros that a header defines as whole numbers."""
-    found = {**BUILT_WITH, "nginx_version": nginx_version}
+def macros(header, nginx_version, **more):
+    """The macros that a header defines as whole numbers.
+
+    `more` are those that the headers of a relative of nginx define.
+    """
+    found = {**BUILT_WITH, "nginx_version": nginx_version, **more}
     preprocess(header, found)
     return found
 
@@ -39,7 +42,7 @@ def macros(header, nginx_version):
 def preprocess(text, defined):
     """The lines that #if, #ifdef, #else leave; adds to `defined`."""
     kept, levels, past = [], [], []
-    for line in COMMENT.sub(r"\1", text).splitlines():
+    for line in COMMENT.sub(r"\1", text).replace("\\\n", "").splitlines():
         word, _, rest = line.strip().partition(" ")
         if word in ("#if", "#ifdef", "#ifndef"):
             if word != "#if":
@@ -54,9 +57,11 @@ def preprocess(text, defined):
             levels.pop()
             past.pop()
         elif all(levels):
-            macro = re.fullmatch(r"#define (\w+)\s+(\d+)", line.strip())
-            if macro:
+            macro = re.fullmatch(r"#define (\w+)\s+(\w+)", line.strip())
+            if macro and macro[2].isdigit():
                 defined[macro[1]] = int(macro[2])
+            elif macro and macro[2] in defined:
+                defined[macro[1]] = defined[macro[2]]
             kept.append(line)
     return "\n".join(kept)
 
@@ -74,8 +79,8 @@ def holds(condition, defined):
 
 def _tables(text, kind, defined):
     text = preprocess(text, dict(defined))
-    for table in re.finditer(rf"^static {kind}\s+\w+\[\] = \{{$(.*?)^\}};",
-                             text, re.DOTALL | re.MULTILINE):
+    pattern = rf"^(?:static )?{kind}\s+\w+\[\] = \{{$(.*?)^\}};"
+    for table in re.finditer(pattern, text, re.DOTALL | re.MULTILINE):
         yield table[1]
 
 

@@ -67,19 +67,23 @@ class Wire:
         self.sock.shutdown(socket.SHUT_WR)
 
     def close(self):
-        if not self.closed:
-            self.closed = True
-            self.exchange.note(self.who, "closes")
-            self.sock.close()
+        self._end("closes")
 
     def reset(self):
         """Abort with RST instead of FIN."""
         if not self.closed:
-            self.closed = True
-            self.exchange.note(self.who, "resets")
             self.sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER,
                                  struct.pack("ii", 1, 0))
+        self._end("resets")
+
+    def _end(self, how):
+        """Noted before whatever follows from it, told when it is done: what
+        is sent to a socket that is still open is answered with a reset."""
+        if not self.closed:
+            self.exchange.note(self.who, how)
             self.sock.close()
+            self.closed = True
+            self.exchange.wake()
 
     # receiving
 

@@ -7,10 +7,10 @@
  */
 
 
-#include "ngx_http_upstream_reuse.h"
+#include "ngx_http_reuse_warm.h"
 
 
-/* bytes that the identity of a kind takes at first */
+/* bytes that the identity of a profile takes at first */
 #define NGX_HTTP_UPSTREAM_REUSE_ROOM  512
 
 
@@ -21,48 +21,24 @@ static ngx_int_t reuse_foreseen_identity(
 static ngx_uint_t reuse_is_constant(ngx_http_upstream_conf_t *conf);
 static ngx_uint_t reuse_may_be_silent(ngx_http_upstream_conf_t *conf,
     ngx_http_upstream_reuse_identity_t *id);
-static ngx_http_upstream_reuse_kind_t *reuse_look_up(
-    ngx_http_upstream_reuse_warm_t *warm,
+static ngx_http_reuse_warm_profile_t *reuse_look_up(
+    ngx_http_reuse_warm_t *warm,
     ngx_http_upstream_reuse_identity_t *id, ngx_http_upstream_conf_t *conf);
-static ngx_http_upstream_reuse_kind_t *reuse_add_kind(
-    ngx_http_upstream_reuse_warm_t *warm, ngx_pool_t *pool);
-static ngx_http_upstream_reuse_kind_t *reuse_find_idle_kind(
-    ngx_http_upstream_reuse_warm_t *warm);
-static ngx_int_t reuse_set_kind(ngx_http_upstream_reuse_kind_t *kind,
+static ngx_http_reuse_warm_profile_t *reuse_add_profile(
+    ngx_http_reuse_warm_t *warm, ngx_pool_t *pool);
+static ngx_http_reuse_warm_profile_t *reuse_find_idle_profile(
+    ngx_http_reuse_warm_t *warm);
+static ngx_int_t reuse_set_profile(ngx_http_reuse_warm_profile_t *profile,
     ngx_http_upstream_reuse_identity_t *id, ngx_http_upstream_conf_t *conf,
     ngx_http_conf_ctx_t *ctx, ngx_pool_t *pool);
-static void reuse_set_opening(ngx_http_upstream_reuse_kind_t *kind,
-    ngx_http_upstream_srv_conf_t *uscf);
 
 
 ngx_int_t
-ngx_http_upstream_reuse_foresee(ngx_conf_t *cf,
-    ngx_http_upstream_conf_t *conf)
-{
-    ngx_http_upstream_reuse_foreseen_t   *foreseen;
-    ngx_http_upstream_reuse_main_conf_t  *rmcf;
-
-    rmcf = ngx_http_conf_get_module_main_conf(cf,
-                                              ngx_http_upstream_reuse_module);
-
-    foreseen = ngx_array_push(&rmcf->foreseen);
-    if (foreseen == NULL) {
-        return NGX_ERROR;
-    }
-
-    foreseen->ctx = *(ngx_http_conf_ctx_t *) cf->ctx;
-    foreseen->conf = conf;
-
-    return NGX_OK;
-}
-
-
-ngx_int_t
-ngx_http_upstream_reuse_foresee_kinds(ngx_conf_t *cf,
-    ngx_http_upstream_reuse_warm_t *warm)
+ngx_http_reuse_warm_foresee_profiles(ngx_conf_t *cf,
+    ngx_http_reuse_warm_t *warm)
 {
     ngx_uint_t                            i;
-    ngx_http_upstream_reuse_kind_t       *kind;
+    ngx_http_reuse_warm_profile_t       *profile;
     ngx_http_upstream_reuse_identity_t    id;
     ngx_http_upstream_reuse_foreseen_t   *foreseen;
     ngx_http_upstream_reuse_main_conf_t  *rmcf;
@@ -74,26 +50,24 @@ ngx_http_upstream_reuse_foresee_kinds(ngx_conf_t *cf,
 
     for (i = 0; i < rmcf->foreseen.nelts; i++) {
 
-        if (foreseen[i].conf->upstream != warm->uscf
-            || reuse_foreseen_identity(&foreseen[i], warm->uscf, &id)
+        if (foreseen[i].conf->upstream != warm->conf->uscf
+            || reuse_foreseen_identity(&foreseen[i], warm->conf->uscf, &id)
                != NGX_OK
             || reuse_look_up(warm, &id, foreseen[i].conf)
-            || warm->nkinds == NGX_HTTP_UPSTREAM_REUSE_KINDS)
+            || warm->nprofiles == NGX_HTTP_REUSE_WARM_PROFILES)
         {
             continue;
         }
 
-        kind = reuse_add_kind(warm, cf->pool);
+        profile = reuse_add_profile(warm, cf->pool);
 
-        if (kind == NULL
-            || reuse_set_kind(kind, &id, foreseen[i].conf, &foreseen[i].ctx,
-                              cf->pool)
+        if (profile == NULL
+            || reuse_set_profile(profile, &id, foreseen[i].conf,
+                                 &foreseen[i].ctx, cf->pool)
                != NGX_OK)
         {
             return NGX_ERROR;
         }
-
-        reuse_set_opening(kind, warm->uscf);
     }
 
     return NGX_OK;
@@ -204,33 +178,33 @@ reuse_may_be_silent(ngx_http_upstream_conf_t *conf,
 }
 
 
-ngx_http_upstream_reuse_kind_t *
-ngx_http_upstream_reuse_find_kind(ngx_http_upstream_reuse_peer_t *rp)
+ngx_http_reuse_warm_profile_t *
+ngx_http_reuse_warm_find_profile(ngx_http_upstream_reuse_peer_t *rp)
 {
     return reuse_look_up(rp->conf->warmth, rp->identity, rp->upstream->conf);
 }
 
 
-static ngx_http_upstream_reuse_kind_t *
-reuse_look_up(ngx_http_upstream_reuse_warm_t *warm,
+static ngx_http_reuse_warm_profile_t *
+reuse_look_up(ngx_http_reuse_warm_t *warm,
     ngx_http_upstream_reuse_identity_t *id, ngx_http_upstream_conf_t *conf)
 {
     ngx_uint_t  i;
 
-    for (i = 0; i < warm->nkinds; i++) {
+    for (i = 0; i < warm->nprofiles; i++) {
 
-        /* a pool of nginx 1.29.7 may be one for each location */
+        /* "keepalive" of nginx 1.29.7 may say that it is for each location */
 
         if (NGX_HTTP_UPSTREAM_REUSE_NATIVE && !warm->conf->added
-            && warm->kinds[i]->conf != conf)
+            && warm->profiles[i]->conf != conf)
         {
             continue;
         }
 
-        if (ngx_http_upstream_reuse_same_identity(&warm->kinds[i]->identity,
+        if (ngx_http_upstream_reuse_same_identity(&warm->profiles[i]->identity,
                                                   id))
         {
-            return warm->kinds[i];
+            return warm->profiles[i];
         }
     }
 
@@ -238,14 +212,14 @@ reuse_look_up(ngx_http_upstream_reuse_warm_t *warm,
 }
 
 
-ngx_http_upstream_reuse_kind_t *
-ngx_http_upstream_reuse_learn_kind(ngx_http_upstream_reuse_peer_t *rp)
+ngx_http_reuse_warm_profile_t *
+ngx_http_reuse_warm_learn_profile(ngx_http_upstream_reuse_peer_t *rp)
 {
     ngx_http_request_t              *r;
     ngx_http_conf_ctx_t              ctx;
     ngx_http_upstream_conf_t        *conf;
-    ngx_http_upstream_reuse_kind_t  *kind;
-    ngx_http_upstream_reuse_warm_t  *warm;
+    ngx_http_reuse_warm_profile_t  *profile;
+    ngx_http_reuse_warm_t  *warm;
 
     r = rp->request;
     conf = rp->upstream->conf;
@@ -253,25 +227,25 @@ ngx_http_upstream_reuse_learn_kind(ngx_http_upstream_reuse_peer_t *rp)
 
     /* another request may have shown it meanwhile */
 
-    kind = reuse_look_up(warm, rp->identity, conf);
+    profile = reuse_look_up(warm, rp->identity, conf);
 
-    if (kind
+    if (profile
         || !reuse_is_constant(conf)
         || !reuse_may_be_silent(conf, rp->identity))
     {
-        return kind;
+        return profile;
     }
 
-    kind = reuse_find_idle_kind(warm);
+    profile = reuse_find_idle_profile(warm);
 
-    if (kind == NULL) {
+    if (profile == NULL) {
 
-        if (warm->nkinds == NGX_HTTP_UPSTREAM_REUSE_KINDS) {
+        if (warm->nprofiles == NGX_HTTP_REUSE_WARM_PROFILES) {
             return NULL;
         }
 
-        kind = reuse_add_kind(warm, rp->conf->main->pool);
-        if (kind == NULL) {
+        profile = reuse_add_profile(warm, rp->conf->main->pool);
+        if (profile == NULL) {
             return NULL;
         }
     }
@@ -280,43 +254,41 @@ ngx_http_upstream_reuse_learn_kind(ngx_http_upstream_reuse_peer_t *rp)
     ctx.srv_conf = r->srv_conf;
     ctx.loc_conf = r->loc_conf;
 
-    kind->learned = 1;
+    profile->learned = 1;
 
-    if (reuse_set_kind(kind, rp->identity, conf, &ctx,
+    if (reuse_set_profile(profile, rp->identity, conf, &ctx,
                        rp->conf->main->pool)
         != NGX_OK)
     {
         return NULL;
     }
 
-    reuse_set_opening(kind, warm->uscf);
-
-    return kind;
+    return profile;
 }
 
 
-/* Of a kind that is not known yet, nothing is opened and no request is. */
+/* Of a profile that is not known yet, nothing is opened and no request is. */
 
-static ngx_http_upstream_reuse_kind_t *
-reuse_add_kind(ngx_http_upstream_reuse_warm_t *warm, ngx_pool_t *pool)
+static ngx_http_reuse_warm_profile_t *
+reuse_add_profile(ngx_http_reuse_warm_t *warm, ngx_pool_t *pool)
 {
-    ngx_http_upstream_reuse_kind_t  *kind;
+    ngx_http_reuse_warm_profile_t  *profile;
 
-    kind = ngx_pcalloc(pool, sizeof(ngx_http_upstream_reuse_kind_t));
-    if (kind == NULL) {
+    profile = ngx_pcalloc(pool, sizeof(ngx_http_reuse_warm_profile_t));
+    if (profile == NULL) {
         return NULL;
     }
 
-    kind->room = NGX_HTTP_UPSTREAM_REUSE_ROOM;
+    profile->room = NGX_HTTP_UPSTREAM_REUSE_ROOM;
 
-    kind->bytes = ngx_palloc(pool, kind->room);
-    if (kind->bytes == NULL) {
+    profile->bytes = ngx_palloc(pool, profile->room);
+    if (profile->bytes == NULL) {
         return NULL;
     }
 
-    warm->kinds[warm->nkinds++] = kind;
+    warm->profiles[warm->nprofiles++] = profile;
 
-    return kind;
+    return profile;
 }
 
 
@@ -325,23 +297,23 @@ reuse_add_kind(ngx_http_upstream_reuse_warm_t *warm, ngx_pool_t *pool)
  * none was of late: clients may bring along any number of names.
  */
 
-static ngx_http_upstream_reuse_kind_t *
-reuse_find_idle_kind(ngx_http_upstream_reuse_warm_t *warm)
+static ngx_http_reuse_warm_profile_t *
+reuse_find_idle_profile(ngx_http_reuse_warm_t *warm)
 {
     ngx_uint_t                       i;
-    ngx_http_upstream_reuse_kind_t  *kind;
+    ngx_http_reuse_warm_profile_t  *profile;
 
-    if (warm->nkinds < NGX_HTTP_UPSTREAM_REUSE_KINDS) {
+    if (warm->nprofiles < NGX_HTTP_REUSE_WARM_PROFILES) {
         return NULL;
     }
 
-    for (i = 0; i < warm->nkinds; i++) {
-        kind = warm->kinds[i];
+    for (i = 0; i < warm->nprofiles; i++) {
+        profile = warm->profiles[i];
 
-        if (kind->learned && kind->unused == 0 && kind->used == 0
-            && kind->peak == 0)
+        if (profile->learned && profile->unused == 0 && profile->used == 0
+            && profile->peak == 0)
         {
-            return kind;
+            return profile;
         }
     }
 
@@ -350,7 +322,7 @@ reuse_find_idle_kind(ngx_http_upstream_reuse_warm_t *warm)
 
 
 static ngx_int_t
-reuse_set_kind(ngx_http_upstream_reuse_kind_t *kind,
+reuse_set_profile(ngx_http_reuse_warm_profile_t *profile,
     ngx_http_upstream_reuse_identity_t *id, ngx_http_upstream_conf_t *conf,
     ngx_http_conf_ctx_t *ctx, ngx_pool_t *pool)
 {
@@ -359,71 +331,37 @@ reuse_set_kind(ngx_http_upstream_reuse_kind_t *kind,
 
     size = ngx_http_upstream_reuse_identity_size(id);
 
-    if (size + NGX_SOCKADDR_STRLEN > kind->room) {
+    if (size + NGX_SOCKADDR_STRLEN > profile->room) {
 
         p = ngx_palloc(pool, size + NGX_SOCKADDR_STRLEN);
         if (p == NULL) {
             return NGX_ERROR;
         }
 
-        kind->bytes = p;
-        kind->room = size + NGX_SOCKADDR_STRLEN;
+        profile->bytes = p;
+        profile->room = size + NGX_SOCKADDR_STRLEN;
     }
 
     /* an address comes first, and has to be aligned */
 
-    ngx_http_upstream_reuse_copy_identity(&kind->identity, id, kind->bytes);
+    ngx_http_upstream_reuse_copy_identity(&profile->identity, id,
+                                          profile->bytes);
 
-    text = kind->bytes + size;
+    text = profile->bytes + size;
 
-    kind->ctx = *ctx;
-    kind->conf = conf;
-    kind->seen = 0;
-    kind->peak = 0;
+    profile->ctx = *ctx;
+    profile->conf = conf;
+    profile->seen = 0;
+    profile->peak = 0;
 
-    if (kind->identity.local) {
-        kind->local.sockaddr = kind->identity.local;
-        kind->local.socklen = kind->identity.local_len;
-        kind->local.name.data = text;
-        kind->local.name.len = ngx_sock_ntop(kind->identity.local,
-                                             kind->identity.local_len, text,
+    if (profile->identity.local) {
+        profile->local.sockaddr = profile->identity.local;
+        profile->local.socklen = profile->identity.local_len;
+        profile->local.name.data = text;
+        profile->local.name.len = ngx_sock_ntop(profile->identity.local,
+                                             profile->identity.local_len, text,
                                              NGX_SOCKADDR_STRLEN, 1);
     }
 
     return NGX_OK;
-}
-
-
-/*
- * The settings without what is evaluated for a request, or is for one that
- * has a client; what the identity has stands for it.  The upstream may have
- * been found by variables.
- */
-
-static void
-reuse_set_opening(ngx_http_upstream_reuse_kind_t *kind,
-    ngx_http_upstream_srv_conf_t *uscf)
-{
-    ngx_http_upstream_conf_t  *conf;
-
-    conf = &kind->opening;
-
-    *conf = *kind->conf;
-
-    conf->upstream = uscf;
-    conf->local = NULL;
-    conf->store = 0;
-    conf->buffering = 0;
-    conf->next_upstream = 0;
-    conf->ignore_client_abort = 1;
-
-#if (NGX_HTTP_CACHE)
-    conf->cache = 0;
-    conf->cache_zone = NULL;
-    conf->cache_value = NULL;
-#endif
-
-#if (NGX_HTTP_SSL)
-    conf->ssl_name = NULL;
-#endif
 }

@@ -24,21 +24,21 @@
 #define NGX_HTTP_UPSTREAM_REUSE_TIMEOUT    60000
 
 
-static ngx_module_t *reuse_find_module(ngx_conf_t *cf);
 static ngx_command_t *reuse_find_command(ngx_module_t *module,
     const char *directive);
 
 static void reuse_cleanup_hook(void *data);
 static char *reuse_keepalive(ngx_conf_t *cf, ngx_command_t *cmd, void *conf);
+static ngx_int_t reuse_init_keepalive(ngx_conf_t *cf,
+    ngx_http_upstream_srv_conf_t *us);
 static void reuse_stand_below(ngx_http_upstream_srv_conf_t *uscf);
 static ngx_int_t reuse_init_upstream(ngx_conf_t *cf,
     ngx_http_upstream_srv_conf_t *us);
 
+static ngx_uint_t reuse_has_size(ngx_conf_t *cf,
+    ngx_http_upstream_srv_conf_t *uscf, void **conf);
 static ngx_uint_t reuse_pool_size(ngx_http_upstream_srv_conf_t *uscf,
     ngx_http_upstream_reuse_srv_conf_t *rcf);
-static char *reuse_carry_out(ngx_conf_t *cf,
-    ngx_http_upstream_srv_conf_t *uscf, const char *directive,
-    const char *argument);
 
 
 /* while the file is read: the directive, and what it was */
@@ -58,7 +58,7 @@ ngx_http_upstream_reuse_find_directive(ngx_conf_t *cf,
 
     *conf = NULL;
 
-    module = reuse_find_module(cf);
+    module = ngx_http_upstream_reuse_find_keepalive(cf);
 
     if (module == NULL) {
         return NULL;
@@ -70,8 +70,8 @@ ngx_http_upstream_reuse_find_directive(ngx_conf_t *cf,
 }
 
 
-static ngx_module_t *
-reuse_find_module(ngx_conf_t *cf)
+ngx_module_t *
+ngx_http_upstream_reuse_find_keepalive(ngx_conf_t *cf)
 {
     ngx_uint_t      m;
     ngx_module_t  **modules;
@@ -116,7 +116,14 @@ ngx_http_upstream_reuse_hook_keepalive(ngx_conf_t *cf)
     ngx_module_t        *module;
     ngx_pool_cleanup_t  *cln;
 
-    module = reuse_find_module(cf);
+    if (NGX_HTTP_UPSTREAM_REUSE_NATIVE) {
+
+        /* it would have a balancer that is written later seem to be another */
+
+        return NGX_OK;
+    }
+
+    module = ngx_http_upstream_reuse_find_keepalive(cf);
 
     reuse_command = module ? reuse_find_command(module, "keepalive") : NULL;
 
@@ -160,18 +167,56 @@ ngx_http_upstream_reuse_unhook_keepalive(void)
 /*
  * The one that the operator has written.  For connections that are opened
  * ahead there has to be a layer below it as well, and no other has.
+ *
+ * Where the module stands above every balancer, wherever it is written, so can
+ * we, once the file is read: the directive of a balancer below would take us
+ * for another one.
  */
 
 static char *
 reuse_keepalive(ngx_conf_t *cf, ngx_command_t *cmd, void *conf)
 {
-    ngx_http_upstream_srv_conf_t  *uscf;
+    char                                *rv;
+    ngx_http_upstream_srv_conf_t        *uscf;
+    ngx_http_upstream_reuse_srv_conf_t  *rcf;
+
+    if (NGX_HTTP_UPSTREAM_REUSE_NATIVE) {
+        return reuse_set_keepalive(cf, cmd, conf);
+    }
 
     uscf = ngx_http_conf_get_module_srv_conf(cf, ngx_http_upstream_module);
+    rcf = ngx_http_conf_upstream_srv_conf(uscf,
+                                          ngx_http_upstream_reuse_module);
 
     reuse_stand_below(uscf);
 
-    return reuse_set_keepalive(cf, cmd, conf);
+    rv = reuse_set_keepalive(cf, cmd, conf);
+
+    if (rv == NGX_CONF_OK) {
+        rcf->init_keepalive = uscf->peer.init_upstream;
+        uscf->peer.init_upstream = reuse_init_keepalive;
+    }
+
+    return rv;
+}
+
+
+/* What is written behind "keepalive" may stand above it, as "sticky" does. */
+
+static ngx_int_t
+reuse_init_keepalive(ngx_conf_t *cf, ngx_http_upstream_srv_conf_t *us)
+{
+    ngx_http_upstream_reuse_srv_conf_t  *rcf;
+
+    rcf = ngx_http_conf_upstream_srv_conf(us, ngx_http_upstream_reuse_module);
+
+    if (rcf->init_keepalive(cf, us) != NGX_OK) {
+        return NGX_ERROR;
+    }
+
+    rcf->init_pool = us->peer.init;
+
+    return NGX_OK;
 }
 
 
@@ -212,7 +257,7 @@ reuse_init_upstream(ngx_conf_t *cf, ngx_http_upstream_srv_conf_t *us)
         || (rcf->warm && rcf->reuse && ngx_http_upstream_reuse_has_layer(rcf)))
     {
         rcf->init_balancer = us->peer.init;
-        us->peer.init = ngx_http_upstream_reuse_init_balancer;
+        us->peer.init = ngx_http_upstream_reuse_pool_init_balancer;
     }
 
     return NGX_OK;
@@ -236,16 +281,29 @@ ngx_http_upstream_reuse_add_keepalive(ngx_conf_t *cf,
 
     reuse_stand_below(uscf);
 
+    if (NGX_HTTP_UPSTREAM_REUSE_NATIVE
+        && ngx_http_upstream_reuse_written_size(cf, uscf)
+           != NGX_CONF_UNSET_UINT)
+    {
+        /* the operator has chosen, and what the layer is for comes later */
+
+        return (rcf->reuse == NGX_CONF_UNSET)
+               ? ngx_http_upstream_reuse_raise_requests(cf, uscf) : NGX_OK;
+    }
+
     (void) ngx_sprintf(size, "%ui%Z", reuse_pool_size(uscf, rcf));
 
-    rv = reuse_carry_out(cf, uscf, "keepalive", (char *) size);
+    rv = ngx_http_upstream_reuse_carry_out(cf, uscf, "keepalive",
+                                           (char *) size);
 
     if (rv != NGX_CONF_OK) {
 
         /* "is duplicate": the operator has chosen */
 
-        uscf->peer.init_upstream = init_upstream;
-        rcf->init_upstream = saved.init_upstream;
+        if (!NGX_HTTP_UPSTREAM_REUSE_NATIVE) {
+            uscf->peer.init_upstream = init_upstream;
+            rcf->init_upstream = saved.init_upstream;
+        }
 
         return (rv == NGX_CONF_ERROR) ? NGX_ERROR : NGX_OK;
     }
@@ -283,22 +341,17 @@ ngx_http_upstream_reuse_raise_requests(ngx_conf_t *cf,
 {
     char  *rv;
 
-    rv = reuse_carry_out(cf, uscf, "keepalive_requests",
-                         NGX_HTTP_UPSTREAM_REUSE_REQUESTS);
+    rv = ngx_http_upstream_reuse_carry_out(cf, uscf, "keepalive_requests",
+                                           NGX_HTTP_UPSTREAM_REUSE_REQUESTS);
 
     return (rv == NGX_CONF_ERROR) ? NGX_ERROR : NGX_OK;
 }
 
 
-/*
- * Has the keepalive module carry out a directive that is not in the file.
- *
- * Returns what the directive returns: a text if it is there already.
- */
-
-static char *
-reuse_carry_out(ngx_conf_t *cf, ngx_http_upstream_srv_conf_t *uscf,
-    const char *directive, const char *argument)
+char *
+ngx_http_upstream_reuse_carry_out(ngx_conf_t *cf,
+    ngx_http_upstream_srv_conf_t *uscf, const char *directive,
+    const char *argument)
 {
     char                 *rv;
     void                 *conf;
@@ -351,6 +404,41 @@ reuse_carry_out(ngx_conf_t *cf, ngx_http_upstream_srv_conf_t *uscf,
 }
 
 
+ngx_uint_t
+ngx_http_upstream_reuse_written_size(ngx_conf_t *cf,
+    ngx_http_upstream_srv_conf_t *uscf)
+{
+    void        *conf;
+    ngx_uint_t   size;
+
+    if (!reuse_has_size(cf, uscf, &conf)) {
+        return NGX_CONF_UNSET_UINT;
+    }
+
+    size = *(ngx_uint_t *) conf;
+
+    /* before 1.29.7 there is no other sign that none is written */
+
+    return (size == 0 && !NGX_HTTP_UPSTREAM_REUSE_NATIVE)
+           ? NGX_CONF_UNSET_UINT : size;
+}
+
+
+/* The size is the first that the module has, right before a known limit. */
+
+static ngx_uint_t
+reuse_has_size(ngx_conf_t *cf, ngx_http_upstream_srv_conf_t *uscf,
+    void **conf)
+{
+    ngx_command_t  *cmd;
+
+    cmd = ngx_http_upstream_reuse_find_directive(cf, uscf,
+                                                 "keepalive_requests", conf);
+
+    return cmd && cmd->offset == sizeof(ngx_uint_t);
+}
+
+
 /* The limits of the keepalive module stand where its directives put them. */
 
 void
@@ -361,13 +449,10 @@ ngx_http_upstream_reuse_read_keepalive(ngx_conf_t *cf,
     void           *conf;
     ngx_command_t  *cmd;
 
+    rcf->size = reuse_has_size(cf, uscf, &conf) ? *(ngx_uint_t *) conf : 0;
+
     cmd = ngx_http_upstream_reuse_find_directive(cf, uscf,
                                                  "keepalive_requests", &conf);
-
-    /* the size is the first that it has, right before that limit */
-
-    rcf->size = (cmd && cmd->offset == sizeof(ngx_uint_t))
-                ? *(ngx_uint_t *) conf : 0;
 
     rcf->max_requests = (cmd && cmd->set == ngx_conf_set_num_slot)
                         ? *(ngx_uint_t *) ((char *) conf + cmd->offset)
@@ -420,4 +505,49 @@ ngx_http_upstream_reuse_count_servers(ngx_http_upstream_srv_conf_t *uscf)
     }
 
     return n;
+}
+
+
+void
+ngx_http_upstream_reuse_check_keepalive(ngx_conf_t *cf,
+    ngx_http_upstream_srv_conf_t *uscf,
+    ngx_http_upstream_reuse_srv_conf_t *rcf)
+{
+    void           *conf;
+    ngx_uint_t      size, servers;
+    ngx_msec_t      timeout;
+    ngx_command_t  *cmd;
+
+    if (rcf->reuse == 0 || uscf->file_name == NULL) {
+        return;
+    }
+
+    cmd = ngx_http_upstream_reuse_find_directive(cf, uscf,
+                                                 "keepalive_timeout", &conf);
+    if (cmd == NULL || cmd->set != ngx_conf_set_msec_slot) {
+        return;
+    }
+
+    timeout = *(ngx_msec_t *) ((char *) conf + cmd->offset);
+
+    if (rcf->expiry == NGX_HTTP_UPSTREAM_REUSE_EXPIRY_TIME
+        && timeout != NGX_CONF_UNSET_MSEC
+        && timeout > rcf->idle)
+    {
+        ngx_http_upstream_reuse_warn(cf, uscf->file_name, uscf->line,
+                            "\"keepalive_timeout\" of upstream \"%V\" is "
+                            "longer than its \"reuse_expiry\", which holds: "
+                            "remove one of them", &uscf->host);
+    }
+
+    size = ngx_http_upstream_reuse_written_size(cf, uscf);
+    servers = ngx_http_upstream_reuse_count_servers(uscf);
+
+    if (size < servers) {
+        ngx_http_upstream_reuse_warn(cf, uscf->file_name, uscf->line,
+                            "\"keepalive %ui\" of upstream \"%V\" keeps no "
+                            "connection for each of its %ui servers: write "
+                            "\"keepalive %ui\" or more",
+                            size, &uscf->host, servers, servers);
+    }
 }

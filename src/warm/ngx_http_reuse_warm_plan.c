@@ -2,12 +2,12 @@
 /*
  * Copyright (C) 2026 The ngx_http_myproxy_module authors
  *
- * How many connections there are to be of each kind to each server, and what
- * is opened or closed for it.
+ * How many connections there are to be of each profile to each server, and
+ * what is opened or closed for it.
  */
 
 
-#include "ngx_http_upstream_reuse.h"
+#include "ngx_http_reuse_warm.h"
 
 
 /*
@@ -31,72 +31,74 @@
  * others from being opened.
  */
 
-#define NGX_HTTP_UPSTREAM_REUSE_OPENINGS  8
+#define NGX_HTTP_UPSTREAM_REUSE_AT_A_TIME  8
 #define NGX_HTTP_UPSTREAM_REUSE_ALL       64
 
 
-static ngx_int_t reuse_collect_servers(ngx_http_upstream_reuse_warm_t *warm);
-static ngx_int_t reuse_collect_server(ngx_http_upstream_reuse_warm_t *warm,
+static ngx_int_t reuse_collect_servers(ngx_http_reuse_warm_t *warm);
+static ngx_int_t reuse_collect_server(ngx_http_reuse_warm_t *warm,
     ngx_http_upstream_rr_peer_t *peer);
 static ngx_uint_t reuse_is_live(ngx_http_upstream_rr_peers_t *peers,
     ngx_http_upstream_rr_peer_t *peer);
-static void reuse_lower_kinds(ngx_http_upstream_reuse_warm_t *warm);
+static void reuse_lower_profiles(ngx_http_reuse_warm_t *warm);
 
-static void reuse_warm_kind(ngx_http_upstream_reuse_warm_t *warm,
-    ngx_http_upstream_reuse_kind_t *kind, ngx_uint_t before,
+static void reuse_warm_profile(ngx_http_reuse_warm_t *warm,
+    ngx_http_reuse_warm_profile_t *profile, ngx_uint_t before,
     ngx_uint_t share, ngx_uint_t all, ngx_msec_t *next);
-static void reuse_count_ready(ngx_http_upstream_reuse_warm_t *warm,
-    ngx_http_upstream_reuse_kind_t *kind, ngx_msec_t *next);
-static ngx_msec_t reuse_ahead_of(ngx_http_upstream_reuse_warm_t *warm,
+static void reuse_count_ready(ngx_http_reuse_warm_t *warm,
+    ngx_http_reuse_warm_profile_t *profile, ngx_msec_t *next);
+static ngx_msec_t reuse_ahead_of(ngx_http_reuse_warm_t *warm,
     ngx_http_upstream_reuse_server_t *server);
 static ngx_uint_t reuse_part(ngx_uint_t whole, ngx_uint_t before,
     ngx_uint_t share, ngx_uint_t all);
 static ngx_uint_t reuse_wanted(ngx_http_upstream_reuse_server_t *server);
-static void reuse_warm_server(ngx_http_upstream_reuse_warm_t *warm,
-    ngx_http_upstream_reuse_kind_t *kind,
+static void reuse_warm_server(ngx_http_reuse_warm_t *warm,
+    ngx_http_reuse_warm_profile_t *profile,
     ngx_http_upstream_reuse_server_t *server, ngx_uint_t wanted,
     ngx_msec_t *next);
-static ngx_uint_t reuse_may_open(ngx_http_upstream_reuse_warm_t *warm,
+static ngx_uint_t reuse_may_open(ngx_http_reuse_warm_t *warm,
     ngx_http_upstream_reuse_server_t *server, ngx_uint_t wanted,
     ngx_msec_t *next);
-static ngx_uint_t reuse_is_hopeless(ngx_http_upstream_reuse_warm_t *warm,
+static ngx_uint_t reuse_is_hopeless(ngx_http_reuse_warm_t *warm,
     ngx_http_upstream_reuse_server_t *server);
-static ngx_uint_t reuse_retire(ngx_http_upstream_reuse_warm_t *warm,
-    ngx_http_upstream_reuse_kind_t *kind,
+static ngx_uint_t reuse_retire(ngx_http_reuse_warm_t *warm,
+    ngx_http_reuse_warm_profile_t *profile,
     ngx_http_upstream_reuse_server_t *server, ngx_msec_t most);
 
 
 ngx_msec_t
-ngx_http_upstream_reuse_plan(ngx_http_upstream_reuse_warm_t *warm)
+ngx_http_reuse_warm_plan(ngx_http_reuse_warm_t *warm)
 {
     ngx_msec_t                        next;
     ngx_uint_t                        i, all, before, share;
-    ngx_http_upstream_reuse_kind_t  **kind;
+    ngx_http_reuse_warm_profile_t  **profile;
 
     next = NGX_HTTP_UPSTREAM_REUSE_SELDOM;
 
-    if (warm->nkinds == 0 || reuse_collect_servers(warm) != NGX_OK) {
+    if (warm->nprofiles == 0 || reuse_collect_servers(warm) != NGX_OK) {
         return next;
     }
 
-    reuse_lower_kinds(warm);
+    reuse_lower_profiles(warm);
+
+    ngx_http_reuse_warm_watch_waiting(warm, &next);
 
     /* by how much they are used, and one for what is in the configuration */
 
-    kind = warm->kinds;
+    profile = warm->profiles;
     all = 0;
 
-    for (i = 0; i < warm->nkinds; i++) {
-        all += kind[i]->peak + !kind[i]->learned;
+    for (i = 0; i < warm->nprofiles; i++) {
+        all += profile[i]->peak + !profile[i]->learned;
     }
 
     before = 0;
 
-    for (i = 0; i < warm->nkinds; i++) {
-        share = all ? kind[i]->peak + !kind[i]->learned : 1;
+    for (i = 0; i < warm->nprofiles; i++) {
+        share = all ? profile[i]->peak + !profile[i]->learned : 1;
 
-        reuse_warm_kind(warm, kind[i], before, share,
-                        all ? all : warm->nkinds, &next);
+        reuse_warm_profile(warm, profile[i], before, share,
+                        all ? all : warm->nprofiles, &next);
         before += share;
     }
 
@@ -105,10 +107,10 @@ ngx_http_upstream_reuse_plan(ngx_http_upstream_reuse_warm_t *warm)
 
 
 static void
-reuse_lower_kinds(ngx_http_upstream_reuse_warm_t *warm)
+reuse_lower_profiles(ngx_http_reuse_warm_t *warm)
 {
     ngx_uint_t                       i;
-    ngx_http_upstream_reuse_kind_t  *kind;
+    ngx_http_reuse_warm_profile_t  *profile;
 
     if (ngx_current_msec - warm->lowered
         < NGX_HTTP_UPSTREAM_REUSE_LOWER * 1000)
@@ -118,11 +120,12 @@ reuse_lower_kinds(ngx_http_upstream_reuse_warm_t *warm)
 
     warm->lowered = ngx_current_msec;
 
-    for (i = 0; i < warm->nkinds; i++) {
-        kind = warm->kinds[i];
+    for (i = 0; i < warm->nprofiles; i++) {
+        profile = warm->profiles[i];
 
-        kind->peak = ngx_http_upstream_reuse_lower(kind->peak, kind->seen);
-        kind->seen = kind->used;
+        profile->peak = ngx_http_reuse_warm_lower(profile->peak,
+                                                  profile->seen);
+        profile->seen = profile->used;
     }
 }
 
@@ -130,7 +133,7 @@ reuse_lower_kinds(ngx_http_upstream_reuse_warm_t *warm)
 /* The servers that get requests now, as the balancer has them. */
 
 static ngx_int_t
-reuse_collect_servers(ngx_http_upstream_reuse_warm_t *warm)
+reuse_collect_servers(ngx_http_reuse_warm_t *warm)
 {
     ngx_int_t                      rc;
     ngx_http_upstream_rr_peer_t   *peer;
@@ -140,7 +143,7 @@ reuse_collect_servers(ngx_http_upstream_reuse_warm_t *warm)
     warm->weight = 0;
     warm->round++;
 
-    peers = warm->uscf->peer.data;
+    peers = warm->conf->uscf->peer.data;
     rc = NGX_OK;
 
     ngx_http_upstream_rr_peers_rlock(peers);
@@ -178,7 +181,7 @@ reuse_is_live(ngx_http_upstream_rr_peers_t *peers,
 
 
 static ngx_int_t
-reuse_collect_server(ngx_http_upstream_reuse_warm_t *warm,
+reuse_collect_server(ngx_http_reuse_warm_t *warm,
     ngx_http_upstream_rr_peer_t *peer)
 {
     ngx_uint_t                          weight;
@@ -205,17 +208,17 @@ reuse_collect_server(ngx_http_upstream_reuse_warm_t *warm,
     weight = ngx_max(peer->weight, 1);
     warm->weight += weight;
 
-    if (server->round == warm->round) {
+    if (server->ahead.round == warm->round) {
 
         /* an address that is listed twice */
 
-        server->weight += weight;
+        server->ahead.weight += weight;
         return NGX_OK;
     }
 
-    server->round = warm->round;
-    server->weight = weight;
-    server->room = peer->max_conns ? peer->max_conns - peer->conns
+    server->ahead.round = warm->round;
+    server->ahead.weight = weight;
+    server->ahead.room = peer->max_conns ? peer->max_conns - peer->conns
                                    : NGX_MAX_INT_T_VALUE;
 
     serverp = ngx_array_push(&warm->servers);
@@ -229,17 +232,17 @@ reuse_collect_server(ngx_http_upstream_reuse_warm_t *warm,
 }
 
 
-/* One kind gets its share of what there is to be of all kinds. */
+/* One profile gets its share of what there is to be of all profiles. */
 
 static void
-reuse_warm_kind(ngx_http_upstream_reuse_warm_t *warm,
-    ngx_http_upstream_reuse_kind_t *kind, ngx_uint_t before,
+reuse_warm_profile(ngx_http_reuse_warm_t *warm,
+    ngx_http_reuse_warm_profile_t *profile, ngx_uint_t before,
     ngx_uint_t share, ngx_uint_t all, ngx_msec_t *next)
 {
     ngx_uint_t                          i, n, wanted, used, weight;
     ngx_http_upstream_reuse_server_t   *server, **servers;
 
-    reuse_count_ready(warm, kind, next);
+    reuse_count_ready(warm, profile, next);
 
     n = (warm->conf->warm > 0)
         ? reuse_part(warm->conf->warm, before, share, all) : 0;
@@ -256,7 +259,7 @@ reuse_warm_kind(ngx_http_upstream_reuse_warm_t *warm,
 
             /* so many ready, whatever is used besides */
 
-            wanted = reuse_part(n, weight, server->weight, warm->weight);
+            wanted = reuse_part(n, weight, server->ahead.weight, warm->weight);
 
         } else {
 
@@ -264,13 +267,13 @@ reuse_warm_kind(ngx_http_upstream_reuse_warm_t *warm,
 
             wanted = reuse_part(reuse_wanted(server), before, share, all);
 
-            used = reuse_part(server->used, before, share, all);
+            used = reuse_part(server->ahead.used, before, share, all);
             wanted -= ngx_min(wanted, used);
         }
 
-        weight += server->weight;
+        weight += server->ahead.weight;
 
-        reuse_warm_server(warm, kind, server, wanted, next);
+        reuse_warm_server(warm, profile, server, wanted, next);
     }
 }
 
@@ -308,57 +311,62 @@ reuse_wanted(ngx_http_upstream_reuse_server_t *server)
 /* Of the idle ones, those that are near their end are not ready. */
 
 static void
-reuse_count_ready(ngx_http_upstream_reuse_warm_t *warm,
-    ngx_http_upstream_reuse_kind_t *kind, ngx_msec_t *next)
+reuse_count_ready(ngx_http_reuse_warm_t *warm,
+    ngx_http_reuse_warm_profile_t *profile, ngx_msec_t *next)
 {
     ngx_uint_t                          i;
     ngx_msec_t                          age, left, ahead;
     ngx_queue_t                        *q;
-    ngx_http_upstream_reuse_kept_t     *kept;
+    ngx_http_upstream_reuse_conn_t     *conn;
     ngx_http_upstream_reuse_server_t  **servers;
 
     servers = warm->servers.elts;
 
     for (i = 0; i < warm->servers.nelts; i++) {
-        servers[i]->ready = 0;
-        servers[i]->idle = 0;
+        servers[i]->ahead.ready = 0;
+        servers[i]->ahead.idle = 0;
     }
 
     for (q = ngx_queue_head(&warm->idle);
          q != ngx_queue_sentinel(&warm->idle);
          q = ngx_queue_next(q))
     {
-        kept = ngx_queue_data(q, ngx_http_upstream_reuse_kept_t, queue);
+        conn = ngx_queue_data(q, ngx_http_upstream_reuse_conn_t, queue);
 
-        if (kept->kind != kind || kept->outlives) {
+        if (conn->profile != profile
+            || conn->outlives
+            || conn->server->limit == NULL)
+        {
             continue;
         }
 
-        age = ngx_current_msec - kept->since;
+        age = ngx_current_msec - conn->since;
 
-        if (kept->server->failures && age >= NGX_HTTP_UPSTREAM_REUSE_PROVED) {
-            ngx_http_upstream_reuse_recover(kept->server);
+        if (conn->server->ahead.failures
+            && age >= NGX_HTTP_UPSTREAM_REUSE_PROVED)
+        {
+            ngx_http_reuse_warm_recover(conn->server);
         }
 
-        left = ngx_http_upstream_reuse_left(kept);
-        ahead = reuse_ahead_of(warm, kept->server) + kept->early;
+        left = ngx_http_upstream_reuse_left(conn);
+        ahead = reuse_ahead_of(warm, conn->server) + conn->early;
 
         if (left > ahead) {
-            kept->server->ready++;
+            conn->server->ahead.ready++;
             *next = ngx_min(*next, left - ahead);
 
-        } else if (ngx_http_upstream_reuse_may_outlive(kept)) {
-            kept->outlives = 1;
+        } else if (ngx_http_upstream_reuse_may_outlive(conn)) {
+            conn->outlives = 1;
             continue;
         }
 
-        kept->server->idle++;
+        conn->server->ahead.idle++;
     }
 }
 
 
 static ngx_msec_t
-reuse_ahead_of(ngx_http_upstream_reuse_warm_t *warm,
+reuse_ahead_of(ngx_http_reuse_warm_t *warm,
     ngx_http_upstream_reuse_server_t *server)
 {
     ngx_msec_t  ahead, limit;
@@ -371,84 +379,88 @@ reuse_ahead_of(ngx_http_upstream_reuse_warm_t *warm,
 
 
 static void
-reuse_warm_server(ngx_http_upstream_reuse_warm_t *warm,
-    ngx_http_upstream_reuse_kind_t *kind,
+reuse_warm_server(ngx_http_reuse_warm_t *warm,
+    ngx_http_reuse_warm_profile_t *profile,
     ngx_http_upstream_reuse_server_t *server, ngx_uint_t wanted,
     ngx_msec_t *next)
 {
     ngx_msec_t  last;
-    ngx_uint_t  opening;
+    ngx_uint_t  connecting;
 
-    opening = ngx_http_upstream_reuse_count_openings(kind, server);
+    if (ngx_http_reuse_warm_is_cold(server)) {
+        return;
+    }
 
-    if (server->ready >= wanted) {
+    connecting = ngx_http_reuse_warm_count_preconnects(profile, server);
+
+    if (server->ahead.ready >= wanted) {
 
         /* whatever replaces those that are near their end is there */
 
-        while (server->idle > server->ready
-               && server->idle > wanted
-               && reuse_retire(warm, kind, server, NGX_MAX_INT32_VALUE))
+        while (server->ahead.idle > server->ahead.ready
+               && server->ahead.idle > wanted
+               && reuse_retire(warm, profile, server, NGX_MAX_INT32_VALUE))
         {
-            server->idle--;
+            server->ahead.idle--;
         }
 
         return;
     }
 
-    while (server->ready + opening < wanted
+    while (server->ahead.ready + connecting < wanted
            && reuse_may_open(warm, server, wanted, next))
     {
         /* an eighth more than there are to be, for as long as it takes */
 
-        if (server->idle + opening >= wanted + ngx_max(wanted / 8, 1)
+        if (server->ahead.idle + connecting >= wanted + ngx_max(wanted / 8, 1)
             || (warm->conf->size
-                && warm->used + warm->nidle + warm->opening
+                && warm->used + warm->nidle + warm->connecting
                    >= warm->conf->size))
         {
             last = NGX_HTTP_UPSTREAM_REUSE_AT_LAST
                    + 2 * server->limit->rtt / 1000;
 
-            if (server->idle <= server->ready
-                || !reuse_retire(warm, kind, server, last))
+            if (server->ahead.idle <= server->ahead.ready
+                || !reuse_retire(warm, profile, server, last))
             {
                 *next = ngx_min(*next, NGX_HTTP_UPSTREAM_REUSE_AT_LAST);
                 return;
             }
 
-            server->idle--;
+            server->ahead.idle--;
         }
 
-        if (ngx_http_upstream_reuse_open(warm, kind, server) != NGX_OK) {
+        if (ngx_http_reuse_warm_preconnect(warm, profile, server) != NGX_OK) {
             return;
         }
 
-        opening++;
+        connecting++;
     }
 }
 
 
 static ngx_uint_t
-reuse_may_open(ngx_http_upstream_reuse_warm_t *warm,
+reuse_may_open(ngx_http_reuse_warm_t *warm,
     ngx_http_upstream_reuse_server_t *server, ngx_uint_t wanted,
     ngx_msec_t *next)
 {
     ngx_msec_int_t  wait;
 
-    if (server->opening >= NGX_HTTP_UPSTREAM_REUSE_OPENINGS) {
+    if (server->ahead.connecting >= NGX_HTTP_UPSTREAM_REUSE_AT_A_TIME) {
 
         /* the end of any of them is a change */
 
         return 0;
     }
 
-    if (ngx_http_upstream_reuse_count_all_openings()
+    if (ngx_http_reuse_warm_count_all_preconnects()
         >= NGX_HTTP_UPSTREAM_REUSE_ALL)
     {
         *next = ngx_min(*next, NGX_HTTP_UPSTREAM_REUSE_AT_LAST);
         return 0;
     }
 
-    if (server->nidle + server->opening >= server->room) {
+    if (server->ahead.nidle + server->ahead.connecting >= server->ahead.room) {
         return 0;
     }
 
@@ -458,13 +470,13 @@ reuse_may_open(ngx_http_upstream_reuse_warm_t *warm,
         return 0;
     }
 
-    if (server->failures) {
+    if (server->ahead.failures) {
 
-        if (server->opening) {
+        if (server->ahead.connecting) {
             return 0;
         }
 
-        wait = server->retry - ngx_current_msec;
+        wait = server->ahead.retry_at - ngx_current_msec;
 
         if (wait > 0) {
             *next = ngx_min(*next, (ngx_msec_t) wait);
@@ -472,10 +484,11 @@ reuse_may_open(ngx_http_upstream_reuse_warm_t *warm,
         }
     }
 
-    if (ngx_current_msec - server->second < 1000
-        && server->wasted > wanted + 2)
+    if (ngx_current_msec - server->ahead.wasted_since < 1000
+        && server->ahead.wasted > wanted + 2)
     {
-        *next = ngx_min(*next, server->second + 1000 - ngx_current_msec);
+        *next = ngx_min(*next, server->ahead.wasted_since + 1000
+                               - ngx_current_msec);
         return 0;
     }
 
@@ -486,7 +499,7 @@ reuse_may_open(ngx_http_upstream_reuse_warm_t *warm,
 /* What is closed as soon as it is there is not opened. */
 
 static ngx_uint_t
-reuse_is_hopeless(ngx_http_upstream_reuse_warm_t *warm,
+reuse_is_hopeless(ngx_http_reuse_warm_t *warm,
     ngx_http_upstream_reuse_server_t *server)
 {
     ngx_msec_t  limit;
@@ -496,12 +509,12 @@ reuse_is_hopeless(ngx_http_upstream_reuse_warm_t *warm,
     if (limit > NGX_HTTP_UPSTREAM_REUSE_HOPELESS
                 + 8 * server->limit->rtt / 1000)
     {
-        server->hopeless = 0;
+        server->ahead.hopeless = 0;
         return 0;
     }
 
-    if (!server->hopeless) {
-        server->hopeless = 1;
+    if (!server->ahead.hopeless) {
+        server->ahead.hopeless = 1;
 
         ngx_log_error(NGX_LOG_WARN, ngx_cycle->log, 0,
                       "upstream \"%V\" is not kept warm: a connection that "
@@ -519,14 +532,13 @@ reuse_is_hopeless(ngx_http_upstream_reuse_warm_t *warm,
  */
 
 static ngx_uint_t
-reuse_retire(ngx_http_upstream_reuse_warm_t *warm,
-    ngx_http_upstream_reuse_kind_t *kind,
+reuse_retire(ngx_http_reuse_warm_t *warm,
+    ngx_http_reuse_warm_profile_t *profile,
     ngx_http_upstream_reuse_server_t *server, ngx_msec_t most)
 {
     ngx_msec_t                       left, least;
     ngx_queue_t                     *q;
-    ngx_event_t                     *rev;
-    ngx_http_upstream_reuse_kept_t  *kept, *found;
+    ngx_http_upstream_reuse_conn_t  *conn, *found;
 
     found = NULL;
     least = 0;
@@ -535,16 +547,19 @@ reuse_retire(ngx_http_upstream_reuse_warm_t *warm,
          q != ngx_queue_sentinel(&warm->idle);
          q = ngx_queue_next(q))
     {
-        kept = ngx_queue_data(q, ngx_http_upstream_reuse_kept_t, queue);
+        conn = ngx_queue_data(q, ngx_http_upstream_reuse_conn_t, queue);
 
-        if (kept->kind != kind || kept->server != server || kept->outlives) {
+        if (conn->profile != profile
+            || conn->server != server
+            || conn->outlives)
+        {
             continue;
         }
 
-        left = ngx_http_upstream_reuse_left(kept);
+        left = ngx_http_upstream_reuse_left(conn);
 
         if (found == NULL || left < least) {
-            found = kept;
+            found = conn;
             least = left;
         }
     }
@@ -553,16 +568,13 @@ reuse_retire(ngx_http_upstream_reuse_warm_t *warm,
         return 0;
     }
 
-    rev = found->connection->read;
-
-    ngx_log_debug1(NGX_LOG_DEBUG_HTTP, rev->log, 0,
+    ngx_log_debug1(NGX_LOG_DEBUG_HTTP, found->connection->log, 0,
                    "upstream reuse: connection %p is replaced",
                    found->connection);
 
-    found->expiring = 1;
+    found->on_timeout = NGX_HTTP_UPSTREAM_REUSE_FATE_EXPIRED;
 
-    rev->timedout = 1;
-    rev->handler(rev);
+    ngx_http_upstream_reuse_pool_remove(found->connection);
 
     return 1;
 }

@@ -1,0 +1,255 @@
+
+/*
+ * Copyright (C) 2026 The ngx_http_myproxy_module authors
+ *
+ * What is known of a connection, from when it is first kept until it is
+ * closed.
+ */
+
+
+#include "ngx_http_upstream_reuse.h"
+#include "ngx_http_upstream_reuse_reasons.h"
+
+
+static ngx_http_upstream_reuse_conn_t *reuse_create_conn(
+    ngx_http_upstream_reuse_peer_t *rp, ngx_peer_connection_t *pc);
+static void reuse_cleanup_conn(void *data);
+#if (NGX_HTTP_SSL)
+static ngx_uint_t reuse_is_read(ngx_connection_t *c);
+#endif
+
+
+ngx_http_upstream_reuse_conn_t *
+ngx_http_upstream_reuse_keep(ngx_http_upstream_reuse_peer_t *rp,
+    ngx_peer_connection_t *pc)
+{
+    ngx_connection_t                *c;
+    ngx_http_upstream_reuse_conn_t  *conn;
+
+    c = pc->connection;
+
+    if (ngx_http_upstream_reuse_is_authenticated(rp->request)) {
+        ngx_log_debug0(NGX_LOG_DEBUG_HTTP, pc->log, 0,
+                       "upstream reuse: connection belongs to one client");
+        rp->account.explained = NGX_HTTP_UPSTREAM_REUSE_FATE_AUTHENTICATED;
+        return NULL;
+    }
+
+#if (NGX_HTTP_SSL)
+    if (c->ssl && !reuse_is_read(c)) {
+        rp->account.explained = NGX_HTTP_UPSTREAM_REUSE_FATE_EXCESS;
+        return NULL;
+    }
+#endif
+
+    conn = rp->conn;
+
+    if (conn == NULL) {
+        conn = reuse_create_conn(rp, pc);
+        if (conn == NULL) {
+            rp->account.explained = NGX_HTTP_UPSTREAM_REUSE_FATE_ERROR;
+            return NULL;
+        }
+    }
+
+    conn->sent += c->sent - rp->watch.sent;
+
+    conn->limit = rp->server->limit;
+
+    if (!ngx_http_upstream_reuse_read_hint(rp, conn)) {
+        ngx_log_debug0(NGX_LOG_DEBUG_HTTP, pc->log, 0,
+                       "upstream reuse: the origin is about to close");
+        rp->account.explained = NGX_HTTP_UPSTREAM_REUSE_FATE_ANNOUNCED;
+        return NULL;
+    }
+
+    if (rp->conf->listener && !rp->bypass) {
+        rp->conf->listener->keep(rp, conn);
+    }
+
+    conn->peer = NULL;
+    conn->since = ngx_current_msec;
+
+    ngx_http_upstream_reuse_set_state(conn, NGX_HTTP_UPSTREAM_REUSE_CONN_IDLE);
+
+    return conn;
+}
+
+
+static ngx_http_upstream_reuse_conn_t *
+reuse_create_conn(ngx_http_upstream_reuse_peer_t *rp,
+    ngx_peer_connection_t *pc)
+{
+    size_t                           len;
+    ngx_connection_t                *c;
+    ngx_pool_cleanup_t              *cln;
+    ngx_http_upstream_reuse_conn_t  *conn;
+
+    c = pc->connection;
+
+    len = ngx_http_upstream_reuse_identity_size(rp->identity);
+
+    cln = ngx_pool_cleanup_add(c->pool,
+                               sizeof(ngx_http_upstream_reuse_conn_t) + len);
+    if (cln == NULL) {
+        return NULL;
+    }
+
+    conn = cln->data;
+    ngx_memzero(conn, sizeof(ngx_http_upstream_reuse_conn_t));
+
+    cln->handler = reuse_cleanup_conn;
+
+    conn->connection = c;
+    conn->conf = rp->conf;
+    conn->ended = NGX_AGAIN;
+
+    ngx_http_upstream_reuse_copy_identity(&conn->identity, rp->identity,
+                                          (u_char *) (conn + 1));
+
+    conn->server = rp->server;
+    conn->limit = rp->server->limit;
+
+    rp->account.rtt = ngx_http_upstream_reuse_measure(conn);
+
+    return conn;
+}
+
+
+ngx_http_upstream_reuse_conn_t *
+ngx_http_upstream_reuse_find_conn(ngx_connection_t *c)
+{
+    ngx_pool_cleanup_t  *cln;
+
+    for (cln = c->pool->cleanup; cln; cln = cln->next) {
+        if (cln->handler == reuse_cleanup_conn) {
+            return cln->data;
+        }
+    }
+
+    return NULL;
+}
+
+
+static void
+reuse_cleanup_conn(void *data)
+{
+    ngx_http_upstream_reuse_conn_t  *conn = data;
+
+    ngx_int_t                        ended;
+    ngx_msec_t                       age;
+    ngx_connection_t                *c;
+    ngx_http_upstream_reuse_fate_e   fate;
+
+    if (conn->queued) {
+        conn->conf->listener->end_idle(conn);
+    }
+
+    if (conn->state == NGX_HTTP_UPSTREAM_REUSE_CONN_USED) {
+        return;
+    }
+
+    c = conn->connection;
+
+    age = ngx_current_msec - conn->since;
+
+    if (c->close || ngx_exiting || ngx_terminate) {
+        ended = NGX_AGAIN;
+
+    } else if (conn->ended != NGX_AGAIN) {
+        ended = conn->ended;
+
+        if (ended == NGX_OK) {
+            ngx_http_upstream_reuse_note_closed(conn, age);
+        }
+
+    } else {
+        ended = ngx_http_upstream_reuse_note_end(conn, age);
+    }
+
+    fate = ngx_http_upstream_reuse_why_idle_closed(conn, ended);
+
+    if (conn->state == NGX_HTTP_UPSTREAM_REUSE_CONN_IDLE) {
+        ngx_http_upstream_reuse_uncount(conn->server, IDLE);
+    }
+
+    ngx_http_upstream_reuse_end_conn(conn, fate);
+}
+
+
+/* A connection is tested when a request has left it, and is not used again. */
+
+void
+ngx_http_upstream_reuse_set_state(ngx_http_upstream_reuse_conn_t *conn,
+    ngx_http_upstream_reuse_conn_state_e state)
+{
+    ngx_uint_t  follows;
+
+    follows = (conn->state == NGX_HTTP_UPSTREAM_REUSE_CONN_USED)
+              ? state != NGX_HTTP_UPSTREAM_REUSE_CONN_USED
+              : conn->state == NGX_HTTP_UPSTREAM_REUSE_CONN_IDLE
+                && state == NGX_HTTP_UPSTREAM_REUSE_CONN_USED;
+
+    if (!follows) {
+        ngx_log_error(NGX_LOG_ALERT, conn->connection->log, 0,
+                      "upstream reuse: state %d of connection %p follows "
+                      "on %d", state, conn->connection, conn->state);
+    }
+
+    conn->state = state;
+}
+
+
+void
+ngx_http_upstream_reuse_end_conn(ngx_http_upstream_reuse_conn_t *conn,
+    ngx_http_upstream_reuse_fate_e fate)
+{
+    ngx_http_upstream_reuse_count_closed(conn->server, fate);
+
+    if (conn->conf->listener) {
+        conn->conf->listener->closed(conn, fate);
+    }
+}
+
+
+#if (NGX_HTTP_SSL)
+
+/*
+ * The keepalive module looks at the socket, not at what OpenSSL has read from
+ * it.  That may be session tickets, which are no harm, or more of a response.
+ */
+
+static ngx_uint_t
+reuse_is_read(ngx_connection_t *c)
+{
+    int    n;
+    char   buf[1];
+    SSL   *ssl;
+
+    ssl = c->ssl->connection;
+
+    if (!ngx_http_myproxy_ssl_pending(ssl)) {
+        return 1;
+    }
+
+    ERR_clear_error();
+
+    n = SSL_peek(ssl, buf, 1);
+
+    if (n <= 0 && SSL_get_error(ssl, n) == SSL_ERROR_WANT_READ
+        && !ngx_http_myproxy_ssl_pending(ssl))
+    {
+        return 1;
+    }
+
+    ERR_clear_error();
+
+    if (n > 0) {
+        ngx_log_error(NGX_LOG_WARN, c->log, 0,
+                      "upstream sent data after the end of the response");
+    }
+
+    return 0;
+}
+
+#endif

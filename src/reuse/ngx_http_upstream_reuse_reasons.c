@@ -1,0 +1,382 @@
+
+/*
+ * Copyright (C) 2026 The ngx_http_myproxy_module authors
+ *
+ * Why a request has a new connection, and why one is not kept: the words for
+ * it, which logs, metrics, the page and docs/status.md have in common, and how
+ * it is found out.
+ */
+
+
+#include "ngx_http_upstream_reuse_reasons.h"
+
+
+/* in the order of ngx_http_upstream_reuse_new_e */
+
+ngx_http_upstream_reuse_reason_t  ngx_http_upstream_reuse_new_reasons[] = {
+    { ngx_null_string, NULL, NULL },
+
+    { ngx_string("empty"),
+      "no idle connection to this server was in the pool of this worker",
+      "normal at the start, after a reload and in bursts; \"reuse_warm "
+      "auto\" opens connections ahead of need" },
+
+    { ngx_string("expired"),
+      "the idle connection was too close to the age at which the origin "
+      "closes it",
+      "raise the keep-alive timeout of the origin above 60 seconds "
+      "(nginx's \"keepalive_timeout\")" },
+
+    { ngx_string("stale"),
+      "the origin had closed the idle connection, or had sent "
+      "unexpected bytes on it",
+      "raise the keep-alive timeout of the origin above 60 seconds "
+      "(nginx's \"keepalive_timeout\")" },
+
+    { ngx_string("retry"),
+      "the request was sent again, since the origin had closed the "
+      "first connection before it received the request",
+      "raise the keep-alive timeout of the origin above 60 seconds "
+      "(nginx's \"keepalive_timeout\")" },
+
+    { ngx_string("identity"),
+      "the idle connections had been opened with another TLS name, "
+      "client certificate, local address, protocol or other TLS "
+      "settings",
+      "normal where the pool keeps them side by side; else remove "
+      "\"keepalive\" from the upstream; from nginx 1.29.7 on write "
+      "\"reuse on\" there besides" },
+
+    { ngx_string("unbuffered"),
+      "the request body is not buffered and could not be sent again, so "
+      "only a connection whose limit is known is used",
+      "write the keep-alive timeout of the origin in \"reuse_expiry\"" },
+
+    { ngx_string("off"),
+      "reuse is off for the request: \"reuse off\", \"keepalive 0\", or "
+      "a handler other than \"myproxy_pass\" in an upstream without "
+      "\"reuse on\"",
+      "nothing if that is intended; else remove the directive, or write "
+      "\"reuse on\"" }
+};
+
+
+/* in the order of ngx_http_upstream_reuse_fate_e */
+
+ngx_http_upstream_reuse_reason_t  ngx_http_upstream_reuse_close_reasons[] = {
+    { ngx_null_string, NULL, NULL },
+
+    { ngx_string("kept"),
+      "it is not closed: it waits for another request",
+      NULL },
+
+    { ngx_string("off"),
+      "reuse is off for the request: \"reuse off\", \"keepalive 0\", or "
+      "a handler other than \"myproxy_pass\" in an upstream without "
+      "\"reuse on\"",
+      NULL },
+
+    { ngx_string("configured"),
+      "the location closes each connection: a constant \"Connection "
+      "close\" in \"myproxy_set_header\", or \"myproxy_http_version "
+      "1.0\"",
+      "remove that line" },
+
+    { ngx_string("close"),
+      "the origin said \"Connection: close\"",
+      "turn keep-alive on at the origin, and see that nothing tells it "
+      "to close" },
+
+    { ngx_string("announced"),
+      "the \"Keep-Alive\" header of the origin allowed no further "
+      "request",
+      "raise the keep-alive timeout and the number of requests of the "
+      "origin" },
+
+    { ngx_string("http10"),
+      "the origin answered with HTTP/1.0",
+      "have the origin speak HTTP/1.1" },
+
+    { ngx_string("unframed"),
+      "the response had neither a length nor chunks, so it ended with "
+      "the connection",
+      "have the origin send \"Content-Length\" or chunks" },
+
+    { ngx_string("excess"),
+      "the origin sent data after the response or on an idle connection",
+      "repair the origin; \"error_log\" with the level \"warn\" shows "
+      "each case" },
+
+    { ngx_string("unread"),
+      "the response was not read to its end, as when the client leaves",
+      NULL },
+
+    { ngx_string("early"),
+      "the origin answered, or refused the body with 413, before it had "
+      "read the whole request",
+      "have the origin read requests to their end" },
+
+    { ngx_string("unsent"),
+      "the request was not sent to its end, as when the client leaves",
+      NULL },
+
+    { ngx_string("upgraded"),
+      "it carried WebSocket or another protocol",
+      NULL },
+
+    { ngx_string("authenticated"),
+      "NTLM or Negotiate made it one client's own",
+      "NTLM, and Negotiate in several steps, cannot complete through "
+      "this proxy: have the origin accept Kerberos in one step or "
+      "another scheme, or pass its port on in \"stream\"" },
+
+    { ngx_string("requests"),
+      "it had carried as many requests as \"keepalive_requests\" allows",
+      "raise \"keepalive_requests\"" },
+
+    { ngx_string("time"),
+      "it was older than \"keepalive_time\" allows",
+      "raise \"keepalive_time\"" },
+
+    { ngx_string("closed"),
+      "the origin closed it, after a response or while it was idle",
+      "raise the keep-alive timeout of the origin above 60 seconds "
+      "(nginx's \"keepalive_timeout\")" },
+
+    { ngx_string("undelivered"),
+      "the origin closed it before it received a request, which was "
+      "sent again",
+      "raise the keep-alive timeout of the origin above 60 seconds "
+      "(nginx's \"keepalive_timeout\")" },
+
+    { ngx_string("unconnected"),
+      "it could not be opened: refused, timed out, or the TLS handshake "
+      "failed",
+      "see the error log" },
+
+    { ngx_string("timeout"),
+      "the origin did not read or answer in time",
+      "see the error log" },
+
+    { ngx_string("error"),
+      "it broke, or the response was invalid",
+      "see the error log" },
+
+    { ngx_string("shutdown"),
+      "the worker process ended, as after a reload",
+      NULL },
+
+    { ngx_string("idle"),
+      "no request came within \"keepalive_timeout\"",
+      NULL },
+
+    { ngx_string("full"),
+      "more connections became idle than the pool keeps",
+      "write a larger \"keepalive\" in the upstream, and "
+      "\"keepalive_requests 100000\" beside it" },
+
+    { ngx_string("expired"),
+      "its idle time came close to the age at which the origin closes "
+      "it",
+      NULL },
+
+    { ngx_string("identity"),
+      "a request with another TLS name, client certificate, local "
+      "address or other TLS settings found it",
+      "remove \"keepalive\" from the upstream; from nginx 1.29.7 on "
+      "write \"reuse on\" there besides" },
+
+    { ngx_string("unbuffered"),
+      "a request whose body is not buffered found it, and its limit is "
+      "not known",
+      "write the keep-alive timeout of the origin in \"reuse_expiry\"" },
+
+    { ngx_string("starving"),
+      "idle connections may have kept the server from answering",
+      "remove \"reuse_warm\" if the server has one process or thread "
+      "for each connection" },
+
+    { ngx_string("crash"),
+      "the worker process died",
+      "see the error log" }
+};
+
+
+ngx_http_myproxy_static_assert(
+    sizeof(ngx_http_upstream_reuse_new_reasons)
+    == NGX_HTTP_UPSTREAM_REUSE_NEW_LAST
+       * sizeof(ngx_http_upstream_reuse_reason_t),
+    "every reason for a new connection has its words");
+
+ngx_http_myproxy_static_assert(
+    sizeof(ngx_http_upstream_reuse_close_reasons)
+    == NGX_HTTP_UPSTREAM_REUSE_FATE_LAST
+       * sizeof(ngx_http_upstream_reuse_reason_t),
+    "every reason for a close has its words");
+
+
+ngx_http_upstream_reuse_new_e
+ngx_http_upstream_reuse_why_new(ngx_http_upstream_reuse_peer_t *rp)
+{
+    ngx_http_upstream_reuse_server_t  *server;
+
+    if (rp->bypass || rp->conf->reuse == 0) {
+        return NGX_HTTP_UPSTREAM_REUSE_NEW_OFF;
+    }
+
+    /*
+     * Those that there are, it does not give to this request.  Where it knows
+     * no identity, or one of each location, they are another location's.
+     */
+
+    if (!ngx_http_upstream_reuse_pool_has_keys(rp) || rp->apart) {
+        return NGX_HTTP_UPSTREAM_REUSE_NEW_EMPTY;
+    }
+
+    server = rp->server;
+
+    return (server->limit
+            && server->share->counters[NGX_HTTP_UPSTREAM_REUSE_IDLE])
+           ? NGX_HTTP_UPSTREAM_REUSE_NEW_IDENTITY
+           : NGX_HTTP_UPSTREAM_REUSE_NEW_EMPTY;
+}
+
+
+ngx_http_upstream_reuse_fate_e
+ngx_http_upstream_reuse_why_unfit(ngx_http_upstream_reuse_peer_t *rp)
+{
+    switch (rp->account.why_new) {
+
+    case NGX_HTTP_UPSTREAM_REUSE_NEW_EXPIRED:
+        return NGX_HTTP_UPSTREAM_REUSE_FATE_EXPIRED;
+
+    case NGX_HTTP_UPSTREAM_REUSE_NEW_STALE:
+        return rp->account.excess ? NGX_HTTP_UPSTREAM_REUSE_FATE_EXCESS
+                          : NGX_HTTP_UPSTREAM_REUSE_FATE_CLOSED;
+
+    case NGX_HTTP_UPSTREAM_REUSE_NEW_UNBUFFERED:
+        return NGX_HTTP_UPSTREAM_REUSE_FATE_UNBUFFERED;
+
+    default: /* NGX_HTTP_UPSTREAM_REUSE_NEW_IDENTITY */
+        return NGX_HTTP_UPSTREAM_REUSE_FATE_IDENTITY;
+    }
+}
+
+
+ngx_http_upstream_reuse_fate_e
+ngx_http_upstream_reuse_why_closed(ngx_http_upstream_reuse_peer_t *rp,
+    ngx_connection_t *c, ngx_uint_t state)
+{
+    ngx_uint_t                       early;
+    ngx_http_upstream_t             *u;
+    ngx_http_upstream_headers_in_t  *in;
+
+    u = rp->upstream;
+    in = &u->headers_in;
+
+    if ((state & NGX_PEER_FAILED) && rp->conn == NULL && !u->request_sent) {
+        return NGX_HTTP_UPSTREAM_REUSE_FATE_UNCONNECTED;
+    }
+
+    if (c->read->timedout || c->write->timedout) {
+        return NGX_HTTP_UPSTREAM_REUSE_FATE_TIMEOUT;
+    }
+
+    if (u->upgrade) {
+        return NGX_HTTP_UPSTREAM_REUSE_FATE_UPGRADED;
+    }
+
+    if (rp->conn && rp->watch.stray) {
+        return NGX_HTTP_UPSTREAM_REUSE_FATE_EXCESS;
+    }
+
+    early = !(state & NGX_PEER_FAILED)
+            && in->status_n
+            && (!u->request_body_sent || c->write->error);
+
+    if ((state & NGX_PEER_FAILED)
+        || ((c->read->error || c->write->error) && !early))
+    {
+        return NGX_HTTP_UPSTREAM_REUSE_FATE_ERROR;
+    }
+
+    if (rp->bypass || rp->conf->reuse == 0) {
+        return NGX_HTTP_UPSTREAM_REUSE_FATE_OFF;
+    }
+
+    if (early) {
+        return NGX_HTTP_UPSTREAM_REUSE_FATE_EARLY;
+    }
+
+    if (!u->request_body_sent) {
+        return NGX_HTTP_UPSTREAM_REUSE_FATE_UNSENT;
+    }
+
+    if (rp->account.explained != NGX_HTTP_UPSTREAM_REUSE_FATE_PENDING) {
+        return rp->account.explained;
+    }
+
+    if (in->connection_close) {
+        return NGX_HTTP_UPSTREAM_REUSE_FATE_CLOSE;
+    }
+
+    if (!u->keepalive) {
+        return (c->read->eof && !in->chunked && in->content_length_n == -1)
+               ? NGX_HTTP_UPSTREAM_REUSE_FATE_UNFRAMED
+               : NGX_HTTP_UPSTREAM_REUSE_FATE_UNREAD;
+    }
+
+    if (c->read->eof) {
+        return NGX_HTTP_UPSTREAM_REUSE_FATE_CLOSED;
+    }
+
+    if (c->requests >= rp->conf->max_requests) {
+        return NGX_HTTP_UPSTREAM_REUSE_FATE_REQUESTS;
+    }
+
+    if (ngx_current_msec - c->start_time > rp->conf->max_time) {
+        return NGX_HTTP_UPSTREAM_REUSE_FATE_TIME;
+    }
+
+    return (ngx_exiting || ngx_terminate)
+           ? NGX_HTTP_UPSTREAM_REUSE_FATE_SHUTDOWN
+           : NGX_HTTP_UPSTREAM_REUSE_FATE_ERROR;
+}
+
+
+ngx_http_upstream_reuse_fate_e
+ngx_http_upstream_reuse_why_idle_closed(ngx_http_upstream_reuse_conn_t *conn,
+    ngx_int_t ended)
+{
+    ngx_connection_t  *c;
+
+    c = conn->connection;
+
+    if (c->close || ngx_exiting || ngx_terminate) {
+        return NGX_HTTP_UPSTREAM_REUSE_FATE_SHUTDOWN;
+    }
+
+    if (conn->state == NGX_HTTP_UPSTREAM_REUSE_CONN_TESTED) {
+        return NGX_HTTP_UPSTREAM_REUSE_FATE_EXPIRED;
+    }
+
+    if (c->read->timedout && conn->ended == NGX_AGAIN) {
+        return conn->on_timeout;
+    }
+
+    if (ngx_http_upstream_reuse_pool_evicts(c)) {
+        return NGX_HTTP_UPSTREAM_REUSE_FATE_FULL;
+    }
+
+    switch (ended) {
+
+    case NGX_OK:
+        return NGX_HTTP_UPSTREAM_REUSE_FATE_CLOSED;
+
+    case NGX_DECLINED:
+        return NGX_HTTP_UPSTREAM_REUSE_FATE_EXCESS;
+
+    default:
+        return NGX_HTTP_UPSTREAM_REUSE_FATE_ERROR;
+    }
+}

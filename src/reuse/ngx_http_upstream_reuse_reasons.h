@@ -1,0 +1,38 @@
+
+/*
+ * Copyright (C) 2026 The ngx_http_myproxy_module authors
+ *
+ * Why a request has a new connection, and why one is closed: which reason it
+ * is.  Their names, meanings and advice are in the same file.
+ */
+
+
+#ifndef _NGX_HTTP_UPSTREAM_REUSE_REASONS_H_INCLUDED_
+#define _NGX_HTTP_UPSTREAM_REUSE_REASONS_H_INCLUDED_
+
+
+#include "ngx_http_upstream_reuse.h"
+
+
+/* Why the pool had no connection for a request. */
+ngx_http_upstream_reuse_new_e ngx_http_upstream_reuse_why_new(
+    ngx_http_upstream_reuse_peer_t *rp);
+
+/* The same as a fate: why one that it had is closed. */
+ngx_http_upstream_reuse_fate_e ngx_http_upstream_reuse_why_unfit(
+    ngx_http_upstream_reuse_peer_t *rp);
+
+/* Why a connection is not kept after a request, if it will not be. */
+ngx_http_upstream_reuse_fate_e ngx_http_upstream_reuse_why_closed(
+    ngx_http_upstream_reuse_peer_t *rp, ngx_connection_t *c,
+    ngx_uint_t state);
+
+/*
+ * Why an idle connection is closed; ended is what
+ * ngx_http_upstream_reuse_note_end() says of it.
+ */
+ngx_http_upstream_reuse_fate_e ngx_http_upstream_reuse_why_idle_closed(
+    ngx_http_upstream_reuse_conn_t *conn, ngx_int_t ended);
+
+
+#endif /* _NGX_HTTP_UPSTREAM_REUSE_REASONS_H_INCLUDED_ */

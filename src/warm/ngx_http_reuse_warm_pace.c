@@ -1,0 +1,196 @@
+
+/*
+ * Copyright (C) 2026 The ngx_http_myproxy_module authors
+ *
+ * When the next plan is made, and for how long a server is left alone to which
+ * connections fail, or which does not want them.
+ */
+
+
+#include "ngx_http_reuse_warm.h"
+
+
+/* milliseconds */
+
+#define NGX_HTTP_UPSTREAM_REUSE_TOGETHER  50     /* closed at one time */
+#define NGX_HTTP_UPSTREAM_REUSE_BACK_OFF  200    /* after a failure */
+#define NGX_HTTP_UPSTREAM_REUSE_DOUBLED   7      /* times, at most */
+
+
+static void reuse_back_off(ngx_http_upstream_reuse_server_t *server);
+
+
+/* worker */
+
+static ngx_event_t       reuse_plan_event;
+static ngx_connection_t  reuse_plan_dummy;
+
+
+void
+ngx_http_reuse_warm_start_timer(ngx_event_handler_pt handler)
+{
+    /* a debug log names the connection of a timer */
+
+    reuse_plan_dummy.fd = (ngx_socket_t) -1;
+
+    reuse_plan_event.handler = handler;
+    reuse_plan_event.data = &reuse_plan_dummy;
+    reuse_plan_event.log = ngx_cycle->log;
+    reuse_plan_event.cancelable = 1;
+
+    ngx_http_reuse_warm_set_timer(1);
+}
+
+
+void
+ngx_http_reuse_warm_schedule(ngx_http_reuse_warm_t *warm, ngx_msec_t delay)
+{
+    if ((ngx_msec_int_t) (warm->due - ngx_current_msec - delay) > 0) {
+        warm->due = ngx_current_msec + delay;
+        ngx_http_reuse_warm_set_timer(delay);
+    }
+}
+
+
+void
+ngx_http_reuse_warm_set_timer(ngx_msec_t delay)
+{
+    if (reuse_plan_event.timer_set) {
+
+        if ((ngx_msec_int_t) (reuse_plan_event.timer.key - ngx_current_msec
+                              - delay)
+            <= 0)
+        {
+            return;
+        }
+
+        ngx_del_timer(&reuse_plan_event);
+    }
+
+    ngx_add_timer(&reuse_plan_event, delay);
+}
+
+
+void
+ngx_http_reuse_warm_note_preconnect(
+    ngx_http_reuse_warm_t *warm,
+    ngx_http_upstream_reuse_server_t *server, ngx_uint_t opened)
+{
+    if (ngx_exiting || ngx_terminate) {
+        return;
+    }
+
+    if (server->ahead.nwarm == 0 && server->ahead.connecting == 0) {
+        server->ahead.bare_since = ngx_current_msec;
+    }
+
+    if (!opened) {
+        reuse_back_off(server);
+
+    } else if (server->ahead.unwanted) {
+
+        /* it has still to show whether it wants this one */
+
+        server->ahead.retry_at = ngx_current_msec;
+
+    } else {
+        ngx_http_reuse_warm_recover(server);
+    }
+
+    ngx_http_reuse_warm_schedule(warm, 1);
+}
+
+
+void
+ngx_http_reuse_warm_note_closed_idle(ngx_http_upstream_reuse_conn_t *conn,
+    ngx_http_upstream_reuse_fate_e fate)
+{
+    ngx_uint_t                         ended, young;
+    ngx_http_upstream_reuse_server_t  *server;
+
+    server = conn->server;
+
+    ended = (fate == NGX_HTTP_UPSTREAM_REUSE_FATE_CLOSED
+             || fate == NGX_HTTP_UPSTREAM_REUSE_FATE_EXCESS
+             || fate == NGX_HTTP_UPSTREAM_REUSE_FATE_ERROR);
+
+    young = (ngx_current_msec - conn->since < NGX_HTTP_UPSTREAM_REUSE_PROVED);
+
+    if (ended && !young) {
+
+        /* with this one it has closed others, of whatever age */
+
+        server->ahead.old_closed = ngx_current_msec;
+
+        if (server->ahead.unwanted
+            && ngx_current_msec - server->ahead.young_closed
+               < NGX_HTTP_UPSTREAM_REUSE_TOGETHER)
+        {
+            ngx_http_reuse_warm_recover(server);
+        }
+    }
+
+    if (!conn->warm) {
+        return;
+    }
+
+    ngx_http_upstream_reuse_count(server, UNUSED);
+
+    if (ended && !young) {
+
+        /* what a restart has closed is no waste */
+
+        return;
+    }
+
+    if (ngx_current_msec - server->ahead.wasted_since >= 1000) {
+        server->ahead.wasted_since = ngx_current_msec;
+        server->ahead.wasted = 0;
+    }
+
+    server->ahead.wasted++;
+
+    if (ended && young
+        && ngx_current_msec - server->ahead.old_closed
+           >= NGX_HTTP_UPSTREAM_REUSE_TOGETHER)
+    {
+        /* it accepts connections, but does not want them */
+
+        server->ahead.unwanted = 1;
+        server->ahead.young_closed = ngx_current_msec;
+
+        reuse_back_off(server);
+    }
+}
+
+
+static void
+reuse_back_off(ngx_http_upstream_reuse_server_t *server)
+{
+    ngx_msec_t  delay;
+
+    if (server->ahead.failures
+        && (ngx_msec_int_t) (server->ahead.retry_at - ngx_current_msec) > 0)
+    {
+        /* several fail together, for one reason */
+
+        return;
+    }
+
+    delay = NGX_HTTP_UPSTREAM_REUSE_BACK_OFF
+            << ngx_min(server->ahead.failures,
+                       NGX_HTTP_UPSTREAM_REUSE_DOUBLED);
+
+    server->ahead.failures++;
+    server->ahead.retry_at = ngx_current_msec + delay / 2
+                             + (ngx_msec_t) ngx_random() % delay;
+}
+
+
+void
+ngx_http_reuse_warm_recover(ngx_http_upstream_reuse_server_t *server)
+{
+    server->ahead.failures = 0;
+    server->ahead.unwanted = 0;
+    server->ahead.told = 0;
+}

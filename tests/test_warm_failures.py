@@ -1,0 +1,201 @@
+"""Connections that are opened ahead and fail."""
+
+import math
+import time
+
+import pytest
+
+from harness import settings
+from harness.warming import (
+    PASS, TLS_PASS, UP, counts, idle, reached, requests, two,
+    wait_idle)
+
+
+def test_a_failure_is_logged_once_and_the_next_try_waits(stage):
+    origin = stage.origin(listening=False)
+    nginx = stage.nginx(http=UP.format("reuse_warm 4;"), location=PASS)
+    pattern = (r'\[error\].*Connection refused.* for "reuse_warm" of upstream:'
+               r' "app", server: 127.0.0.1')
+    nginx.expect_log(pattern)
+    nginx.wait_log(pattern)
+    # that several fail at first counts once
+    stage.wait_until(lambda: counts(nginx)["warm"]["opened"] >= 4 + 3,
+                     timeout=3 * settings.SCALE)
+    stage.let_pass(0.5)
+    assert counts(nginx)["warm"]["opened"] <= 4 + 5
+    assert len([line for line in nginx.lines
+                if "Connection refused" in line]) == 1
+    origin.listen()
+    wait_idle(stage, nginx, 4)
+    assert nginx.get().status == 200
+    assert requests(nginx) == (1, 0, 0)
+
+
+@pytest.mark.parametrize("wanted", [True, False],
+                         ids=["refused", "unwanted"])
+def test_each_attempt_waits_for_longer(stage, wanted):
+    """Twice as long each time, from half of that to half as much again."""
+    if wanted:
+        stage.origin(listening=False)
+    else:
+        stage.origin(lambda conn: None)
+    begun = time.monotonic()
+    nginx = stage.nginx(http=UP.format("reuse_warm 1;"), location=PASS)
+    nginx.expect_log("Connection refused")
+    stage.let_pass(2.3)
+    made = counts(nginx)["warm"]["opened"]
+    # 0.1 s at least, then 0.2 s, then 0.4 s
+    most = int(math.log2(10 * (time.monotonic() - begun) + 1))
+    if not wanted:
+        # it begins again if the first end is seen before the connection is
+        # idle, and so is no sign yet that connections are unwanted
+        most += 1
+    assert made <= 1 + most
+
+
+def test_failures_do_not_count_for_the_balancer(stage):
+    """Both servers fail to be warmed, and requests are tried all the same."""
+    first, second, http = two(stage, "max_fails=1 fail_timeout=100s",
+                              "max_fails=1 fail_timeout=100s",
+                              "reuse_warm 4;")
+    first.refuse()
+    second.refuse()
+    nginx = stage.nginx(http=http, location=PASS)
+    nginx.expect_log("Connection refused")
+    stage.wait_until(lambda: counts(nginx)["warm"]["opened"] >= 4,
+                     timeout=20)
+    second.listen()
+    assert nginx.get().status == 200
+
+
+@pytest.mark.parametrize("script", [
+    lambda conn: None,
+    lambda conn: conn.reset(),
+    lambda conn: conn.send(b"HTTP/1.1 408 Request Timeout\r\n\r\n")],
+    ids=["close", "reset", "408"])
+def test_an_origin_that_does_not_want_them(stage, script):
+    """It takes only connections on which a request comes at once."""
+    origin = stage.origin(script)
+    nginx = stage.nginx(http=UP.format("reuse_warm 3;"), location=PASS)
+    stage.wait_until(lambda: origin.connections >= 4)
+    stage.let_pass(1)
+    assert origin.connections <= 16
+    assert counts(nginx)["requests"]["total"] == 0
+
+
+def hang(conn):
+    conn.wait_for_close()
+
+
+def reset(conn):
+    conn.reset()
+
+
+def say(data):
+    def script(conn):
+        conn.send(data)
+    return script
+
+
+def say_and_hang(data):
+    def script(conn):
+        conn.send(data)
+        conn.wait_for_close()
+    return script
+
+
+@pytest.mark.parametrize("reload", [False, True])
+@pytest.mark.parametrize("secure", ["nobody", None, "app"],
+                         ids=["no-tls", "plain", "tls"])
+@pytest.mark.parametrize("script", [
+    lambda conn: None, reset, hang, say(b"HTTP/1.1 400 Bad\r\n\r\n"),
+    say_and_hang(b"\x16\x03\x01garbage" * 30),
+    say_and_hang(b"x" * 40000)],
+    ids=["close", "reset", "hang", "say", "garbage", "much"])
+def test_whatever_it_does_is_accounted_for(stage, script, secure, reload):
+    """At any stage: before, instead of and behind the handshake."""
+    origin = stage.origin(script, tls="app" if secure == "app" else None)
+    nginx = stage.nginx(
+        http=UP.format("reuse_warm 12;"),
+        location=(PASS if secure is None else TLS_PASS)
+        + "myproxy_connect_timeout 200ms;")
+    nginx.expect_log(r"\[(error|crit|warn|info)\]")
+    stage.wait_until(lambda: origin.connections >= 3)
+    stage.let_pass(0.3)
+    if reload:
+        nginx.reload()
+        stage.let_pass(0.2)
+    found = counts(nginx)
+    connections = found["connections"]
+    assert connections["opened"] == (connections["open"]
+                                     + connections["closed"])
+    assert found["requests"]["total"] == 0
+    assert origin.connections <= 60
+
+
+def test_a_certificate_that_is_not_valid(stage):
+    origin = stage.origin(tls="other.test")
+    nginx = stage.nginx(
+        http=UP.format("reuse_warm 3;"),
+        location="myproxy_pass https://app; "
+                 "myproxy_ssl_trusted_certificate %{authority.path};")
+    pattern = r'does not match "app" .* for "reuse_warm" of upstream: "app"'
+    nginx.expect_log("does not match")
+    nginx.wait_log(pattern)
+    stage.wait_until(lambda: counts(nginx)["warm"]["opened"] >= 5,
+                     timeout=20)
+    assert idle(nginx) == 0
+    assert nginx.get().status == 502
+    assert all(conn.closed for conn in origin.conns[:3])
+
+
+def test_servers_that_hang_keep_no_others_cold(stage):
+    """None answers a handshake but one."""
+    for name in ("first", "second"):
+        stage.origin(lambda conn: conn.wait_for_close(), name=name)
+    good = stage.origin(name="good", tls="app")
+    nginx = stage.nginx(
+        http="upstream hung { server %{first}; server %{second}; "
+             "reuse_warm 60; } upstream app { server %{first}; "
+             "server %{good}; reuse_warm 6; }",
+        server="location /hung { myproxy_pass https://hung; "
+               "myproxy_ssl_verify off; }",
+        location=TLS_PASS)
+    stage.wait_until(lambda: idle(nginx) == 3)
+    reached(stage, (good, 3))
+
+
+def test_a_server_that_hangs_costs_requests_nothing(stage):
+    """TLS is never answered by one of two; requests go to the other."""
+    stage.origin(lambda conn: conn.wait_for_close(), name="first")
+    second = stage.origin(name="second", tls="app")
+    nginx = stage.nginx(
+        http="upstream app { server %{first} backup; server %{second}; "
+             "reuse_warm 2; } upstream hung { server %{first}; "
+             "reuse_warm 50; }",
+        server="location /hung { myproxy_pass https://hung; }",
+        location=TLS_PASS)
+    stage.wait_until(lambda: idle(nginx) == 2)
+    started = time.monotonic()
+    for _ in range(50):
+        assert nginx.get().status == 200
+    assert time.monotonic() - started < 5 * settings.SCALE
+    assert len(second.requests) == 50
+
+
+def test_a_server_for_which_the_zone_has_no_room(stage):
+    """A server without a record of its own: no worker dies of it."""
+    stage.origin()
+    names = "".join(f"upstream app{n} {{ server %{{origin}}; }}"
+                    for n in range(60))
+    nginx = stage.nginx(
+        http="reuse_zone 64k;" + names
+        + "upstream app60 { server %{origin}; reuse_warm 2; }",
+        location="myproxy_pass http://app$arg_n;")
+    nginx.expect_log(r"zone .* is full")
+    workers = nginx.workers()
+    for n in range(61):
+        assert nginx.get(f"/?n={n}").status == 200
+    stage.let_pass(2.5)
+    assert nginx.get("/?n=60").status == 200
+    assert nginx.workers() == workers
