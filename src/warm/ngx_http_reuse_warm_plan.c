@@ -417,8 +417,12 @@ reuse_warm_server(ngx_http_reuse_warm_t *warm,
                 && warm->used + warm->nidle + warm->connecting
                    >= warm->conf->size))
         {
-            last = NGX_HTTP_UPSTREAM_REUSE_AT_LAST
-                   + 2 * server->limit->rtt / 1000;
+            /* one of those that are more than wanted is not missed */
+
+            last = (server->ahead.idle > wanted)
+                   ? NGX_MAX_INT32_VALUE
+                   : NGX_HTTP_UPSTREAM_REUSE_AT_LAST
+                     + 2 * server->limit->rtt / 1000;
 
             if (server->ahead.idle <= server->ahead.ready
                 || !reuse_retire(warm, profile, server, last))
