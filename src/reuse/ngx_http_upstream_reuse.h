@@ -153,25 +153,37 @@ typedef struct {
 
 /*
  * What a connection was opened for: behind one address are many names, and
- * maybe more than one protocol.
+ * maybe more than one protocol.  It is one string of bytes, which begins with
+ * these and goes on with an address, a name and the file of a certificate, of
+ * the lengths said here: equal bytes, equal identity.  There is no padding.
  */
 
 typedef struct {
+    size_t                           len;    /* of all of it */
+    size_t                           hash;   /* of all but this; 32 bits */
+
     /* stands for the protocol that is spoken; NULL: HTTP/1.1 */
     ngx_int_t                      (*create_request)(ngx_http_request_t *r);
 
     /* which location, if it shares with no other; NULL: it does */
     ngx_http_upstream_conf_t        *location;
 
-#if (NGX_HTTP_SSL)
-    ngx_ssl_t                       *ssl;  /* NULL: no TLS */
-    ngx_uint_t                       checks;  /* SNI is sent, is verified */
-    ngx_str_t                        name;
-    ngx_str_t                        certificate;
-#endif
-    struct sockaddr                 *local;
-    socklen_t                        local_len;
+    void                            *ssl;    /* ngx_ssl_t; NULL: no TLS */
+    size_t                           checks;  /* SNI is sent, is verified */
+    size_t                           local_len;
+    size_t                           name_len;
+    size_t                           certificate_len;
 } ngx_http_upstream_reuse_identity_t;
+
+
+/* in its checks: the certificate is verified, and the name in it */
+#define NGX_HTTP_UPSTREAM_REUSE_VERIFIED  2
+
+#define ngx_http_upstream_reuse_identity_local(id)                            \
+    ((id)->local_len ? (struct sockaddr *) ((id) + 1) : NULL)
+
+#define ngx_http_upstream_reuse_identity_name(id)                             \
+    ((u_char *) ((id) + 1) + (id)->local_len)
 
 
 /*
@@ -260,7 +272,7 @@ typedef enum {
 typedef struct {
     ngx_connection_t                *connection;
     ngx_http_upstream_reuse_srv_conf_t  *conf;
-    ngx_http_upstream_reuse_identity_t   identity;
+    ngx_http_upstream_reuse_identity_t  *identity;
 
     ngx_http_upstream_reuse_conn_state_e  state;
 
@@ -515,33 +527,28 @@ void ngx_http_upstream_reuse_end_conn(ngx_http_upstream_reuse_conn_t *conn,
 
 /* identity */
 
-#if (NGX_HTTP_SSL)
-#define ngx_http_upstream_reuse_checks(conf)                                  \
-    (((conf)->ssl_server_name ? 1 : 0) | ((conf)->ssl_verify ? 2 : 0))
-#endif
-
 /*
  * What a connection for this request has to have been opened for; NULL if
- * there is no memory.  src/warm/ngx_http_reuse_warm_profiles.c makes the same
- * from a location's settings: a new part belongs in both.  What is set in the
- * SSL_CTX needs none, as "ssl" differs then.
+ * there is no memory.
  */
 ngx_http_upstream_reuse_identity_t *ngx_http_upstream_reuse_find_identity(
     ngx_http_upstream_reuse_peer_t *rp);
 
-ngx_uint_t ngx_http_upstream_reuse_same_identity(
-    ngx_http_upstream_reuse_identity_t *a,
-    ngx_http_upstream_reuse_identity_t *b);
+/*
+ * The same for all requests of a location in HTTP/1.1, to an upstream of that
+ * host: NGX_OK, NGX_DECLINED if it is not the same for all, and NGX_ERROR.
+ */
+ngx_int_t ngx_http_upstream_reuse_foresee_identity(
+    ngx_http_upstream_conf_t *conf, ngx_str_t *host, ngx_pool_t *pool,
+    ngx_http_upstream_reuse_identity_t **id);
 
-uint32_t ngx_http_upstream_reuse_hash_identity(
-    ngx_http_upstream_reuse_identity_t *id);
+#define ngx_http_upstream_reuse_same_identity(a, b)                           \
+    ((a) == (b)                                                               \
+     || ((a)->len == (b)->len && ngx_memcmp(a, b, (a)->len) == 0))
 
-/* The bytes that an identity refers to; a copy of it that has them at p. */
-size_t ngx_http_upstream_reuse_identity_size(
-    ngx_http_upstream_reuse_identity_t *id);
-void ngx_http_upstream_reuse_copy_identity(
-    ngx_http_upstream_reuse_identity_t *copy,
-    ngx_http_upstream_reuse_identity_t *id, u_char *p);
+/* A copy that lives as long as the pool; NULL if there is no memory. */
+ngx_http_upstream_reuse_identity_t *ngx_http_upstream_reuse_copy_identity(
+    ngx_http_upstream_reuse_identity_t *id, ngx_pool_t *pool);
 
 /*
  * NTLM and Negotiate authenticate the connection, not the request (RFC 4559,

@@ -80,17 +80,14 @@ static ngx_http_upstream_reuse_conn_t *
 reuse_create_conn(ngx_http_upstream_reuse_peer_t *rp,
     ngx_peer_connection_t *pc)
 {
-    size_t                           len;
     ngx_connection_t                *c;
     ngx_pool_cleanup_t              *cln;
     ngx_http_upstream_reuse_conn_t  *conn;
 
     c = pc->connection;
 
-    len = ngx_http_upstream_reuse_identity_size(rp->identity);
-
     cln = ngx_pool_cleanup_add(c->pool,
-                               sizeof(ngx_http_upstream_reuse_conn_t) + len);
+                               sizeof(ngx_http_upstream_reuse_conn_t));
     if (cln == NULL) {
         return NULL;
     }
@@ -98,14 +95,17 @@ reuse_create_conn(ngx_http_upstream_reuse_peer_t *rp,
     conn = cln->data;
     ngx_memzero(conn, sizeof(ngx_http_upstream_reuse_conn_t));
 
+    conn->identity = ngx_http_upstream_reuse_copy_identity(rp->identity,
+                                                           c->pool);
+    if (conn->identity == NULL) {
+        return NULL;
+    }
+
     cln->handler = reuse_cleanup_conn;
 
     conn->connection = c;
     conn->conf = rp->conf;
     conn->ended = NGX_AGAIN;
-
-    ngx_http_upstream_reuse_copy_identity(&conn->identity, rp->identity,
-                                          (u_char *) (conn + 1));
 
     conn->server = rp->server;
     conn->limit = rp->server->limit;

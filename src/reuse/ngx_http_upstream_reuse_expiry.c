@@ -643,7 +643,7 @@ reuse_look_whether_closed(ngx_http_upstream_reuse_conn_t *conn)
 
     /* what nginx had of TLS is gone by now */
 
-    if (conn->identity.ssl
+    if (conn->identity->ssl
         && n == sizeof(head)
         && (head[0] == 21
             || (head[0] == 23 && head[3] == 0 && head[4] <= 2 + 1 + 16)))

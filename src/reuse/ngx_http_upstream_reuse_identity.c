@@ -10,112 +10,135 @@
 #include "ngx_http_upstream_reuse.h"
 
 
-static ngx_uint_t speaks_http1(ngx_http_upstream_t *u);
-static ngx_uint_t same_bytes(const void *a, size_t a_len, const void *b,
-    size_t b_len);
+/* what an identity is made of, before it is */
+
+typedef struct {
+    ngx_http_upstream_reuse_identity_t  fixed;
+    u_char                              *local;
+    u_char                              *name;
+    u_char                              *certificate;
+} reuse_parts_t;
+
+
+static ngx_uint_t speaks_http1(ngx_http_upstream_reuse_peer_t *rp);
+#if (NGX_HTTP_SSL)
+static ngx_int_t add_tls(reuse_parts_t *parts, ngx_http_upstream_conf_t *conf,
+    ngx_str_t *host, ngx_http_request_t *r);
+static ngx_int_t get_value(ngx_http_request_t *r, ngx_http_complex_value_t *cv,
+    ngx_str_t *value);
+#endif
+static ngx_http_upstream_reuse_identity_t *join_parts(reuse_parts_t *parts,
+    ngx_pool_t *pool);
 static ngx_uint_t is_scheme(ngx_str_t *value);
+
+
+/* of most connections without TLS: all else is 0 */
+
+static ngx_http_upstream_reuse_identity_t  ngx_http_upstream_reuse_plain = {
+    .len = sizeof(ngx_http_upstream_reuse_identity_t)
+};
 
 
 ngx_http_upstream_reuse_identity_t *
 ngx_http_upstream_reuse_find_identity(ngx_http_upstream_reuse_peer_t *rp)
 {
-    ngx_uint_t                           http1, tls;
-    ngx_http_upstream_t                 *u;
-    ngx_http_upstream_conf_t            *location;
-#if (NGX_HTTP_SSL)
-    ngx_http_request_t                  *r;
-    ngx_http_upstream_conf_t            *ucf;
-#endif
-    ngx_http_upstream_reuse_identity_t  *id;
-
-    /* of most connections without TLS */
-
-    static ngx_http_upstream_reuse_identity_t  plain;
+    reuse_parts_t         parts;
+    ngx_http_upstream_t  *u;
 
     u = rp->upstream;
-    http1 = speaks_http1(u);
-    location = rp->apart ? u->conf : NULL;
 
-#if (NGX_HTTP_SSL)
-    tls = u->ssl;
-#else
-    tls = 0;
-#endif
+    ngx_memzero(&parts, sizeof(reuse_parts_t));
 
-    if (http1 && !tls && u->peer.local == NULL && location == NULL) {
-        return &plain;
+    if (!speaks_http1(rp)) {
+        parts.fixed.create_request = u->create_request;
     }
 
-    id = ngx_pcalloc(rp->request->pool,
-                     sizeof(ngx_http_upstream_reuse_identity_t));
-    if (id == NULL) {
-        return NULL;
+    if (rp->apart) {
+        parts.fixed.location = u->conf;
     }
-
-    id->create_request = http1 ? NULL : u->create_request;
-    id->location = location;
 
     if (u->peer.local) {
-        id->local = u->peer.local->sockaddr;
-        id->local_len = u->peer.local->socklen;
+        parts.local = (u_char *) u->peer.local->sockaddr;
+        parts.fixed.local_len = u->peer.local->socklen;
     }
 
 #if (NGX_HTTP_SSL)
 
-    if (!tls) {
-        return id;
-    }
-
-    r = rp->request;
-    ucf = u->conf;
-
-    id->ssl = ucf->ssl;
-    id->checks = ngx_http_upstream_reuse_checks(ucf);
-
-    if (id->checks) {
-
-        id->name = u->ssl_name;
-
-        if (ucf->ssl_name
-            && ngx_http_complex_value(r, ucf->ssl_name, &id->name) != NGX_OK)
-        {
-            return NULL;
-        }
-    }
-
-    if (ucf->ssl_certificate && ucf->ssl_certificate->lengths
-        && ngx_http_complex_value(r, ucf->ssl_certificate, &id->certificate)
-           != NGX_OK)
+    if (u->ssl
+        && add_tls(&parts, u->conf, &u->ssl_name, rp->request) != NGX_OK)
     {
         return NULL;
     }
 
 #endif
 
-    return id;
+    return join_parts(&parts, rp->request->pool);
+}
+
+
+ngx_int_t
+ngx_http_upstream_reuse_foresee_identity(ngx_http_upstream_conf_t *conf,
+    ngx_str_t *host, ngx_pool_t *pool,
+    ngx_http_upstream_reuse_identity_t **id)
+{
+#if (NGX_HTTP_SSL)
+    ngx_int_t      rc;
+#endif
+    reuse_parts_t  parts;
+
+    ngx_memzero(&parts, sizeof(reuse_parts_t));
+
+    if (conf->local) {
+
+        if (conf->local->value || conf->local->addr == NULL) {
+            return NGX_DECLINED;
+        }
+
+        parts.local = (u_char *) conf->local->addr->sockaddr;
+        parts.fixed.local_len = conf->local->addr->socklen;
+    }
+
+#if (NGX_HTTP_SSL)
+
+    if (conf->ssl) {
+        rc = add_tls(&parts, conf, host, NULL);
+
+        if (rc != NGX_OK) {
+            return rc;
+        }
+    }
+
+#endif
+
+    *id = join_parts(&parts, pool);
+
+    return *id ? NGX_OK : NGX_ERROR;
 }
 
 
 /*
- * The stock proxy and ours speak the same, unless it has begun to speak
- * HTTP/2 (RFC 9113, section 3.4); the request is made by now.
+ * The stock proxy speaks it like those who say so, unless it has begun to
+ * speak HTTP/2 (RFC 9113, section 3.4); the request is made by now.
  */
 
 static ngx_uint_t
-speaks_http1(ngx_http_upstream_t *u)
+speaks_http1(ngx_http_upstream_reuse_peer_t *rp)
 {
-    ngx_str_t  *module;
-    ngx_buf_t  *b;
+    ngx_str_t            *module;
+    ngx_buf_t            *b;
+    ngx_http_upstream_t  *u;
 
-    module = &u->conf->module;
-
-    if (!(module->len == 7 && ngx_memcmp(module->data, "myproxy", 7) == 0)
-        && !(module->len == 5 && ngx_memcmp(module->data, "proxy", 5) == 0))
-    {
-        return 0;
+    if (rp->hint.expected) {
+        return 1;
     }
 
-    if (u->request_bufs == NULL) {
+    u = rp->upstream;
+    module = &u->conf->module;
+
+    if (module->len != 5
+        || ngx_memcmp(module->data, "proxy", 5) != 0
+        || u->request_bufs == NULL)
+    {
         return 0;
     }
 
@@ -125,109 +148,142 @@ speaks_http1(ngx_http_upstream_t *u)
 }
 
 
-ngx_uint_t
-ngx_http_upstream_reuse_same_identity(ngx_http_upstream_reuse_identity_t *a,
-    ngx_http_upstream_reuse_identity_t *b)
+#if (NGX_HTTP_SSL)
+
+/*
+ * What is set in the SSL_CTX is not added: the settings' "ssl" is another one
+ * then.  Without a request NGX_DECLINED if it depends on one.
+ */
+
+static ngx_int_t
+add_tls(reuse_parts_t *parts, ngx_http_upstream_conf_t *conf, ngx_str_t *host,
+    ngx_http_request_t *r)
 {
-    if (a->create_request != b->create_request
-        || a->location != b->location)
+    ngx_int_t   rc;
+    ngx_str_t   value;
+
+    parts->fixed.ssl = conf->ssl;
+    parts->fixed.checks = (conf->ssl_server_name ? 1 : 0)
+                         | (conf->ssl_verify
+                            ? NGX_HTTP_UPSTREAM_REUSE_VERIFIED : 0);
+
+    if (parts->fixed.checks) {
+        value = *host;
+
+        rc = get_value(r, conf->ssl_name, &value);
+
+        if (rc != NGX_OK) {
+            return rc;
+        }
+
+        parts->name = value.data;
+        parts->fixed.name_len = value.len;
+    }
+
+    if (conf->ssl_certificate && conf->ssl_certificate->lengths) {
+
+        rc = get_value(r, conf->ssl_certificate, &value);
+
+        if (rc != NGX_OK) {
+            return rc;
+        }
+
+        parts->certificate = value.data;
+        parts->fixed.certificate_len = value.len;
+    }
+
+    return NGX_OK;
+}
+
+
+static ngx_int_t
+get_value(ngx_http_request_t *r, ngx_http_complex_value_t *cv,
+    ngx_str_t *value)
+{
+    if (cv == NULL) {
+        return NGX_OK;
+    }
+
+    if (r) {
+        return ngx_http_complex_value(r, cv, value);
+    }
+
+    if (cv->lengths) {
+        return NGX_DECLINED;
+    }
+
+    *value = cv->value;
+
+    return NGX_OK;
+}
+
+#endif
+
+
+static ngx_http_upstream_reuse_identity_t *
+join_parts(reuse_parts_t *parts, ngx_pool_t *pool)
+{
+    u_char                              *p;
+    ngx_http_upstream_reuse_identity_t  *id;
+
+    parts->fixed.len = sizeof(ngx_http_upstream_reuse_identity_t)
+                       + parts->fixed.local_len
+                       + parts->fixed.name_len
+                       + parts->fixed.certificate_len;
+
+    if (ngx_http_upstream_reuse_same_identity(&parts->fixed,
+                                              &ngx_http_upstream_reuse_plain))
     {
-        return 0;
+        return &ngx_http_upstream_reuse_plain;
     }
 
-#if (NGX_HTTP_SSL)
-
-    if (a->ssl != b->ssl
-        || a->checks != b->checks
-        || !same_bytes(a->name.data, a->name.len,
-                       b->name.data, b->name.len)
-        || !same_bytes(a->certificate.data, a->certificate.len,
-                       b->certificate.data, b->certificate.len))
-    {
-        return 0;
+    id = ngx_palloc(pool, parts->fixed.len);
+    if (id == NULL) {
+        return NULL;
     }
 
-#endif
+    *id = parts->fixed;
 
-    return same_bytes(a->local, a->local_len, b->local, b->local_len);
-}
-
-
-static ngx_uint_t
-same_bytes(const void *a, size_t a_len, const void *b, size_t b_len)
-{
-    return a_len == b_len && (a_len == 0 || ngx_memcmp(a, b, a_len) == 0);
-}
-
-
-uint32_t
-ngx_http_upstream_reuse_hash_identity(ngx_http_upstream_reuse_identity_t *id)
-{
-    uint64_t  hash;
-
-    hash = (uintptr_t) id->create_request * 31 + (uintptr_t) id->location;
-
-#if (NGX_HTTP_SSL)
-
-    if (id->ssl) {
-        hash = hash * 31 + (uintptr_t) id->ssl;
-        hash = hash * 31 + id->checks;
-        hash = hash * 31 + ngx_murmur_hash2(id->name.data, id->name.len);
-        hash = hash * 31 + ngx_murmur_hash2(id->certificate.data,
-                                            id->certificate.len);
-    }
-
-#endif
-
-    if (id->local) {
-        hash = hash * 31 + ngx_murmur_hash2((u_char *) id->local,
-                                            id->local_len);
-    }
-
-    return (uint32_t) (hash ^ hash >> 32);
-}
-
-
-size_t
-ngx_http_upstream_reuse_identity_size(ngx_http_upstream_reuse_identity_t *id)
-{
-    size_t  len;
-
-    len = id->local_len;
-
-#if (NGX_HTTP_SSL)
-    len += id->name.len + id->certificate.len;
-#endif
-
-    return len;
-}
-
-
-void
-ngx_http_upstream_reuse_copy_identity(
-    ngx_http_upstream_reuse_identity_t *copy,
-    ngx_http_upstream_reuse_identity_t *id, u_char *p)
-{
-    *copy = *id;
+    p = (u_char *) (id + 1);
 
     if (id->local_len) {
-        copy->local = (struct sockaddr *) p;
-        p = ngx_cpymem(p, id->local, id->local_len);
+        p = ngx_cpymem(p, parts->local, id->local_len);
     }
 
-#if (NGX_HTTP_SSL)
-
-    if (id->name.len) {
-        copy->name.data = p;
-        p = ngx_cpymem(p, id->name.data, id->name.len);
+    if (id->name_len) {
+        p = ngx_cpymem(p, parts->name, id->name_len);
     }
 
-    if (id->certificate.len) {
-        copy->certificate.data = p;
-        ngx_memcpy(p, id->certificate.data, id->certificate.len);
+    if (id->certificate_len) {
+        ngx_memcpy(p, parts->certificate, id->certificate_len);
     }
 
-#endif
+    /* apart, so that addresses in memory do not decide which names collide */
+
+    id->hash = ngx_murmur_hash2((u_char *) id, sizeof(*id))
+               ^ ngx_murmur_hash2((u_char *) (id + 1), id->len - sizeof(*id));
+
+    return id;
+}
+
+
+ngx_http_upstream_reuse_identity_t *
+ngx_http_upstream_reuse_copy_identity(ngx_http_upstream_reuse_identity_t *id,
+    ngx_pool_t *pool)
+{
+    ngx_http_upstream_reuse_identity_t  *copy;
+
+    if (id == &ngx_http_upstream_reuse_plain) {
+        return id;
+    }
+
+    copy = ngx_palloc(pool, id->len);
+
+    if (copy) {
+        ngx_memcpy(copy, id, id->len);
+    }
+
+    return copy;
 }
 
 

@@ -78,9 +78,16 @@ ngx_int_t ngx_http_upstream_reuse_ask(ngx_conf_t *cf,
     ngx_http_upstream_srv_conf_t *uscf);
 
 /*
- * Tells that a handler will need connections with these settings, so that
- * some can be opened before there is a request.  To be called while the
- * configuration is merged, for a location with an upstream that is known.
+ * Asks for an upstream that has no servers: its addresses come with the
+ * requests, and may be any number.  There can be one of this kind.
+ */
+ngx_int_t ngx_http_upstream_reuse_ask_open(ngx_conf_t *cf,
+    ngx_http_upstream_srv_conf_t *uscf);
+
+/*
+ * Tells that a handler will need connections for HTTP/1.1 with these settings,
+ * so that some can be opened before there is a request.  To be called while
+ * the configuration is merged, for a location with an upstream that is known.
  *
  *     conf  the location's, which stays, once it is merged; with conf->ssl
  *           if its connections are over TLS, and only then
@@ -91,16 +98,9 @@ ngx_int_t ngx_http_upstream_reuse_foresee(ngx_conf_t *cf,
     ngx_http_upstream_conf_t *conf);
 
 /*
- * The same for an upstream that has no servers: its addresses come with the
- * requests, and may be any number.  There can be one of this kind.
- */
-ngx_int_t ngx_http_upstream_reuse_ask_open(ngx_conf_t *cf,
-    ngx_http_upstream_srv_conf_t *uscf);
-
-/*
- * Tells that the handler of this request sets u->keepalive as it should be,
- * and will call ngx_http_upstream_reuse_hint().  To be called before
- * ngx_http_upstream_init().
+ * Tells that the handler of this request speaks HTTP/1.1, sets u->keepalive as
+ * it should be, and will call ngx_http_upstream_reuse_hint().  To be called
+ * before ngx_http_upstream_init().
  */
 void ngx_http_upstream_reuse_accept(ngx_http_request_t *r);
 

@@ -103,6 +103,7 @@ ngx_http_upstream_reuse_init_peer(ngx_http_request_t *r,
 #endif
 
     rp->apart = (unasked && rcf->native);
+    rp->hint.expected = tells;
 
     rp->identity = ngx_http_upstream_reuse_find_identity(rp);
     if (rp->identity == NULL) {
@@ -110,10 +111,8 @@ ngx_http_upstream_reuse_init_peer(ngx_http_request_t *r,
     }
 
     if (ngx_http_upstream_reuse_pool_has_keys(rp)) {
-        rp->key.hash = ngx_http_upstream_reuse_hash_identity(rp->identity);
+        rp->key.hash = (uint32_t) rp->identity->hash;
     }
-
-    rp->hint.expected = tells;
 
     reuse_stand_before(rp, &r->upstream->peer);
 
@@ -324,7 +323,7 @@ reuse_unfit(ngx_http_upstream_reuse_peer_t *rp, ngx_connection_t *c,
     r = rp->request;
 
     if (conn == NULL
-        || !ngx_http_upstream_reuse_same_identity(&conn->identity,
+        || !ngx_http_upstream_reuse_same_identity(conn->identity,
                                                   rp->identity))
     {
         return NGX_HTTP_UPSTREAM_REUSE_NEW_IDENTITY;

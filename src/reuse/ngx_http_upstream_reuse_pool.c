@@ -346,7 +346,7 @@ ngx_http_upstream_reuse_pool_create_peer(
     rp->upstream = u;
     rp->conf = rcf;
     rp->identity = id;
-    rp->key.hash = ngx_http_upstream_reuse_hash_identity(id);
+    rp->key.hash = (uint32_t) id->hash;
     rp->placing = 1;
 
     if (reuse_init_placing(placing) != NGX_OK) {

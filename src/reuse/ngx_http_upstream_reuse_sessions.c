@@ -156,18 +156,7 @@ reuse_digest(ngx_http_upstream_reuse_identity_t *id, u_char *digest)
     ngx_md5_t  md5;
 
     ngx_md5_init(&md5);
-    ngx_md5_update(&md5, &id->ssl, sizeof(ngx_ssl_t *));
-    ngx_md5_update(&md5, &id->checks, sizeof(ngx_uint_t));
-    ngx_md5_update(&md5, &id->name.len, sizeof(size_t));
-
-    if (id->name.len) {
-        ngx_md5_update(&md5, id->name.data, id->name.len);
-    }
-
-    if (id->certificate.len) {
-        ngx_md5_update(&md5, id->certificate.data, id->certificate.len);
-    }
-
+    ngx_md5_update(&md5, id, id->len);
     ngx_md5_final(digest, &md5);
 }
 
@@ -276,7 +265,7 @@ ngx_http_upstream_reuse_save_ticket(ngx_connection_t *c)
 
     conn = ngx_http_upstream_reuse_find_conn(c);
 
-    ngx_http_upstream_reuse_save_server_session(c, &conn->identity,
+    ngx_http_upstream_reuse_save_server_session(c, conn->identity,
                                                 conn->conf->uscf,
                                                 conn->server);
 }
@@ -292,13 +281,11 @@ ngx_http_upstream_reuse_save_server_session(ngx_connection_t *c,
     ngx_peer_connection_t             pc;
     ngx_http_upstream_rr_peer_data_t  rrp;
 
-    name = id->name;
-
-    ngx_http_upstream_reuse_cut_port(&name);
+    ngx_http_upstream_reuse_host_name(id, &name);
 
     /* a handshake that the origin has begun anew was not looked at */
 
-    if ((id->checks & 2) && !reuse_is_verified(c, &name)) {
+    if ((id->checks & NGX_HTTP_UPSTREAM_REUSE_VERIFIED) && !reuse_is_verified(c, &name)) {
         return;
     }
 
@@ -346,9 +333,13 @@ ngx_http_upstream_reuse_set_server_session(ngx_peer_connection_t *pc,
 /* As core does it: an IPv6 address stays in brackets. */
 
 void
-ngx_http_upstream_reuse_cut_port(ngx_str_t *name)
+ngx_http_upstream_reuse_host_name(ngx_http_upstream_reuse_identity_t *id,
+    ngx_str_t *name)
 {
     u_char  *p, *last;
+
+    name->len = id->name_len;
+    name->data = ngx_http_upstream_reuse_identity_name(id);
 
     if (name->len == 0) {
         return;

@@ -47,8 +47,9 @@ void ngx_http_upstream_reuse_save_server_session(ngx_connection_t *c,
 /* c->ssl->save_session of a connection that is kept: a ticket has come. */
 void ngx_http_upstream_reuse_save_ticket(ngx_connection_t *c);
 
-/* Of "name:port", what TLS calls the server. */
-void ngx_http_upstream_reuse_cut_port(ngx_str_t *name);
+/* What TLS calls the server: the name of an identity without the port. */
+void ngx_http_upstream_reuse_host_name(ngx_http_upstream_reuse_identity_t *id,
+    ngx_str_t *name);
 
 /* Drains a connection that is kept, and may have no request. */
 ngx_int_t ngx_http_upstream_reuse_read_tickets(

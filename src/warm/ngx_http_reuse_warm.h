@@ -38,7 +38,8 @@
  */
 
 struct ngx_http_reuse_warm_profile_s {
-    ngx_http_upstream_reuse_identity_t   identity;
+    ngx_http_upstream_reuse_identity_t  *identity;
+    size_t                               room;   /* bytes, for the identity */
     ngx_http_conf_ctx_t                  ctx;
     ngx_http_upstream_conf_t            *conf;     /* the handler's */
     ngx_addr_t                           local;
@@ -50,8 +51,6 @@ struct ngx_http_reuse_warm_profile_s {
     /* learned from a request; while it is unused, another may replace it */
 
     ngx_uint_t                           unused;  /* idle or being opened */
-    size_t                               room;   /* bytes, for the identity */
-    u_char                              *bytes;
     unsigned                             learned:1;
 };
 

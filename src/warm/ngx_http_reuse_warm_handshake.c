@@ -56,7 +56,7 @@ reuse_init_tls(ngx_http_reuse_warm_preconnect_t *p, ngx_connection_t *c)
 
     conf = p->profile->conf;
 
-    if (ngx_ssl_create_connection(p->profile->identity.ssl, c,
+    if (ngx_ssl_create_connection(p->profile->identity->ssl, c,
                                   NGX_SSL_BUFFER|NGX_SSL_CLIENT)
         != NGX_OK)
     {
@@ -74,7 +74,7 @@ reuse_init_tls(ngx_http_reuse_warm_preconnect_t *p, ngx_connection_t *c)
     c->ssl->save_session = reuse_save_session;
 
     if (ngx_http_upstream_reuse_set_server_session(&p->peer,
-                                                   &p->profile->identity,
+                                                   p->profile->identity,
                                                    p->warm->conf->uscf,
                                                    p->server)
         != NGX_OK)
@@ -98,9 +98,7 @@ reuse_send_name(ngx_http_reuse_warm_preconnect_t *p, ngx_connection_t *c)
     u_char     *text;
     ngx_str_t   name;
 
-    name = p->profile->identity.name;
-
-    ngx_http_upstream_reuse_cut_port(&name);
+    ngx_http_upstream_reuse_host_name(p->profile->identity, &name);
 
     if (name.len == 0
         || name.data[0] == '['
@@ -172,9 +170,7 @@ reuse_verify(ngx_http_reuse_warm_preconnect_t *p, ngx_connection_t *c)
         return NGX_ERROR;
     }
 
-    name = p->profile->identity.name;
-
-    ngx_http_upstream_reuse_cut_port(&name);
+    ngx_http_upstream_reuse_host_name(p->profile->identity, &name);
 
     if (ngx_ssl_check_host(c, &name) != NGX_OK) {
         ngx_log_error(NGX_LOG_ERR, &p->log, 0,
@@ -195,7 +191,7 @@ reuse_save_session(ngx_connection_t *c)
 
     p = c->data;
 
-    ngx_http_upstream_reuse_save_server_session(c, &p->profile->identity,
+    ngx_http_upstream_reuse_save_server_session(c, p->profile->identity,
                                                 p->warm->conf->uscf,
                                                 p->server);
 }

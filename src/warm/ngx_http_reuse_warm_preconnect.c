@@ -139,7 +139,7 @@ reuse_set_peer(ngx_http_reuse_warm_preconnect_t *p)
     pc->get = ngx_event_get_peer;
     pc->log = &p->log;
     pc->log_error = NGX_ERROR_ERR;
-    pc->local = p->profile->identity.local ? &p->profile->local : NULL;
+    pc->local = p->profile->local.socklen ? &p->profile->local : NULL;
     pc->so_keepalive = conf->socket_keepalive;
 
 #if (NGX_HTTP_MYPROXY_SOCKET_BUFFERS)
@@ -329,7 +329,7 @@ reuse_connected(ngx_http_reuse_warm_preconnect_t *p)
 
 #if (NGX_HTTP_SSL)
 
-    if (p->profile->identity.ssl) {
+    if (p->profile->identity->ssl) {
 
         if (ngx_http_reuse_warm_handshake(p, reuse_secured) != NGX_OK) {
             reuse_give_up(p, NGX_HTTP_UPSTREAM_REUSE_FATE_ERROR);
@@ -432,7 +432,7 @@ reuse_put(ngx_http_reuse_warm_preconnect_t *p)
     ngx_http_upstream_reuse_fate_e   fate;
 
     rp = ngx_http_upstream_reuse_pool_create_peer(p->warm->conf,
-                                                  &p->profile->identity,
+                                                  p->profile->identity,
                                                   p->profile->conf,
                                                   &p->profile->ctx, &p->log);
     if (rp == NULL) {

@@ -14,10 +14,6 @@
 #define NGX_HTTP_UPSTREAM_REUSE_ROOM  512
 
 
-static ngx_int_t reuse_foreseen_identity(
-    ngx_http_upstream_reuse_foreseen_t *foreseen,
-    ngx_http_upstream_srv_conf_t *uscf,
-    ngx_http_upstream_reuse_identity_t *id);
 static ngx_uint_t reuse_is_constant(ngx_http_upstream_conf_t *conf);
 static ngx_uint_t reuse_may_be_silent(ngx_http_upstream_conf_t *conf,
     ngx_http_upstream_reuse_identity_t *id);
@@ -37,9 +33,11 @@ ngx_int_t
 ngx_http_reuse_warm_foresee_profiles(ngx_conf_t *cf,
     ngx_http_reuse_warm_t *warm)
 {
+    ngx_int_t                             rc;
     ngx_uint_t                            i;
-    ngx_http_reuse_warm_profile_t       *profile;
-    ngx_http_upstream_reuse_identity_t    id;
+    ngx_http_upstream_conf_t             *conf;
+    ngx_http_reuse_warm_profile_t        *profile;
+    ngx_http_upstream_reuse_identity_t   *id;
     ngx_http_upstream_reuse_foreseen_t   *foreseen;
     ngx_http_upstream_reuse_main_conf_t  *rmcf;
 
@@ -50,10 +48,21 @@ ngx_http_reuse_warm_foresee_profiles(ngx_conf_t *cf,
 
     for (i = 0; i < rmcf->foreseen.nelts; i++) {
 
-        if (foreseen[i].conf->upstream != warm->conf->uscf
-            || reuse_foreseen_identity(&foreseen[i], warm->conf->uscf, &id)
-               != NGX_OK
-            || reuse_look_up(warm, &id, foreseen[i].conf)
+        conf = foreseen[i].conf;
+
+        if (conf->upstream != warm->conf->uscf || !reuse_is_constant(conf)) {
+            continue;
+        }
+
+        rc = ngx_http_upstream_reuse_foresee_identity(conf,
+                                                      &conf->upstream->host,
+                                                      cf->pool, &id);
+        if (rc == NGX_ERROR) {
+            return NGX_ERROR;
+        }
+
+        if (rc == NGX_DECLINED
+            || reuse_look_up(warm, id, conf)
             || warm->nprofiles == NGX_HTTP_REUSE_WARM_PROFILES)
         {
             continue;
@@ -62,67 +71,12 @@ ngx_http_reuse_warm_foresee_profiles(ngx_conf_t *cf,
         profile = reuse_add_profile(warm, cf->pool);
 
         if (profile == NULL
-            || reuse_set_profile(profile, &id, foreseen[i].conf,
-                                 &foreseen[i].ctx, cf->pool)
+            || reuse_set_profile(profile, id, conf, &foreseen[i].ctx, cf->pool)
                != NGX_OK)
         {
             return NGX_ERROR;
         }
     }
-
-    return NGX_OK;
-}
-
-
-/* NGX_DECLINED if it depends on the request. */
-
-static ngx_int_t
-reuse_foreseen_identity(ngx_http_upstream_reuse_foreseen_t *foreseen,
-    ngx_http_upstream_srv_conf_t *uscf,
-    ngx_http_upstream_reuse_identity_t *id)
-{
-    ngx_addr_t                *addr;
-    ngx_http_upstream_conf_t  *conf;
-
-    conf = foreseen->conf;
-
-    ngx_memzero(id, sizeof(ngx_http_upstream_reuse_identity_t));
-
-    if (!reuse_is_constant(conf)) {
-        return NGX_DECLINED;
-    }
-
-    if (conf->local) {
-
-        if (conf->local->value || conf->local->addr == NULL) {
-            return NGX_DECLINED;
-        }
-
-        addr = conf->local->addr;
-
-        id->local = addr->sockaddr;
-        id->local_len = addr->socklen;
-    }
-
-#if (NGX_HTTP_SSL)
-
-    if (conf->ssl == NULL) {
-        return NGX_OK;
-    }
-
-    id->ssl = conf->ssl;
-    id->checks = ngx_http_upstream_reuse_checks(conf);
-
-    if (id->checks) {
-
-        if (conf->ssl_name && conf->ssl_name->lengths) {
-            return NGX_DECLINED;
-        }
-
-        id->name = conf->ssl_name ? conf->ssl_name->value : uscf->host;
-    }
-
-#endif
 
     return NGX_OK;
 }
@@ -201,7 +155,7 @@ reuse_look_up(ngx_http_reuse_warm_t *warm,
             continue;
         }
 
-        if (ngx_http_upstream_reuse_same_identity(&warm->profiles[i]->identity,
+        if (ngx_http_upstream_reuse_same_identity(warm->profiles[i]->identity,
                                                   id))
         {
             return warm->profiles[i];
@@ -281,10 +235,12 @@ reuse_add_profile(ngx_http_reuse_warm_t *warm, ngx_pool_t *pool)
 
     profile->room = NGX_HTTP_UPSTREAM_REUSE_ROOM;
 
-    profile->bytes = ngx_palloc(pool, profile->room);
-    if (profile->bytes == NULL) {
+    profile->identity = ngx_palloc(pool, profile->room);
+    if (profile->identity == NULL) {
         return NULL;
     }
+
+    profile->identity->len = 0;
 
     warm->profiles[warm->nprofiles++] = profile;
 
@@ -326,41 +282,40 @@ reuse_set_profile(ngx_http_reuse_warm_profile_t *profile,
     ngx_http_upstream_reuse_identity_t *id, ngx_http_upstream_conf_t *conf,
     ngx_http_conf_ctx_t *ctx, ngx_pool_t *pool)
 {
-    size_t   size;
-    u_char  *p, *text;
+    void        *p;
+    size_t       size;
+    ngx_addr_t  *local;
 
-    size = ngx_http_upstream_reuse_identity_size(id);
+    size = id->len + NGX_SOCKADDR_STRLEN;
 
-    if (size + NGX_SOCKADDR_STRLEN > profile->room) {
+    if (size > profile->room) {
 
-        p = ngx_palloc(pool, size + NGX_SOCKADDR_STRLEN);
+        p = ngx_palloc(pool, size);
         if (p == NULL) {
             return NGX_ERROR;
         }
 
-        profile->bytes = p;
-        profile->room = size + NGX_SOCKADDR_STRLEN;
+        profile->identity = p;
+        profile->room = size;
     }
 
-    /* an address comes first, and has to be aligned */
-
-    ngx_http_upstream_reuse_copy_identity(&profile->identity, id,
-                                          profile->bytes);
-
-    text = profile->bytes + size;
+    ngx_memcpy(profile->identity, id, id->len);
 
     profile->ctx = *ctx;
     profile->conf = conf;
     profile->seen = 0;
     profile->peak = 0;
 
-    if (profile->identity.local) {
-        profile->local.sockaddr = profile->identity.local;
-        profile->local.socklen = profile->identity.local_len;
-        profile->local.name.data = text;
-        profile->local.name.len = ngx_sock_ntop(profile->identity.local,
-                                             profile->identity.local_len, text,
-                                             NGX_SOCKADDR_STRLEN, 1);
+    local = &profile->local;
+
+    local->sockaddr = ngx_http_upstream_reuse_identity_local(profile->identity);
+    local->socklen = id->local_len;
+
+    if (local->sockaddr) {
+        local->name.data = (u_char *) profile->identity + id->len;
+        local->name.len = ngx_sock_ntop(local->sockaddr, local->socklen,
+                                        local->name.data, NGX_SOCKADDR_STRLEN,
+                                        1);
     }
 
     return NGX_OK;
