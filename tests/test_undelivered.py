@@ -305,7 +305,8 @@ def test_with_events_that_are_posted(stage, method, data):
 def test_reset_before_the_request_could_arrive(stage, tls):
     """The reset comes sooner than an answer to the request could."""
     half = 0.4 * min(settings.SCALE, 2)
-    scene = play(stage, reset, tls=tls, round_trip_ms=2000 * half)
+    scene = play(stage, reset, tls=tls, round_trip_ms=2000 * half,
+                 acquainted=3)
     scene.end()
     # so long takes the reset, and nothing is proved later than that
     scene.stage.let_pass(half / 2)
@@ -314,6 +315,19 @@ def test_reset_before_the_request_could_arrive(stage, tls):
     assert scene.received() == 1
     assert scene.nginx.logged(RESET)
     assert not scene.errors()
+
+
+@pytest.mark.parametrize("acquainted", [1, 2])
+def test_reset_before_round_trips_are_known(stage, acquainted):
+    """The first ones may have taken longer than others do."""
+    half = 0.4 * min(settings.SCALE, 2)
+    scene = play(stage, reset, round_trip_ms=2000 * half,
+                 acquainted=acquainted)
+    scene.end()
+    scene.stage.let_pass(half / 2)
+    scene.send()
+    assert scene.response().status == 502
+    assert not scene.nginx.logged(SENT_AGAIN)
 
 
 def test_reset_when_the_request_may_have_arrived(stage):
@@ -465,6 +479,19 @@ def test_received_and_then_reset_far_away(stage, round_trip_ms, tls):
         conn.reset()
 
     scene = play(stage, end, tls=tls, round_trip_ms=round_trip_ms)
+    scene.gate.open()
+    scene.send()
+    assert scene.response().status == 502
+    assert scene.received() == 1
+    assert not scene.nginx.logged(SENT_AGAIN)
+
+
+@pytest.mark.parametrize("first_ms", [20, 100])
+def test_received_and_then_reset_after_a_slow_beginning(stage, first_ms):
+    """The first packets wait, as for the address of the origin; what follows
+    is faster."""
+    scene = play(stage, read_and(reset), round_trip_ms=first_ms)
+    scene.link.delay(0)
     scene.gate.open()
     scene.send()
     assert scene.response().status == 502

@@ -50,7 +50,7 @@ ngx_http_upstream_reuse_measure(ngx_http_upstream_reuse_conn_t *conn)
 
     conn->rtt = (tcp.rtt + 999) / 1000;
 
-    (void) ngx_http_upstream_reuse_note_rtt(conn, tcp.min_rtt);
+    ngx_http_upstream_reuse_note_rtt(conn, tcp.min_rtt);
 
     return tcp.rtt;
 }

@@ -125,10 +125,17 @@ void ngx_http_upstream_reuse_note_failure(ngx_http_upstream_reuse_peer_t *rp,
     ngx_connection_t *c);
 
 /*
- * A round trip of so many microseconds was measured.  Returns the least that
- * is known of the peer, on any connection.
+ * The least round trip of a connection that is kept for the first time, in
+ * microseconds; 0 if none was measured.
  */
-ngx_uint_t ngx_http_upstream_reuse_note_rtt(
+void ngx_http_upstream_reuse_note_rtt(ngx_http_upstream_reuse_conn_t *conn,
+    ngx_uint_t rtt);
+
+/*
+ * The least round trip to the server, if that of the connection is this one
+ * now; 0 if too few connections have met one like it.
+ */
+ngx_uint_t ngx_http_upstream_reuse_least_rtt(
     ngx_http_upstream_reuse_conn_t *conn, ngx_uint_t rtt);
 
 

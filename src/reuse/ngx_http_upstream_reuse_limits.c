@@ -31,6 +31,9 @@
 /* milliseconds: the longest time between two trials */
 #define NGX_HTTP_UPSTREAM_REUSE_RARELY     3600000
 
+/* so many connections that have met nearly the least round trip prove it */
+#define NGX_HTTP_UPSTREAM_REUSE_SURE       3
+
 /* milliseconds, besides round trips, in which a reset shows such a limit */
 #define NGX_HTTP_UPSTREAM_REUSE_PROMPT     1000
 
@@ -44,6 +47,7 @@ static ngx_uint_t reuse_is_evidence(ngx_http_upstream_reuse_conn_t *conn,
 static ngx_uint_t reuse_weigh_close(ngx_http_upstream_reuse_limit_t *limit,
     ngx_msec_t age);
 static ngx_uint_t reuse_is_same_age(ngx_msec_t age, ngx_msec_t known);
+static ngx_uint_t reuse_is_near_rtt(ngx_uint_t a, ngx_uint_t b);
 static void reuse_log_limit(ngx_http_upstream_reuse_conn_t *conn,
     const char *what, ngx_msec_t age);
 
@@ -341,7 +345,7 @@ ngx_http_upstream_reuse_note_closed(ngx_http_upstream_reuse_conn_t *conn,
 }
 
 
-ngx_uint_t
+void
 ngx_http_upstream_reuse_note_rtt(ngx_http_upstream_reuse_conn_t *conn,
     ngx_uint_t rtt)
 {
@@ -349,22 +353,59 @@ ngx_http_upstream_reuse_note_rtt(ngx_http_upstream_reuse_conn_t *conn,
 
     limit = conn->server->limit;
 
-    if (limit == NULL) {
+    if (limit == NULL
+        || rtt == 0
+        || (rtt >= limit->rtt
+            && limit->rtt
+            && (limit->near_rtt == NGX_HTTP_UPSTREAM_REUSE_SURE
+                || !reuse_is_near_rtt(limit->rtt, rtt))))
+    {
+        return;
+    }
+
+    ngx_http_upstream_reuse_lock(conn);
+
+    if (limit->rtt == 0 || !reuse_is_near_rtt(limit->rtt, rtt)) {
+        limit->near_rtt = 0;
+    }
+
+    if (limit->near_rtt < NGX_HTTP_UPSTREAM_REUSE_SURE) {
+        limit->near_rtt++;
+    }
+
+    if (limit->rtt == 0 || rtt < limit->rtt) {
+        limit->rtt = rtt;
+    }
+
+    ngx_http_upstream_reuse_unlock(conn);
+}
+
+
+ngx_uint_t
+ngx_http_upstream_reuse_least_rtt(ngx_http_upstream_reuse_conn_t *conn,
+    ngx_uint_t rtt)
+{
+    ngx_http_upstream_reuse_limit_t  *limit;
+
+    limit = conn->server->limit;
+
+    if (limit == NULL
+        || limit->near_rtt < NGX_HTTP_UPSTREAM_REUSE_SURE
+        || (rtt < limit->rtt && !reuse_is_near_rtt(limit->rtt, rtt)))
+    {
         return 0;
     }
 
-    if (rtt && (limit->rtt == 0 || rtt < limit->rtt)) {
+    return ngx_min(rtt, limit->rtt);
+}
 
-        ngx_http_upstream_reuse_lock(conn);
 
-        if (limit->rtt == 0 || rtt < limit->rtt) {
-            limit->rtt = rtt;
-        }
+/* Tells whether one is by no more than a quarter above the other. */
 
-        ngx_http_upstream_reuse_unlock(conn);
-    }
-
-    return rtt ? limit->rtt : 0;
+static ngx_uint_t
+reuse_is_near_rtt(ngx_uint_t a, ngx_uint_t b)
+{
+    return ngx_max(a, b) - ngx_min(a, b) <= ngx_min(a, b) / 4;
 }
 
 

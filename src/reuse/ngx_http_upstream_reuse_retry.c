@@ -344,11 +344,11 @@ reuse_judge(ngx_http_upstream_reuse_peer_t *rp, ngx_connection_t *c,
     }
 
     /*
-     * Any other error is of our own end.  What was measured may be too much,
-     * but hardly twice as much.
+     * Any other error is of our own end.  What several connections have met
+     * may be too much for a round trip, but hardly twice as much.
      */
 
-    rtt = ngx_http_upstream_reuse_note_rtt(rp->conn, tcp.min_rtt);
+    rtt = ngx_http_upstream_reuse_least_rtt(rp->conn, tcp.min_rtt);
 
     if (*err == NGX_ECONNRESET
         && tcp.closed

@@ -285,7 +285,9 @@ ngx_http_upstream_reuse_save_server_session(ngx_connection_t *c,
 
     /* a handshake that the origin has begun anew was not looked at */
 
-    if ((id->checks & NGX_HTTP_UPSTREAM_REUSE_VERIFIED) && !reuse_is_verified(c, &name)) {
+    if ((id->checks & NGX_HTTP_UPSTREAM_REUSE_VERIFIED)
+        && !reuse_is_verified(c, &name))
+    {
         return;
     }
 

@@ -46,6 +46,7 @@ typedef struct {
 
     ngx_uint_t                       rtt;    /* the least of all connections,
                                                 microseconds; 0: not known */
+    ngx_uint_t                       near_rtt;  /* so many were near it */
 } ngx_http_upstream_reuse_limit_t;
 
 

@@ -308,11 +308,13 @@ reuse_set_profile(ngx_http_reuse_warm_profile_t *profile,
 
     local = &profile->local;
 
-    local->sockaddr = ngx_http_upstream_reuse_identity_local(profile->identity);
+    id = profile->identity;
+
+    local->sockaddr = ngx_http_upstream_reuse_identity_local(id);
     local->socklen = id->local_len;
 
     if (local->sockaddr) {
-        local->name.data = (u_char *) profile->identity + id->len;
+        local->name.data = (u_char *) id + id->len;
         local->name.len = ngx_sock_ntop(local->sockaddr, local->socklen,
                                         local->name.data, NGX_SOCKADDR_STRLEN,
                                         1);

@@ -33,21 +33,32 @@ class Scene:
 
     `end(conn)` is what the origin does to that connection when told to; the
     connections behind it answer everything.  `answer` reads one request and
-    answers it; it returns whether there was one.
+    answers it; it returns whether there was one.  `acquainted` connections
+    have been open at a time, and only the first one still is.
     """
 
     def __init__(self, stage, end, *, answer=answer_http, tls=None,
-                 round_trip_ms=0, link=None, **more):
+                 round_trip_ms=0, link=None, acquainted=1, **more):
         self.stage = stage
         self.link = link or stage.link(round_trip_ms)
         self._end = end
         self._answer = answer
+        self._acquainted = acquainted
         self.origin = stage.origin(self._script, link=self.link, tls=tls)
         self.gate = self.origin.gate()
+        self._alone = self.origin.gate()
         self.answered = self.ended = False
         self.nginx = stage.nginx(link=self.link, **more)
         self.client = self.nginx.connect()
-        assert self.client.get("/warm").status == 200
+        others = [self.nginx.connect() for _ in range(acquainted - 1)]
+        for client in (self.client, *others):
+            client.send(http1.request("GET", "/warm"))
+        for client in (self.client, *others):
+            assert client.read_response().status == 200
+        if others:
+            stage.wait_until(lambda: self._idle() == acquainted)
+            self._alone.open()
+            stage.wait_until(lambda: self._idle() == 1)
         stage.wait_until(self._is_idle)
         self.settle()
 
@@ -56,16 +67,25 @@ class Scene:
         self.stage.wait_until(lambda: self.link.queued("a") == 0
                               and self.link.queued("b") == 0)
 
+    def _idle(self):
+        return self.nginx.status()["total"]["connections"]["idle"]
+
     def _is_idle(self):
         return self.answered and unacknowledged(self.nginx, self.origin) == 0
 
     def _script(self, conn):
         answer = self._answer
-        if conn.number > 1:
+        if conn.number > self._acquainted:
             while answer(conn):
                 pass
             return
+        self.stage.wait_until(
+            lambda: self.origin.connections >= self._acquainted)
         answer(conn)
+        if conn.number > 1:
+            self._alone.wait()
+            conn.close()
+            return
         self.answered = True
         conn.exchange.wake()
         self.gate.wait()
