@@ -176,12 +176,11 @@ typedef struct {
 
 /* request */
 
-typedef struct ngx_http_myproxy_wait_s  ngx_http_myproxy_wait_t;
-
 typedef struct {
     ngx_http_myproxy_target_t       *target;    /* NULL: not known yet */
     ngx_http_upstream_resolved_t    *resolved;  /* NULL: core has it */
-    ngx_http_myproxy_wait_t         *wait;      /* for the resolver */
+    ngx_int_t                        resolver_error;  /* 0: none */
+    ngx_msec_t                       body_timer;  /* to be set again; 0 */
 
     ngx_str_t                        uri;      /* what we ask the origin for */
     ngx_str_t                        host;     /* what we send as Host */
@@ -343,19 +342,20 @@ ngx_int_t ngx_http_myproxy_make_uri(ngx_http_request_t *r,
 ngx_http_upstream_srv_conf_t *ngx_http_myproxy_add_targets(ngx_conf_t *cf);
 
 /*
- * Has core connect by that upstream instead of u->resolved, now or as soon as
- * the name is resolved, if it knows no other.  To be called last in
- * create_request.
+ * Calls ngx_http_upstream_init(), as soon as the name is resolved if variables
+ * name one: core connects by that upstream then, instead of u->resolved.
  */
-ngx_int_t ngx_http_myproxy_use_pool(ngx_http_request_t *r,
-    ngx_http_myproxy_ctx_t *ctx);
+void ngx_http_myproxy_begin(ngx_http_request_t *r);
 
 /*
- * The name is resolved, and core has come to create_request for the second
- * time: puts back what it had from the first.
+ * The same where an answer from the cache was looked for first, if the
+ * resolver knows the addresses.  To be called in create_request.
  */
-void ngx_http_myproxy_resume(ngx_http_request_t *r,
-    ngx_http_myproxy_wait_t *wait);
+void ngx_http_myproxy_use_pool(ngx_http_request_t *r);
+
+/* Sets the timer that core has deleted.  To be called in create_request. */
+void ngx_http_myproxy_restore_timer(ngx_http_request_t *r,
+    ngx_http_myproxy_ctx_t *ctx);
 
 
 /* fields */
@@ -465,7 +465,7 @@ ngx_uint_t ngx_http_myproxy_repeats_body(ngx_http_complex_value_t *body);
 
 /*
  * Reads the client's body, unless another handler has, and goes on with
- * ngx_http_upstream_init().  Returns NGX_DONE; NGX_HTTP_BAD_GATEWAY, logged,
+ * ngx_http_myproxy_begin().  Returns NGX_DONE; NGX_HTTP_BAD_GATEWAY, logged,
  * if the body is to be sent and a part of it is gone; or an HTTP status.
  */
 ngx_int_t ngx_http_myproxy_read_body(ngx_http_request_t *r,

@@ -57,9 +57,8 @@ ngx_http_myproxy_create_request(ngx_http_request_t *r)
     u = r->upstream;
     ctx = ngx_http_get_module_ctx(r, ngx_http_myproxy_module);
 
-    if (ctx->wait && ctx->resolved) {
-        ngx_http_myproxy_resume(r, ctx->wait);
-        return NGX_OK;
+    if (ctx->body_timer) {
+        ngx_http_myproxy_restore_timer(r, ctx);
     }
 
     ngx_memzero(&plan, sizeof(ngx_http_myproxy_plan_t));
@@ -111,7 +110,11 @@ ngx_http_myproxy_create_request(ngx_http_request_t *r)
         u->output.filter_ctx = u;
     }
 
-    return plan.conf->pass ? ngx_http_myproxy_use_pool(r, ctx) : NGX_OK;
+    if (u->resolved) {
+        ngx_http_myproxy_use_pool(r);
+    }
+
+    return NGX_OK;
 }
 
 

@@ -7,20 +7,10 @@
  * an upstream and so without a pool.  There is one upstream for all these
  * requests, which takes the addresses from the request.
  *
- * A name that the resolver does not know yet is left to core, which waits for
- * the answer and for the client.  With the answer the initialisation of the
- * request starts anew, this time in our upstream:
- *
- *     core                             here
- *
- *     looks into the cache
- *     create_request             ->    asks the resolver: it has to wait
- *     asks the resolver, too
- *                                      wait_handler takes core's place there
- *                                      answer_handler gets the answer
- *     ngx_http_upstream_init()   <-    and starts over
- *     create_request             ->    gives the same request
- *     the upstream's peer.init   ->    init_peer
+ * The name is resolved before core begins, while the client is watched.  Where
+ * core is going to look into the cache first, an answer from there must not
+ * wait: the resolver is asked afterwards, and unless it knows the answer it is
+ * left to core, which has no pool.
  */
 
 
@@ -28,51 +18,38 @@
 #include "ngx_http_upstream_reuse_module.h"
 
 
-/* the question that is asked before core asks it */
+/* request: what the resolver is asked */
 
 typedef struct {
     ngx_http_request_t             *request;
-    ngx_int_t                       rc;  /* NGX_AGAIN: no answer so far */
+    ngx_resolver_ctx_t             *ctx;  /* NULL: it has answered */
+    ngx_int_t                       rc;   /* as below */
+
+    unsigned                        waits:1;  /* the request does */
 } ngx_http_myproxy_question_t;
-
-
-/* request: of one that waits for the resolver */
-
-struct ngx_http_myproxy_wait_s {
-    ngx_event_t                     event;    /* posted */
-    ngx_http_request_t             *request;
-    ngx_http_upstream_t            *upstream;
-    ngx_resolver_handler_pt         handler;  /* core's */
-
-    /* what is to be as it was, when core has started over */
-
-    ngx_http_upstream_conf_t       *conf;
-    ngx_http_upstream_conf_t        uncached;
-    ngx_chain_t                    *request_bufs;
-    ngx_msec_t                      timer;    /* of the client's connection */
-    unsigned                        timer_set:1;
-};
 
 
 static ngx_int_t init_upstream(ngx_conf_t *cf,
     ngx_http_upstream_srv_conf_t *us);
 static ngx_int_t init_peer(ngx_http_request_t *r,
     ngx_http_upstream_srv_conf_t *us);
+static ngx_int_t get_peer(ngx_peer_connection_t *pc, void *data);
 
+static ngx_uint_t may_be_cached(ngx_http_request_t *r);
+static ngx_int_t find_addresses(ngx_http_request_t *r,
+    ngx_http_myproxy_question_t *question);
 static ngx_uint_t is_upstream(ngx_http_request_t *r,
     ngx_http_upstream_resolved_t *resolved);
 static ngx_int_t ask(ngx_http_request_t *r,
-    ngx_http_upstream_resolved_t *resolved);
-static void question_handler(ngx_resolver_ctx_t *rctx);
+    ngx_http_upstream_resolved_t *resolved,
+    ngx_http_myproxy_question_t *question);
+static void answer_handler(ngx_resolver_ctx_t *rctx);
 static ngx_int_t copy_addresses(ngx_http_request_t *r,
     ngx_resolver_ctx_t *rctx);
-
-static ngx_int_t wait_for_answer(ngx_http_request_t *r,
-    ngx_http_myproxy_ctx_t *ctx);
-static void wait_cleanup(void *data);
-static void wait_handler(ngx_event_t *ev);
-static void answer_handler(ngx_resolver_ctx_t *rctx);
-static void start_over(ngx_http_request_t *r, ngx_http_myproxy_wait_t *wait);
+static void question_cleanup(void *data);
+static void watch_client(ngx_http_request_t *r);
+static ngx_uint_t is_stream(ngx_http_request_t *r);
+static void begin(ngx_http_request_t *r, ngx_int_t rc);
 
 
 ngx_http_upstream_srv_conf_t *
@@ -134,59 +111,148 @@ init_upstream(ngx_conf_t *cf, ngx_http_upstream_srv_conf_t *us)
 static ngx_int_t
 init_peer(ngx_http_request_t *r, ngx_http_upstream_srv_conf_t *us)
 {
-    ngx_http_myproxy_ctx_t  *ctx;
+    ngx_http_myproxy_ctx_t        *ctx;
+    ngx_http_upstream_resolved_t  *resolved;
 
     ctx = ngx_http_get_module_ctx(r, ngx_http_myproxy_module);
+    resolved = ctx->resolved;
+
+    if (ctx->resolver_error) {
+
+        ngx_log_error(NGX_LOG_ERR, r->connection->log, 0,
+                      "%V could not be resolved (%i: %s)", &resolved->host,
+                      ctx->resolver_error,
+                      ngx_resolver_strerror(ctx->resolver_error));
+
+        r->upstream->peer.get = get_peer;
+        r->upstream->peer.name = &resolved->host;
+
+        return NGX_OK;
+    }
 
 #if (NGX_HTTP_SSL)
-    r->upstream->ssl_name = ctx->resolved->host;
+    r->upstream->ssl_name = resolved->host;
 #endif
 
-    return ngx_http_upstream_create_round_robin_peer(r, ctx->resolved);
+    return ngx_http_upstream_create_round_robin_peer(r, resolved);
 }
 
 
-ngx_int_t
-ngx_http_myproxy_use_pool(ngx_http_request_t *r, ngx_http_myproxy_ctx_t *ctx)
+/* There is none, and there are no tries left. */
+
+static ngx_int_t
+get_peer(ngx_peer_connection_t *pc, void *data)
+{
+    return NGX_DECLINED;
+}
+
+
+void
+ngx_http_myproxy_begin(ngx_http_request_t *r)
+{
+    ngx_int_t                     rc;
+    ngx_http_cleanup_t           *cln;
+    ngx_http_myproxy_question_t  *question;
+
+    if (r->upstream->resolved == NULL || may_be_cached(r)) {
+        ngx_http_upstream_init(r);
+        return;
+    }
+
+    cln = ngx_http_cleanup_add(r, sizeof(ngx_http_myproxy_question_t));
+    if (cln == NULL) {
+        ngx_http_finalize_request(r, NGX_HTTP_INTERNAL_SERVER_ERROR);
+        return;
+    }
+
+    question = cln->data;
+    cln->handler = question_cleanup;
+
+    rc = find_addresses(r, question);
+
+    if (rc == NGX_AGAIN) {
+        question->waits = 1;
+        watch_client(r);
+        return;
+    }
+
+    begin(r, rc);
+}
+
+
+void
+ngx_http_myproxy_use_pool(ngx_http_request_t *r)
+{
+    ngx_http_myproxy_question_t  question;
+
+    if (may_be_cached(r) && find_addresses(r, &question) == NGX_AGAIN) {
+
+        /* core's question joins it; it ends without the request */
+
+        question.ctx->data = NULL;
+    }
+}
+
+
+/* as core decides whether it looks into the cache */
+
+static ngx_uint_t
+may_be_cached(ngx_http_request_t *r)
+{
+#if (NGX_HTTP_CACHE)
+
+    return r->upstream->conf->cache
+           && (r->method & r->upstream->conf->cache_methods);
+
+#else
+
+    return 0;
+
+#endif
+}
+
+
+/*
+ * Has core take the upstream of this file in place of u->resolved, if
+ * that names no other.  NGX_OK: it has the addresses, or the resolver's error;
+ * NGX_AGAIN: the resolver has to be waited for; NGX_DECLINED: core will say
+ * what is wrong, or has to do it as it is used to.
+ */
+
+static ngx_int_t
+find_addresses(ngx_http_request_t *r, ngx_http_myproxy_question_t *question)
 {
     ngx_int_t                      rc;
     ngx_http_upstream_t           *u;
+    ngx_http_myproxy_ctx_t        *ctx;
     ngx_http_upstream_resolved_t  *resolved;
+
+    ngx_memzero(question, sizeof(ngx_http_myproxy_question_t));
 
     u = r->upstream;
     resolved = u->resolved;
 
-    if (u->conf->upstream->srv_conf == NULL) {
+    /* "reuse off" has no pool */
 
-        /* "reuse off" */
-
-        return NGX_OK;
-    }
-
-    if (is_upstream(r, resolved)) {
-        return NGX_OK;
+    if (u->conf->upstream->srv_conf == NULL || is_upstream(r, resolved)) {
+        return NGX_DECLINED;
     }
 
     if (resolved->sockaddr == NULL) {
 
-        rc = ask(r, resolved);
-
-        if (rc == NGX_AGAIN) {
-            return wait_for_answer(r, ctx);
-        }
+        rc = ask(r, resolved, question);
 
         if (rc != NGX_OK) {
-
-            /* core will say what is wrong */
-
-            return NGX_OK;
+            return rc;
         }
 
     } else if (resolved->port == 0
                && resolved->sockaddr->sa_family != AF_UNIX)
     {
-        return NGX_OK;
+        return NGX_DECLINED;
     }
+
+    ctx = ngx_http_get_module_ctx(r, ngx_http_myproxy_module);
 
     ctx->resolved = resolved;
     u->resolved = NULL;
@@ -226,19 +292,12 @@ is_upstream(ngx_http_request_t *r, ngx_http_upstream_resolved_t *resolved)
 }
 
 
-/*
- * Takes the addresses if the resolver has them.  NGX_AGAIN: it has begun to
- * ask.  The question stays, so that core's joins it and is not sent, too; it
- * ends by itself and refers to the request no more.  NGX_DECLINED: there is
- * no resolver, no such name or no memory.
- */
-
 static ngx_int_t
-ask(ngx_http_request_t *r, ngx_http_upstream_resolved_t *resolved)
+ask(ngx_http_request_t *r, ngx_http_upstream_resolved_t *resolved,
+    ngx_http_myproxy_question_t *question)
 {
-    ngx_resolver_ctx_t           *rctx, temp;
-    ngx_http_core_loc_conf_t     *clcf;
-    ngx_http_myproxy_question_t   question;
+    ngx_resolver_ctx_t        *rctx, temp;
+    ngx_http_core_loc_conf_t  *clcf;
 
     clcf = ngx_http_get_module_loc_conf(r, ngx_http_core_module);
 
@@ -250,38 +309,93 @@ ask(ngx_http_request_t *r, ngx_http_upstream_resolved_t *resolved)
         return NGX_DECLINED;
     }
 
-    question.request = r;
-    question.rc = NGX_AGAIN;
+    question->request = r;
+    question->ctx = rctx;
+    question->rc = NGX_AGAIN;
 
     rctx->name = resolved->host;
-    rctx->handler = question_handler;
-    rctx->data = &question;
+    rctx->handler = answer_handler;
+    rctx->data = question;
     rctx->timeout = clcf->resolver_timeout;
-    rctx->cancelable = 1;
+
+    /* no worker that ends waits for an answer that goes to core, too */
+
+    rctx->cancelable = may_be_cached(r);
 
     if (ngx_resolve_name(rctx) != NGX_OK) {
+        question->ctx = NULL;
         return NGX_DECLINED;
     }
 
-    if (question.rc == NGX_AGAIN) {
-        rctx->data = NULL;
-    }
-
-    return question.rc;
+    return question->rc;
 }
 
 
 static void
-question_handler(ngx_resolver_ctx_t *rctx)
+answer_handler(ngx_resolver_ctx_t *rctx)
 {
     ngx_http_myproxy_question_t  *question = rctx->data;
 
-    if (question) {
-        question->rc = rctx->state ? NGX_DECLINED
-                                   : copy_addresses(question->request, rctx);
+    ngx_int_t                rc;
+    ngx_connection_t        *c;
+    ngx_http_request_t      *r;
+    ngx_http_upstream_t     *u;
+    ngx_http_myproxy_ctx_t  *ctx;
+
+    if (question == NULL) {
+        ngx_resolve_name_done(rctx);
+        return;
+    }
+
+    r = question->request;
+    c = r->connection;
+    u = r->upstream;
+    ctx = ngx_http_get_module_ctx(r, ngx_http_myproxy_module);
+
+    rc = NGX_OK;
+
+    if (rctx->state == 0) {
+        rc = copy_addresses(r, rctx);
+
+    } else if (may_be_cached(r)) {
+
+        /* core asks the same, and says what is wrong */
+
+        rc = NGX_DECLINED;
+
+    } else {
+        ctx->resolver_error = rctx->state;
     }
 
     ngx_resolve_name_done(rctx);
+
+    question->ctx = NULL;
+    question->rc = rc;
+
+    if (!question->waits) {
+        return;
+    }
+
+    ngx_http_set_log_request(c->log, r);
+
+    ngx_log_debug1(NGX_LOG_DEBUG_HTTP, c->log, 0,
+                   "myproxy: \"%V\" is resolved", &u->resolved->host);
+
+    if (rc == NGX_OK) {
+        ctx->resolved = u->resolved;
+        u->resolved = NULL;
+    }
+
+    if (c->read->timer_set && !is_stream(r)) {
+
+        /* set while it has waited: another request reads the client's body */
+
+        ctx->body_timer = c->read->timer.key;
+    }
+
+    begin(r, rc);
+
+    ngx_http_run_posted_requests(c);
 }
 
 
@@ -319,182 +433,87 @@ copy_addresses(ngx_http_request_t *r, ngx_resolver_ctx_t *rctx)
 }
 
 
-static ngx_int_t
-wait_for_answer(ngx_http_request_t *r, ngx_http_myproxy_ctx_t *ctx)
-{
-    ngx_http_cleanup_t       *cln;
-    ngx_http_myproxy_wait_t  *wait;
-
-    cln = ngx_http_cleanup_add(r, sizeof(ngx_http_myproxy_wait_t));
-    if (cln == NULL) {
-        return NGX_ERROR;
-    }
-
-    wait = cln->data;
-
-    ngx_memzero(wait, sizeof(ngx_http_myproxy_wait_t));
-
-    wait->request = r;
-    wait->upstream = r->upstream;
-
-    wait->event.handler = wait_handler;
-    wait->event.data = wait;
-    wait->event.log = r->connection->log;
-
-    cln->handler = wait_cleanup;
-
-    ctx->wait = wait;
-
-    /* core's question is not there before we return */
-
-    ngx_post_event(&wait->event, &ngx_posted_events);
-
-    return NGX_OK;
-}
-
-
 static void
-wait_cleanup(void *data)
+question_cleanup(void *data)
 {
-    ngx_http_myproxy_wait_t  *wait = data;
+    ngx_http_myproxy_question_t  *question = data;
 
-    if (wait->event.posted) {
-        ngx_delete_posted_event(&wait->event);
+    if (question->ctx) {
+        ngx_resolve_name_done(question->ctx);
+        question->ctx = NULL;
     }
 }
 
 
-static void
-wait_handler(ngx_event_t *ev)
-{
-    ngx_http_myproxy_wait_t  *wait = ev->data;
-
-    ngx_resolver_ctx_t            *rctx;
-    ngx_http_upstream_resolved_t  *resolved;
-
-    resolved = wait->upstream->resolved;
-    rctx = resolved ? resolved->ctx : NULL;
-
-    if (rctx == NULL) {
-
-        /* it was answered at once, or given up */
-
-        return;
-    }
-
-    wait->handler = rctx->handler;
-
-    rctx->handler = answer_handler;
-    rctx->data = wait;
-}
-
+/* As core does it while it has a request. */
 
 static void
-answer_handler(ngx_resolver_ctx_t *rctx)
-{
-    ngx_http_myproxy_wait_t  *wait = rctx->data;
-
-    ngx_connection_t        *c;
-    ngx_http_request_t      *r;
-    ngx_http_upstream_t     *u;
-    ngx_http_myproxy_ctx_t  *ctx;
-
-    r = wait->request;
-    u = wait->upstream;
-
-    rctx->handler = wait->handler;
-    rctx->data = r;
-
-    if (rctx->state || copy_addresses(r, rctx) != NGX_OK) {
-        rctx->handler(rctx);
-        return;
-    }
-
-    c = r->connection;
-
-    ngx_http_set_log_request(c->log, r);
-
-    ngx_log_debug2(NGX_LOG_DEBUG_HTTP, c->log, 0,
-                   "myproxy: \"%V\" has %ui addresses", &rctx->name,
-                   rctx->naddrs);
-
-    ctx = ngx_http_get_module_ctx(r, ngx_http_myproxy_module);
-
-    ngx_resolve_name_done(rctx);
-    u->resolved->ctx = NULL;
-
-    ctx->resolved = u->resolved;
-    u->resolved = NULL;
-
-    start_over(r, wait);
-
-    ngx_http_run_posted_requests(c);
-}
-
-
-/*
- * Of what core has done before it asked the resolver, only that is taken back
- * which must not be there twice.  It would look into the cache again: the
- * answer from there is known, and what was found stays in r->cache.
- */
-
-static void
-start_over(ngx_http_request_t *r, ngx_http_myproxy_wait_t *wait)
+watch_client(ngx_http_request_t *r)
 {
     ngx_event_t          *rev;
     ngx_http_upstream_t  *u;
 
     u = r->upstream;
-
-    *u->cleanup = NULL;
-    u->cleanup = NULL;
-
-    if (u->state) {
-        r->upstream_states->nelts--;
-        u->state = NULL;
-
-    } else {
-        r->upstream_states = NULL;
-    }
-
-    wait->request_bufs = u->request_bufs;
-    wait->conf = u->conf;
-
-    wait->uncached = *u->conf;
-    wait->uncached.store = u->store;
-#if (NGX_HTTP_CACHE)
-    wait->uncached.cache = 0;
-#endif
-
-    u->conf = &wait->uncached;
-
-    /* not of this request, whose own ended when it came here first */
-
     rev = r->connection->read;
 
-    wait->timer_set = rev->timer_set;
-    wait->timer = rev->timer.key;
+    if (rev->timer_set && !is_stream(r)) {
+        ngx_del_timer(rev);
+    }
 
-    ngx_http_upstream_init(r);
+    if (u->conf->store || r->post_action || u->conf->ignore_client_abort) {
+        return;
+    }
+
+    r->read_event_handler = ngx_http_test_reading;
+}
+
+
+/* In HTTP/2 and HTTP/3 the timer is that of all streams. */
+
+static ngx_uint_t
+is_stream(ngx_http_request_t *r)
+{
+#if (NGX_HTTP_V2)
+
+    if (r->stream) {
+        return 1;
+    }
+
+#endif
+
+#if (NGX_HTTP_V3)
+
+    if (r->connection->quic) {
+        return 1;
+    }
+
+#endif
+
+    return 0;
 }
 
 
 void
-ngx_http_myproxy_resume(ngx_http_request_t *r, ngx_http_myproxy_wait_t *wait)
+ngx_http_myproxy_restore_timer(ngx_http_request_t *r,
+    ngx_http_myproxy_ctx_t *ctx)
 {
-    ngx_event_t          *rev;
-    ngx_msec_int_t        timer;
-    ngx_http_upstream_t  *u;
+    ngx_msec_int_t  timer;
 
-    u = r->upstream;
+    timer = (ngx_msec_int_t) (ctx->body_timer - ngx_current_msec);
 
-    u->conf = wait->conf;
-    u->request_bufs = wait->request_bufs;
+    ngx_add_timer(r->connection->read, ngx_max(timer, 1));
 
-    if (wait->timer_set) {
-        rev = r->connection->read;
-        timer = (ngx_msec_int_t) (wait->timer - ngx_current_msec);
+    ctx->body_timer = 0;
+}
 
-        ngx_add_timer(rev, ngx_max(timer, 1));
+
+static void
+begin(ngx_http_request_t *r, ngx_int_t rc)
+{
+    if (rc == NGX_ERROR) {
+        ngx_http_finalize_request(r, NGX_HTTP_INTERNAL_SERVER_ERROR);
+        return;
     }
+
+    ngx_http_upstream_init(r);
 }

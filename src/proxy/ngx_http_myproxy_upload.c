@@ -81,7 +81,7 @@ ngx_http_myproxy_read_body(ngx_http_request_t *r, ngx_http_myproxy_ctx_t *ctx,
 
         r->main->count++;
 
-        ngx_http_upstream_init(r);
+        ngx_http_myproxy_begin(r);
 
         return NGX_DONE;
     }
@@ -104,7 +104,7 @@ ngx_http_myproxy_read_body(ngx_http_request_t *r, ngx_http_myproxy_ctx_t *ctx,
         r->request_body_no_buffering = 1;
     }
 
-    rc = ngx_http_read_client_request_body(r, ngx_http_upstream_init);
+    rc = ngx_http_read_client_request_body(r, ngx_http_myproxy_begin);
 
     if (rc >= NGX_HTTP_SPECIAL_RESPONSE) {
         return rc;

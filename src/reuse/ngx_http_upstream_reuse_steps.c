@@ -79,6 +79,10 @@ ngx_http_upstream_reuse_stand_between(ngx_http_upstream_reuse_peer_t *rp,
 
     pc->connect = reuse_connect;
     pc->close = reuse_close;
+
+    /* Angie's balancers set it, and others may not */
+
+    pc->ctx = rp->request;
 }
 
 
