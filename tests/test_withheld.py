@@ -21,7 +21,7 @@ CACHE = PASS + """
     add_header X-Status $upstream_cache_status;
 """
 NAMED = "Connection: keep-alive, "
-MORE = third_party("http_headers_more_filter")
+MORE = third_party("ngx_http_headers_more_filter")
 needs_more = pytest.mark.skipif(MORE is None, reason="no headers-more module")
 
 

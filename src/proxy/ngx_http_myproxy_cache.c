@@ -130,6 +130,7 @@ ngx_http_myproxy_prepare_cache(ngx_http_request_t *r,
 #endif
 
     r->upstream->conf = ucf;
+    ctx->lookup_conf = ucf;
 
     return NGX_OK;
 }

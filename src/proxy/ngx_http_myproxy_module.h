@@ -179,6 +179,8 @@ typedef struct {
 typedef struct {
     ngx_http_myproxy_target_t       *target;    /* NULL: not known yet */
     ngx_http_upstream_resolved_t    *resolved;  /* NULL: core has it */
+    ngx_http_upstream_conf_t        *lookup_conf;  /* with which core looks
+                                                      into the cache; NULL */
     ngx_int_t                        resolver_error;  /* 0: none */
     ngx_msec_t                       body_timer;  /* to be set again; 0 */
 
@@ -190,6 +192,7 @@ typedef struct {
                                              /* ngx_str_t: the origin's */
 
     off_t                            body_length;  /* -1: no body */
+    ngx_http_request_body_t          no_body;  /* for r->request_body */
 
     ngx_http_status_t                status;
     ngx_http_chunked_t               chunked;

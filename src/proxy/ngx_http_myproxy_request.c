@@ -67,7 +67,9 @@ ngx_http_myproxy_create_request(ngx_http_request_t *r)
         return NGX_ERROR;
     }
 
-    u->conf = &plan.conf->upstream;
+    if (ctx->lookup_conf && u->conf == ctx->lookup_conf) {
+        u->conf = &plan.conf->upstream;
+    }
 
     cl = create_buf(r, plan.size);
     if (cl == NULL) {
@@ -286,7 +288,7 @@ plan_body(ngx_http_request_t *r, ngx_http_myproxy_plan_t *plan)
 {
     off_t                    size;
     ngx_uint_t               in_memory;
-    ngx_chain_t             *cl;
+    ngx_chain_t             *cl, *body;
     ngx_http_myproxy_ctx_t  *ctx;
 
     ctx = plan->ctx;
@@ -337,10 +339,14 @@ plan_body(ngx_http_request_t *r, ngx_http_myproxy_plan_t *plan)
         return NGX_OK;
     }
 
+    /* u->request_bufs may be a request that was made before */
+
+    body = r->request_body ? r->request_body->bufs : NULL;
+
     size = 0;
     in_memory = 1;
 
-    for (cl = r->upstream->request_bufs; cl; cl = cl->next) {
+    for (cl = body; cl; cl = cl->next) {
         size += ngx_buf_size(cl->buf);
 
         if (!ngx_buf_in_memory_only(cl->buf)) {
@@ -353,11 +359,11 @@ plan_body(ngx_http_request_t *r, ngx_http_myproxy_plan_t *plan)
     }
 
     if (in_memory && size <= NGX_HTTP_MYPROXY_COPIED_BODY) {
-        plan->copied = r->upstream->request_bufs;
+        plan->copied = body;
         plan->size += (size_t) size;
 
     } else {
-        plan->bufs = r->upstream->request_bufs;
+        plan->bufs = body;
     }
 
     return NGX_OK;

@@ -73,11 +73,17 @@ ngx_http_myproxy_read_body(ngx_http_request_t *r, ngx_http_myproxy_ctx_t *ctx,
 
     r->request_body_no_buffering = 0;
 
-    if (r->headers_in.content_length_n < 0
+    if (r->request_body == NULL
+        && r->headers_in.content_length_n < 0
         && !r->headers_in.chunked
         && r->headers_in.expect == NULL)
     {
-        /* nothing to read, as for handlers that take no body */
+        /* there is nothing to read, which core would find out at length */
+
+        ctx->no_body.rest = -1;
+        ctx->no_body.post_handler = ngx_http_myproxy_begin;
+
+        r->request_body = &ctx->no_body;
 
         r->main->count++;
 

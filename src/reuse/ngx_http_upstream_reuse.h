@@ -169,14 +169,15 @@ typedef struct {
     ngx_http_upstream_conf_t        *location;
 
     void                            *ssl;    /* ngx_ssl_t; NULL: no TLS */
-    size_t                           checks;  /* SNI is sent, is verified */
+    size_t                           checks;  /* ..._NAMED, ..._VERIFIED */
     size_t                           local_len;
     size_t                           name_len;
     size_t                           certificate_len;
 } ngx_http_upstream_reuse_identity_t;
 
 
-/* in its checks: the certificate is verified, and the name in it */
+/* in its checks: the name is sent in SNI; the certificate is verified */
+#define NGX_HTTP_UPSTREAM_REUSE_NAMED     1
 #define NGX_HTTP_UPSTREAM_REUSE_VERIFIED  2
 
 #define ngx_http_upstream_reuse_identity_local(id)                            \
@@ -446,6 +447,9 @@ struct ngx_http_upstream_reuse_peer_s {
     ngx_http_request_t              *request;
     ngx_http_upstream_t             *upstream;
     ngx_http_upstream_reuse_srv_conf_t  *conf;
+    ngx_http_upstream_conf_t        *location;  /* the handler's settings; a
+                                                   balancer may put a copy in
+                                                   their place */
     ngx_http_upstream_reuse_identity_t  *identity;
 
     ngx_http_upstream_reuse_hooks_t  next;   /* what ours stand before */

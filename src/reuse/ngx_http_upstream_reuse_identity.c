@@ -42,14 +42,26 @@ static ngx_http_upstream_reuse_identity_t  ngx_http_upstream_reuse_plain = {
 ngx_http_upstream_reuse_identity_t *
 ngx_http_upstream_reuse_find_identity(ngx_http_upstream_reuse_peer_t *rp)
 {
+    ngx_uint_t            http1, tls;
     reuse_parts_t         parts;
     ngx_http_upstream_t  *u;
 
     u = rp->upstream;
+    http1 = speaks_http1(rp);
+
+#if (NGX_HTTP_SSL)
+    tls = u->ssl;
+#else
+    tls = 0;
+#endif
+
+    if (http1 && !tls && u->peer.local == NULL && !rp->apart) {
+        return &ngx_http_upstream_reuse_plain;
+    }
 
     ngx_memzero(&parts, sizeof(reuse_parts_t));
 
-    if (!speaks_http1(rp)) {
+    if (!http1) {
         parts.fixed.create_request = u->create_request;
     }
 
@@ -64,7 +76,7 @@ ngx_http_upstream_reuse_find_identity(ngx_http_upstream_reuse_peer_t *rp)
 
 #if (NGX_HTTP_SSL)
 
-    if (u->ssl
+    if (tls
         && add_tls(&parts, u->conf, &u->ssl_name, rp->request) != NGX_OK)
     {
         return NULL;
@@ -163,9 +175,13 @@ add_tls(reuse_parts_t *parts, ngx_http_upstream_conf_t *conf, ngx_str_t *host,
     ngx_str_t   value;
 
     parts->fixed.ssl = conf->ssl;
-    parts->fixed.checks = (conf->ssl_server_name ? 1 : 0)
-                         | (conf->ssl_verify
-                            ? NGX_HTTP_UPSTREAM_REUSE_VERIFIED : 0);
+    if (conf->ssl_server_name) {
+        parts->fixed.checks |= NGX_HTTP_UPSTREAM_REUSE_NAMED;
+    }
+
+    if (conf->ssl_verify) {
+        parts->fixed.checks |= NGX_HTTP_UPSTREAM_REUSE_VERIFIED;
+    }
 
     if (parts->fixed.checks) {
         value = *host;

@@ -65,6 +65,7 @@ ngx_http_upstream_reuse_init_peer(ngx_http_request_t *r,
     rp->request = r;
     rp->upstream = r->upstream;
     rp->conf = rcf;
+    rp->location = r->upstream->conf;
 
 #if (NGX_HTTP_MYPROXY_TWO_STEPS)
 
@@ -598,6 +599,10 @@ reuse_begin_anew(ngx_http_upstream_reuse_peer_t *rp)
 ngx_http_upstream_reuse_peer_t *
 ngx_http_upstream_reuse_find_peer(ngx_http_request_t *r)
 {
+#if !(NGX_HTTP_MYPROXY_TWO_STEPS)
+    ngx_http_upstream_reuse_peer_t  *rp;
+#endif
+
     if (r->upstream == NULL || r->upstream->peer.get != reuse_get) {
         return NULL;
     }
@@ -605,7 +610,11 @@ ngx_http_upstream_reuse_find_peer(ngx_http_request_t *r)
 #if (NGX_HTTP_MYPROXY_TWO_STEPS)
     return ngx_http_upstream_reuse_find_marked(r);
 #else
-    return r->upstream->peer.data;
+    rp = r->upstream->peer.data;
+
+    /* a balancer may have put its own data there for as long as it runs */
+
+    return (rp->request == r && rp->upstream == r->upstream) ? rp : NULL;
 #endif
 }
 

@@ -63,7 +63,9 @@ reuse_init_tls(ngx_http_reuse_warm_preconnect_t *p, ngx_connection_t *c)
         return NGX_ERROR;
     }
 
-    if (conf->ssl_server_name && reuse_send_name(p, c) != NGX_OK) {
+    if ((p->profile->identity->checks & NGX_HTTP_UPSTREAM_REUSE_NAMED)
+        && reuse_send_name(p, c) != NGX_OK)
+    {
         return NGX_ERROR;
     }
 
@@ -142,7 +144,9 @@ reuse_handshake_handler(ngx_connection_t *c)
         return;
     }
 
-    if (p->profile->conf->ssl_verify && reuse_verify(p, c) != NGX_OK) {
+    if ((p->profile->identity->checks & NGX_HTTP_UPSTREAM_REUSE_VERIFIED)
+        && reuse_verify(p, c) != NGX_OK)
+    {
         p->handler(p, NGX_ERROR);
         return;
     }

@@ -135,7 +135,7 @@ reuse_may_be_silent(ngx_http_upstream_conf_t *conf,
 ngx_http_reuse_warm_profile_t *
 ngx_http_reuse_warm_find_profile(ngx_http_upstream_reuse_peer_t *rp)
 {
-    return reuse_look_up(rp->conf->warmth, rp->identity, rp->upstream->conf);
+    return reuse_look_up(rp->conf->warmth, rp->identity, rp->location);
 }
 
 
@@ -176,7 +176,7 @@ ngx_http_reuse_warm_learn_profile(ngx_http_upstream_reuse_peer_t *rp)
     ngx_http_reuse_warm_t  *warm;
 
     r = rp->request;
-    conf = rp->upstream->conf;
+    conf = rp->location;
     warm = rp->conf->warmth;
 
     /* another request may have shown it meanwhile */

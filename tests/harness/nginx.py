@@ -122,7 +122,7 @@ def loading(module):
 def third_party(module):
     """What loads a module that is not nginx's own; None if there is none."""
     where = re.search(r"--modules-path=(\S+)", build_info())
-    path = os.path.join(where[1] if where else "", f"ngx_{module}_module.so")
+    path = os.path.join(where[1] if where else "", f"{module}_module.so")
     return f"load_module {path};" if os.path.exists(path) else None
 
 
