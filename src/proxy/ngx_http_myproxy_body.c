@@ -656,7 +656,7 @@ end_of_body(ngx_http_request_t *r, ngx_uint_t excess)
         u->headers_in.connection_close = 1;
 
         ngx_http_upstream_reuse_explain(r,
-                                        NGX_HTTP_UPSTREAM_REUSE_FATE_EXCESS);
+                                        NGX_HTTP_UPSTREAM_REUSE_CLOSE_EXCESS);
     }
 
     ngx_http_myproxy_keep(u);

@@ -283,7 +283,7 @@ parse_trailers(ngx_http_request_t *r, ngx_http_myproxy_ctx_t *ctx,
         if (rc == NGX_HTTP_PARSE_HEADER_DONE) {
 
             if (ctx->response_options) {
-                ngx_http_myproxy_drop_hops(ctx,
+                ngx_http_myproxy_drop_options(ctx,
                                            &r->upstream->headers_in.trailers);
             }
 

@@ -276,7 +276,8 @@ compile(ngx_conf_t *cf, ngx_http_myproxy_loc_conf_t *conf, ngx_uint_t cache)
         }
     }
 
-    if (ngx_http_myproxy_compile_hops(cf, mc.fields, conf->set_headers)
+    if (ngx_http_myproxy_compile_connection_fields(cf, mc.fields,
+                                                   conf->set_headers)
         != NGX_OK)
     {
         return NULL;

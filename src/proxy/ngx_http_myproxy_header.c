@@ -22,8 +22,8 @@
 
 
 static ngx_inline u_char *read_name(u_char *p, u_char *last, ngx_str_t *key);
-static ngx_inline ngx_http_myproxy_name_t *find_name(
-    ngx_http_myproxy_name_t **names, ngx_str_t *key);
+static ngx_inline ngx_http_myproxy_known_field_t *find_name(
+    ngx_http_myproxy_known_field_t **names, ngx_str_t *key);
 static ngx_inline ngx_uint_t same_bytes(u_char *a, u_char *b, size_t len);
 static ngx_int_t copy_name(ngx_http_request_t *r, ngx_http_myproxy_ctx_t *ctx,
     u_char *last, ngx_str_t key, ngx_table_elt_t *h);
@@ -34,7 +34,7 @@ static ngx_int_t make_room(ngx_http_request_t *r, ngx_http_myproxy_ctx_t *ctx,
     size_t size, size_t rest);
 static ngx_inline ngx_table_elt_t *push_field(ngx_list_t *list);
 static ngx_inline void set_name(ngx_table_elt_t *h,
-    ngx_http_myproxy_name_t *name);
+    ngx_http_myproxy_known_field_t *name);
 
 static ngx_inline uint64_t load(u_char *p);
 static ngx_inline uint64_t below(uint64_t bytes, u_char n);
@@ -101,7 +101,7 @@ ngx_http_myproxy_read_fields(ngx_http_request_t *r,
     ngx_str_t                      key, value;
     ngx_uint_t                     final;
     ngx_table_elt_t               *h, other;
-    ngx_http_myproxy_name_t       *name;
+    ngx_http_myproxy_known_field_t       *name;
     ngx_http_myproxy_main_conf_t  *mmcf;
 
     if (r->state) {
@@ -210,10 +210,10 @@ read_name(u_char *p, u_char *last, ngx_str_t *key)
 }
 
 
-static ngx_inline ngx_http_myproxy_name_t *
-find_name(ngx_http_myproxy_name_t **names, ngx_str_t *key)
+static ngx_inline ngx_http_myproxy_known_field_t *
+find_name(ngx_http_myproxy_known_field_t **names, ngx_str_t *key)
 {
-    ngx_http_myproxy_name_t  *name;
+    ngx_http_myproxy_known_field_t  *name;
 
     name = names[ngx_http_myproxy_name_place(key)];
 
@@ -431,7 +431,7 @@ push_field(ngx_list_t *list)
 
 
 static ngx_inline void
-set_name(ngx_table_elt_t *h, ngx_http_myproxy_name_t *name)
+set_name(ngx_table_elt_t *h, ngx_http_myproxy_known_field_t *name)
 {
     h->hash = name->hash;
     h->key = name->key;

@@ -20,7 +20,7 @@ static ngx_int_t myproxy_forwarded_for_variable(ngx_http_request_t *r,
 
 static ngx_http_module_t  ngx_http_myproxy_module_ctx = {
     myproxy_add_variables,                 /* preconfiguration */
-    ngx_http_myproxy_init_names,           /* postconfiguration */
+    ngx_http_myproxy_init_known_fields,           /* postconfiguration */
 
     ngx_http_myproxy_create_main_conf,     /* create main configuration */
     NULL,                                  /* init main configuration */
@@ -125,7 +125,7 @@ ngx_http_myproxy_handler(ngx_http_request_t *r)
         u->ssl = mlcf->ssl;
     }
 
-    rc = ngx_http_myproxy_read_hops(r, ctx, mlcf);
+    rc = ngx_http_myproxy_read_connection_fields(r, ctx, mlcf);
     if (rc != NGX_OK) {
         return rc;
     }

@@ -15,14 +15,16 @@
  *     resolve   a pool for what only variables name
  *     fields    header fields that the operator has written
  *     host      the Host that is sent
- *     hops      header fields that concern one connection only
+ *     connection_fields
+ *               header fields that concern one connection only
  *     upload    reads the client's body, and looks whether it is whole
  *     request   the request as it goes to the origin
  *     send      how it is written to the connection
  *     response  status line and header of the response
  *     header    the lines of a response's header, the short way
  *     line      one of them as nginx's parser reads it; what is logged of it
- *     names     names of fields that are known beforehand
+ *     known_fields
+ *               fields that are known beforehand, by their names
  *     body      body of the response
  *     chunked   chunked bodies, of both
  *     rewrite   Location and Refresh, and the rules for both and for cookies
@@ -40,10 +42,10 @@
 
 
 /* places for names of fields that are known beforehand */
-#define NGX_HTTP_MYPROXY_NAMES  256
+#define NGX_HTTP_MYPROXY_KNOWN_FIELDS  256
 
 
-typedef struct ngx_http_myproxy_name_s  ngx_http_myproxy_name_t;
+typedef struct ngx_http_myproxy_known_field_s  ngx_http_myproxy_known_field_t;
 
 
 /* cycle */
@@ -51,10 +53,10 @@ typedef struct ngx_http_myproxy_name_s  ngx_http_myproxy_name_t;
 typedef struct {
     ngx_array_t                      caches;  /* ngx_http_file_cache_t * */
     ngx_http_upstream_srv_conf_t    *targets;  /* of variables; NULL: none */
-    ngx_uint_t                       hops_noted;
-                                            /* unsigned  hops_noted:1; */
+    ngx_uint_t                       connection_noted;
+                                            /* unsigned  connection_noted:1; */
 
-    ngx_http_myproxy_name_t         *names[NGX_HTTP_MYPROXY_NAMES];
+    ngx_http_myproxy_known_field_t  *names[NGX_HTTP_MYPROXY_KNOWN_FIELDS];
 
 #if (NGX_HTTP_SSL)
     ngx_array_t                      ssl;
@@ -407,7 +409,7 @@ ngx_int_t ngx_http_myproxy_find_host(ngx_http_request_t *r,
     ngx_http_myproxy_ctx_t *ctx, ngx_http_myproxy_fields_t *fields);
 
 
-/* hops */
+/* connection_fields */
 
 /*
  * Says what myproxy_set_header makes of a Connection or an Upgrade; value: the
@@ -420,7 +422,7 @@ void ngx_http_myproxy_check_hop(ngx_conf_t *cf, ngx_command_t *cmd,
  * Compiles the values of Connection and Upgrade; set_headers may be NULL.
  * Those that have variables add nothing.
  */
-ngx_int_t ngx_http_myproxy_compile_hops(ngx_conf_t *cf,
+ngx_int_t ngx_http_myproxy_compile_connection_fields(ngx_conf_t *cf,
     ngx_http_myproxy_fields_t *fields, ngx_array_t *set_headers);
 
 /*
@@ -429,7 +431,7 @@ ngx_int_t ngx_http_myproxy_compile_hops(ngx_conf_t *cf,
  * Returns NGX_OK, NGX_HTTP_BAD_REQUEST for a request that cannot be passed
  * on, which is logged, or NGX_HTTP_INTERNAL_SERVER_ERROR.
  */
-ngx_int_t ngx_http_myproxy_read_hops(ngx_http_request_t *r,
+ngx_int_t ngx_http_myproxy_read_connection_fields(ngx_http_request_t *r,
     ngx_http_myproxy_ctx_t *ctx, ngx_http_myproxy_loc_conf_t *mlcf);
 
 /*
@@ -457,7 +459,7 @@ ngx_int_t ngx_http_myproxy_leave_hop(ngx_http_request_t *r,
  * Leaves out of a list what the origin's Connection has named, if
  * ctx->response_options has anything.
  */
-void ngx_http_myproxy_drop_hops(ngx_http_myproxy_ctx_t *ctx,
+void ngx_http_myproxy_drop_options(ngx_http_myproxy_ctx_t *ctx,
     ngx_list_t *list);
 
 
@@ -549,7 +551,7 @@ ngx_int_t ngx_http_myproxy_process_status_line(ngx_http_request_t *r);
  */
 ngx_int_t ngx_http_myproxy_process_field(ngx_http_request_t *r,
     ngx_http_myproxy_ctx_t *ctx, ngx_table_elt_t *h,
-    ngx_http_myproxy_name_t *name);
+    ngx_http_myproxy_known_field_t *name);
 
 /* whatever it announces (RFC 9112, section 6.3) */
 #define ngx_http_myproxy_bodiless(u, ctx)                                     \
@@ -661,8 +663,8 @@ ngx_int_t ngx_http_myproxy_check_store(ngx_http_request_t *r);
 
 /*
  * Makes what core needs for cache or store, or keeps it from both.  To be
- * called if the location has one of them, after ngx_http_myproxy_read_hops()
- * and before core begins.
+ * called if the location has one of them, after
+ * ngx_http_myproxy_read_connection_fields() and before core begins.
  */
 ngx_int_t ngx_http_myproxy_prepare_cache(ngx_http_request_t *r,
     ngx_http_myproxy_ctx_t *ctx, ngx_http_myproxy_loc_conf_t *mlcf);

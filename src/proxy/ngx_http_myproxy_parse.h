@@ -28,13 +28,13 @@ typedef enum {
 
 /* cycle: the name of a field of responses, as it is written */
 
-struct ngx_http_myproxy_name_s {
+struct ngx_http_myproxy_known_field_s {
     ngx_str_t                        key;
     u_char                          *lowcase;
     ngx_uint_t                       hash;
     ngx_http_upstream_header_t      *header;  /* NULL: core does nothing */
     ngx_http_myproxy_field_e         field;
-    ngx_http_myproxy_name_t         *next;
+    ngx_http_myproxy_known_field_t         *next;
     unsigned                         plain:1;   /* nor do we */
     unsigned                         simple:1;  /* only core does */
 };
@@ -77,10 +77,10 @@ ngx_int_t ngx_http_myproxy_check_name(ngx_http_request_t *r);
 /* where in the table a name is; few of those that are there share a place */
 #define ngx_http_myproxy_name_place(key)                                      \
     ((2 * (key)->data[0] + 7 * (key)->data[(key)->len - 1] + 5 * (key)->len)  \
-     % NGX_HTTP_MYPROXY_NAMES)
+     % NGX_HTTP_MYPROXY_KNOWN_FIELDS)
 
 /* postconfiguration: makes the table */
-ngx_int_t ngx_http_myproxy_init_names(ngx_conf_t *cf);
+ngx_int_t ngx_http_myproxy_init_known_fields(ngx_conf_t *cf);
 
 /* which of the fields that we look at has that name, in lower case */
 ngx_http_myproxy_field_e ngx_http_myproxy_find_field(ngx_str_t *low);

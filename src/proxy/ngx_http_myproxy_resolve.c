@@ -85,7 +85,7 @@ ngx_http_myproxy_add_targets(ngx_conf_t *cf)
 
     *uscfp = uscf;
 
-    if (ngx_http_upstream_reuse_ask_open(cf, uscf) != NGX_OK) {
+    if (ngx_http_upstream_reuse_ask_unbounded(cf, uscf) != NGX_OK) {
         return NULL;
     }
 

@@ -150,8 +150,8 @@ read_status_line(ngx_http_request_t *r)
 
         ngx_http_upstream_reuse_explain(r,
                             mlcf->closes
-                            ? NGX_HTTP_UPSTREAM_REUSE_FATE_CONFIGURED
-                            : NGX_HTTP_UPSTREAM_REUSE_FATE_HTTP10);
+                            ? NGX_HTTP_UPSTREAM_REUSE_CLOSE_CONFIGURED
+                            : NGX_HTTP_UPSTREAM_REUSE_CLOSE_HTTP10);
     }
 
     return NGX_OK;
@@ -233,7 +233,7 @@ read_header(ngx_http_request_t *r)
         }
 
         if (ctx->response_options) {
-            ngx_http_myproxy_drop_hops(ctx, &u->headers_in.headers);
+            ngx_http_myproxy_drop_options(ctx, &u->headers_in.headers);
         }
 
         return is_interim(ctx->status.code) ? end_interim(r, ctx)
@@ -288,7 +288,7 @@ read_line(ngx_http_request_t *r, ngx_buf_t *b, ngx_table_elt_t **field)
 ngx_int_t
 ngx_http_myproxy_process_field(ngx_http_request_t *r,
     ngx_http_myproxy_ctx_t *ctx, ngx_table_elt_t *h,
-    ngx_http_myproxy_name_t *name)
+    ngx_http_myproxy_known_field_t *name)
 {
     ngx_int_t                       rc;
     ngx_str_t                       low;
@@ -592,7 +592,7 @@ process_header_done(ngx_http_request_t *r, ngx_http_myproxy_ctx_t *ctx)
         in->connection_close = 1;
 
         ngx_http_upstream_reuse_explain(r,
-                                        NGX_HTTP_UPSTREAM_REUSE_FATE_EXCESS);
+                                        NGX_HTTP_UPSTREAM_REUSE_CLOSE_EXCESS);
     }
 
     if (status == NGX_HTTP_NO_CONTENT
@@ -603,7 +603,7 @@ process_header_done(ngx_http_request_t *r, ngx_http_myproxy_ctx_t *ctx)
         in->connection_close = 1;
 
         ngx_http_upstream_reuse_explain(r,
-                                        NGX_HTTP_UPSTREAM_REUSE_FATE_EXCESS);
+                                        NGX_HTTP_UPSTREAM_REUSE_CLOSE_EXCESS);
     }
 
     ngx_http_myproxy_keep(u);

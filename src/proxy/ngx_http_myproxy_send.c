@@ -190,7 +190,7 @@ ngx_http_myproxy_end_sending(ngx_http_request_t *r)
         u->headers_in.connection_close = 1;
 
         ngx_http_upstream_reuse_explain(r,
-                                        NGX_HTTP_UPSTREAM_REUSE_FATE_EARLY);
+                                        NGX_HTTP_UPSTREAM_REUSE_CLOSE_EARLY);
     }
 }
 

@@ -96,8 +96,8 @@ typedef struct {
     ngx_shm_zone_t                  *zone;
     size_t                           zone_size;
 
-    ngx_http_upstream_srv_conf_t    *open;  /* of addresses that only
-                                               variables name */
+    ngx_http_upstream_srv_conf_t    *unbounded;  /* of addresses that only
+                                                    variables name */
 
     unsigned                         all:1;  /* upstreams are asked for */
     unsigned                         unsound:1;  /* the keepalive module has
@@ -146,7 +146,8 @@ typedef struct {
     unsigned                         asked:1;
     unsigned                         added:1;    /* the pool is ours */
     unsigned                         native:1;   /* nginx would add one */
-    unsigned                         open:1;     /* has any number of them */
+    unsigned                         unbounded:1;  /* has any number of
+                                                      servers */
     unsigned                         crowded:1;  /* it had too many */
 } ngx_http_upstream_reuse_srv_conf_t;
 
@@ -278,7 +279,7 @@ typedef struct {
     ngx_http_upstream_reuse_conn_state_e  state;
 
     /* why it is closed, if it is because of its timer */
-    ngx_http_upstream_reuse_fate_e   on_timeout;
+    ngx_http_upstream_reuse_close_e   on_timeout;
 
     /* what was read of its end in TLS; NGX_AGAIN: nothing */
     ngx_int_t                        ended;
@@ -330,7 +331,7 @@ struct ngx_http_upstream_reuse_listener_s {
 
     /* it was closed with no request on it */
     void  (*closed)(ngx_http_upstream_reuse_conn_t *conn,
-        ngx_http_upstream_reuse_fate_e fate);
+        ngx_http_upstream_reuse_close_e reason);
 };
 
 
@@ -417,9 +418,9 @@ typedef struct {
     ngx_uint_t                       rtt;    /* microseconds, if known */
     ngx_uint_t                       requests;  /* 0: there is none yet */
     ngx_http_upstream_reuse_new_e    why_new;
-    ngx_http_upstream_reuse_fate_e   explained;  /* by the handler; PENDING:
+    ngx_http_upstream_reuse_close_e   explained;  /* by the handler; PENDING:
                                                     it has said nothing */
-    ngx_http_upstream_reuse_fate_e   fate;
+    ngx_http_upstream_reuse_close_e   reason;
 
     unsigned                         holds:1;    /* a connection that was
                                                     counted */
@@ -526,7 +527,7 @@ void ngx_http_upstream_reuse_set_state(ngx_http_upstream_reuse_conn_t *conn,
  * that is known.
  */
 void ngx_http_upstream_reuse_end_conn(ngx_http_upstream_reuse_conn_t *conn,
-    ngx_http_upstream_reuse_fate_e fate);
+    ngx_http_upstream_reuse_close_e reason);
 
 
 /* identity */
@@ -612,7 +613,7 @@ ngx_shm_zone_t *ngx_http_upstream_reuse_add_zone(ngx_conf_t *cf, size_t size);
 /*
  * Finds or makes what is known of the server of the address in pc.  Never
  * NULL: if the zone is full, as the log says, all further servers are one,
- * and so are those of an open upstream that has many.
+ * and so are those of an unbounded upstream that has many.
  */
 ngx_http_upstream_reuse_server_t *ngx_http_upstream_reuse_find_server(
     ngx_http_upstream_reuse_srv_conf_t *rcf, ngx_peer_connection_t *pc);
@@ -655,9 +656,9 @@ void ngx_http_upstream_reuse_exit_process(ngx_cycle_t *cycle);
 #define ngx_http_upstream_reuse_uncount(server, counter)                      \
     (server)->share->counters[NGX_HTTP_UPSTREAM_REUSE_##counter]--
 
-/* A connection is closed, or is about to be; each has one fate. */
-#define ngx_http_upstream_reuse_count_closed(server, fate)                    \
-    (server)->share->counters[NGX_HTTP_UPSTREAM_REUSE_CLOSED + (fate)]++
+/* A connection is closed, or is about to be; each has one reason. */
+#define ngx_http_upstream_reuse_count_closed(server, reason)                  \
+    (server)->share->counters[NGX_HTTP_UPSTREAM_REUSE_CLOSED + (reason)]++
 
 /* A request has been given a connection, a kept one or a new one. */
 void ngx_http_upstream_reuse_count_request(ngx_http_upstream_reuse_peer_t *rp);

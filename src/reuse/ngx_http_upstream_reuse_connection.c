@@ -31,13 +31,13 @@ ngx_http_upstream_reuse_keep(ngx_http_upstream_reuse_peer_t *rp,
     if (ngx_http_upstream_reuse_is_authenticated(rp->request)) {
         ngx_log_debug0(NGX_LOG_DEBUG_HTTP, pc->log, 0,
                        "upstream reuse: connection belongs to one client");
-        rp->account.explained = NGX_HTTP_UPSTREAM_REUSE_FATE_AUTHENTICATED;
+        rp->account.explained = NGX_HTTP_UPSTREAM_REUSE_CLOSE_AUTHENTICATED;
         return NULL;
     }
 
 #if (NGX_HTTP_SSL)
     if (c->ssl && !reuse_is_read(c)) {
-        rp->account.explained = NGX_HTTP_UPSTREAM_REUSE_FATE_EXCESS;
+        rp->account.explained = NGX_HTTP_UPSTREAM_REUSE_CLOSE_EXCESS;
         return NULL;
     }
 #endif
@@ -47,7 +47,7 @@ ngx_http_upstream_reuse_keep(ngx_http_upstream_reuse_peer_t *rp,
     if (conn == NULL) {
         conn = reuse_create_conn(rp, pc);
         if (conn == NULL) {
-            rp->account.explained = NGX_HTTP_UPSTREAM_REUSE_FATE_ERROR;
+            rp->account.explained = NGX_HTTP_UPSTREAM_REUSE_CLOSE_ERROR;
             return NULL;
         }
     }
@@ -59,7 +59,7 @@ ngx_http_upstream_reuse_keep(ngx_http_upstream_reuse_peer_t *rp,
     if (!ngx_http_upstream_reuse_read_hint(rp, conn)) {
         ngx_log_debug0(NGX_LOG_DEBUG_HTTP, pc->log, 0,
                        "upstream reuse: the origin is about to close");
-        rp->account.explained = NGX_HTTP_UPSTREAM_REUSE_FATE_ANNOUNCED;
+        rp->account.explained = NGX_HTTP_UPSTREAM_REUSE_CLOSE_ANNOUNCED;
         return NULL;
     }
 
@@ -139,7 +139,7 @@ reuse_cleanup_conn(void *data)
     ngx_int_t                        ended;
     ngx_msec_t                       age;
     ngx_connection_t                *c;
-    ngx_http_upstream_reuse_fate_e   fate;
+    ngx_http_upstream_reuse_close_e   reason;
 
     if (conn->queued) {
         conn->conf->listener->end_idle(conn);
@@ -167,13 +167,13 @@ reuse_cleanup_conn(void *data)
         ended = ngx_http_upstream_reuse_note_end(conn, age);
     }
 
-    fate = ngx_http_upstream_reuse_why_idle_closed(conn, ended);
+    reason = ngx_http_upstream_reuse_why_idle_closed(conn, ended);
 
     if (conn->state == NGX_HTTP_UPSTREAM_REUSE_CONN_IDLE) {
         ngx_http_upstream_reuse_uncount(conn->server, IDLE);
     }
 
-    ngx_http_upstream_reuse_end_conn(conn, fate);
+    ngx_http_upstream_reuse_end_conn(conn, reason);
 }
 
 
@@ -202,12 +202,12 @@ ngx_http_upstream_reuse_set_state(ngx_http_upstream_reuse_conn_t *conn,
 
 void
 ngx_http_upstream_reuse_end_conn(ngx_http_upstream_reuse_conn_t *conn,
-    ngx_http_upstream_reuse_fate_e fate)
+    ngx_http_upstream_reuse_close_e reason)
 {
-    ngx_http_upstream_reuse_count_closed(conn->server, fate);
+    ngx_http_upstream_reuse_count_closed(conn->server, reason);
 
     if (conn->conf->listener) {
-        conn->conf->listener->closed(conn, fate);
+        conn->conf->listener->closed(conn, reason);
     }
 }
 

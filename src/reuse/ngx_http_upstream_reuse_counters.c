@@ -442,7 +442,7 @@ reuse_add_up(ngx_http_upstream_reuse_view_t *view)
         view->fresh += n[NGX_HTTP_UPSTREAM_REUSE_NEW + i];
     }
 
-    for (i = 0; i < NGX_HTTP_UPSTREAM_REUSE_FATE_LAST; i++) {
+    for (i = 0; i < NGX_HTTP_UPSTREAM_REUSE_CLOSE_LAST; i++) {
         view->closed += n[NGX_HTTP_UPSTREAM_REUSE_CLOSED + i];
     }
 

@@ -47,10 +47,10 @@ enum {
     NGX_HTTP_UPSTREAM_REUSE_OPENED = NGX_HTTP_UPSTREAM_REUSE_NEW
                                      + NGX_HTTP_UPSTREAM_REUSE_NEW_LAST,
     NGX_HTTP_UPSTREAM_REUSE_IDLE,        /* in the pool now */
-    NGX_HTTP_UPSTREAM_REUSE_CLOSED,      /* by fate */
+    NGX_HTTP_UPSTREAM_REUSE_CLOSED,      /* by reason */
 
     NGX_HTTP_UPSTREAM_REUSE_PROVEN = NGX_HTTP_UPSTREAM_REUSE_CLOSED
-                                     + NGX_HTTP_UPSTREAM_REUSE_FATE_LAST,
+                                     + NGX_HTTP_UPSTREAM_REUSE_CLOSE_LAST,
                                          /* sent again */
     NGX_HTTP_UPSTREAM_REUSE_REFUSED,     /* may have been received */
     NGX_HTTP_UPSTREAM_REUSE_LOST,        /* cannot be sent again */
@@ -156,7 +156,7 @@ typedef struct {
 
 
 /*
- * By ngx_http_upstream_reuse_new_e and by ngx_http_upstream_reuse_fate_e;
+ * By ngx_http_upstream_reuse_new_e and by ngx_http_upstream_reuse_close_e;
  * defined in ngx_http_upstream_reuse_reasons.c.
  */
 

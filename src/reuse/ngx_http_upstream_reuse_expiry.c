@@ -444,7 +444,7 @@ ngx_http_upstream_reuse_set_expiry(ngx_http_upstream_reuse_conn_t *conn)
         }
     }
 
-    conn->on_timeout = NGX_HTTP_UPSTREAM_REUSE_FATE_IDLE;
+    conn->on_timeout = NGX_HTTP_UPSTREAM_REUSE_CLOSE_IDLE;
 
     if (expiry) {
         reuse_expire_in(conn, expiry);
@@ -473,7 +473,7 @@ reuse_expire_in(ngx_http_upstream_reuse_conn_t *conn, ngx_msec_t expiry)
 
     ngx_add_timer(rev, expiry);
 
-    conn->on_timeout = NGX_HTTP_UPSTREAM_REUSE_FATE_EXPIRED;
+    conn->on_timeout = NGX_HTTP_UPSTREAM_REUSE_CLOSE_EXPIRED;
 }
 
 

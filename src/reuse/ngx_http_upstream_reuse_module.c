@@ -139,14 +139,14 @@ ngx_http_upstream_reuse_ask(ngx_conf_t *cf, ngx_http_upstream_srv_conf_t *uscf)
 
 
 ngx_int_t
-ngx_http_upstream_reuse_ask_open(ngx_conf_t *cf,
+ngx_http_upstream_reuse_ask_unbounded(ngx_conf_t *cf,
     ngx_http_upstream_srv_conf_t *uscf)
 {
     ngx_http_upstream_reuse_main_conf_t  *rmcf;
 
     rmcf = ngx_http_conf_get_module_main_conf(cf,
                                               ngx_http_upstream_reuse_module);
-    rmcf->open = uscf;
+    rmcf->unbounded = uscf;
 
     return ngx_http_upstream_reuse_ask(cf, uscf);
 }
@@ -320,7 +320,7 @@ reuse_complete(ngx_conf_t *cf, ngx_http_upstream_srv_conf_t *uscf,
                                               ngx_http_upstream_reuse_module);
     rcf->name = name;
     rcf->asked = wanted;
-    rcf->open = (uscf == rcf->main->open);
+    rcf->unbounded = (uscf == rcf->main->unbounded);
     rcf->native = native;
 
     if (rcf->main->unsound) {
@@ -336,7 +336,7 @@ reuse_complete(ngx_conf_t *cf, ngx_http_upstream_srv_conf_t *uscf,
 
     reuse_inherit(rcf, http);
 
-    if (rcf->open) {
+    if (rcf->unbounded) {
 
         /* nobody knows which servers will be needed */
 

@@ -29,7 +29,7 @@ static ngx_http_upstream_reuse_conn_t *reuse_prepare(
     ngx_peer_connection_t *pc, ngx_http_upstream_reuse_peer_t *rp,
     ngx_uint_t state);
 static void reuse_end(ngx_http_upstream_reuse_peer_t *rp,
-    ngx_http_upstream_reuse_fate_e fate);
+    ngx_http_upstream_reuse_close_e reason);
 #if (NGX_HTTP_MYPROXY_TWO_STEPS)
 static void reuse_begin_anew(ngx_http_upstream_reuse_peer_t *rp);
 #endif
@@ -213,8 +213,8 @@ reuse_reset(ngx_http_upstream_reuse_peer_t *rp)
     rp->hint.told = 0;
     rp->account.requests = 1;
     rp->account.start = ngx_current_msec;
-    rp->account.explained = NGX_HTTP_UPSTREAM_REUSE_FATE_PENDING;
-    rp->account.fate = NGX_HTTP_UPSTREAM_REUSE_FATE_PENDING;
+    rp->account.explained = NGX_HTTP_UPSTREAM_REUSE_CLOSE_PENDING;
+    rp->account.reason = NGX_HTTP_UPSTREAM_REUSE_CLOSE_PENDING;
 }
 
 
@@ -239,7 +239,7 @@ reuse_take(ngx_http_upstream_reuse_peer_t *rp, ngx_peer_connection_t *pc)
 {
     ngx_connection_t                *c;
     ngx_http_upstream_reuse_conn_t  *conn;
-    ngx_http_upstream_reuse_fate_e   fate;
+    ngx_http_upstream_reuse_close_e   reason;
 
     c = pc->connection;
 
@@ -291,9 +291,9 @@ reuse_take(ngx_http_upstream_reuse_peer_t *rp, ngx_peer_connection_t *pc)
     } else {
 
         if (conn) {
-            fate = ngx_http_upstream_reuse_why_unfit(rp);
+            reason = ngx_http_upstream_reuse_why_unfit(rp);
 
-            ngx_http_upstream_reuse_end_conn(conn, fate);
+            ngx_http_upstream_reuse_end_conn(conn, reason);
         }
 
         ngx_http_upstream_reuse_close(c);
@@ -419,7 +419,7 @@ reuse_free(ngx_peer_connection_t *pc, void *data, ngx_uint_t state)
     ngx_int_t                        put;
     ngx_connection_t                *c;
     ngx_http_upstream_reuse_conn_t  *conn;
-    ngx_http_upstream_reuse_fate_e   fate;
+    ngx_http_upstream_reuse_close_e   reason;
 
     c = pc->connection;
 
@@ -428,7 +428,7 @@ reuse_free(ngx_peer_connection_t *pc, void *data, ngx_uint_t state)
     if (rp->watch.waiting
         && ngx_http_upstream_reuse_send_again(pc, rp, &state))
     {
-        reuse_end(rp, NGX_HTTP_UPSTREAM_REUSE_FATE_UNDELIVERED);
+        reuse_end(rp, NGX_HTTP_UPSTREAM_REUSE_CLOSE_UNDELIVERED);
         return;
     }
 
@@ -439,7 +439,7 @@ reuse_free(ngx_peer_connection_t *pc, void *data, ngx_uint_t state)
 
     conn = reuse_prepare(pc, rp, state);
 
-    fate = NGX_HTTP_UPSTREAM_REUSE_FATE_UNCONNECTED;
+    reason = NGX_HTTP_UPSTREAM_REUSE_CLOSE_UNCONNECTED;
 
     if (conn) {
 
@@ -450,10 +450,10 @@ reuse_free(ngx_peer_connection_t *pc, void *data, ngx_uint_t state)
 
     if (c && (conn == NULL || rp->account.why_new)) {
 
-        fate = ngx_http_upstream_reuse_why_closed(rp, c, state);
+        reason = ngx_http_upstream_reuse_why_closed(rp, c, state);
 
         if (rp->account.holds && rp->account.why_new
-            && fate != NGX_HTTP_UPSTREAM_REUSE_FATE_UNCONNECTED)
+            && reason != NGX_HTTP_UPSTREAM_REUSE_CLOSE_UNCONNECTED)
         {
             reuse_count_times(rp, c);
         }
@@ -471,21 +471,21 @@ reuse_free(ngx_peer_connection_t *pc, void *data, ngx_uint_t state)
             ngx_http_upstream_reuse_set_state(conn,
                                            NGX_HTTP_UPSTREAM_REUSE_CONN_USED);
 
-            fate = ngx_http_upstream_reuse_why_closed(rp, c, state);
+            reason = ngx_http_upstream_reuse_why_closed(rp, c, state);
         }
 
-        reuse_end(rp, fate);
+        reuse_end(rp, reason);
         return;
     }
 
     rp->account.holds = 0;
 
     if (put == NGX_DONE) {
-        rp->account.fate = NGX_HTTP_UPSTREAM_REUSE_FATE_CLOSED;
+        rp->account.reason = NGX_HTTP_UPSTREAM_REUSE_CLOSE_FOUND;
         return;
     }
 
-    rp->account.fate = NGX_HTTP_UPSTREAM_REUSE_FATE_KEPT;
+    rp->account.reason = NGX_HTTP_UPSTREAM_REUSE_CLOSE_KEPT;
 
     if (conn) {
         ngx_http_upstream_reuse_set_expiry(conn);
@@ -566,13 +566,13 @@ reuse_prepare(ngx_peer_connection_t *pc, ngx_http_upstream_reuse_peer_t *rp,
 
 static void
 reuse_end(ngx_http_upstream_reuse_peer_t *rp,
-    ngx_http_upstream_reuse_fate_e fate)
+    ngx_http_upstream_reuse_close_e reason)
 {
-    rp->account.fate = fate;
+    rp->account.reason = reason;
 
     if (rp->account.holds) {
         rp->account.holds = 0;
-        ngx_http_upstream_reuse_count_closed(rp->server, fate);
+        ngx_http_upstream_reuse_count_closed(rp->server, reason);
     }
 }
 
@@ -585,7 +585,7 @@ reuse_begin_anew(ngx_http_upstream_reuse_peer_t *rp)
     rp->watch.waiting = 0;
     rp->again = 0;
 
-    reuse_end(rp, NGX_HTTP_UPSTREAM_REUSE_FATE_UNREAD);
+    reuse_end(rp, NGX_HTTP_UPSTREAM_REUSE_CLOSE_UNREAD);
     reuse_reset(rp);
 
     rp->account.why_new = NGX_HTTP_UPSTREAM_REUSE_NEW_RETRY;
@@ -621,14 +621,14 @@ ngx_http_upstream_reuse_find_peer(ngx_http_request_t *r)
 
 void
 ngx_http_upstream_reuse_explain(ngx_http_request_t *r,
-    ngx_http_upstream_reuse_fate_e fate)
+    ngx_http_upstream_reuse_close_e reason)
 {
     ngx_http_upstream_reuse_peer_t  *rp;
 
     rp = ngx_http_upstream_reuse_find_peer(r);
 
-    if (rp && rp->account.explained == NGX_HTTP_UPSTREAM_REUSE_FATE_PENDING) {
-        rp->account.explained = fate;
+    if (rp && rp->account.explained == NGX_HTTP_UPSTREAM_REUSE_CLOSE_PENDING) {
+        rp->account.explained = reason;
     }
 }
 

@@ -61,7 +61,7 @@ ngx_http_upstream_reuse_reason_t  ngx_http_upstream_reuse_new_reasons[] = {
 };
 
 
-/* in the order of ngx_http_upstream_reuse_fate_e */
+/* in the order of ngx_http_upstream_reuse_close_e */
 
 ngx_http_upstream_reuse_reason_t  ngx_http_upstream_reuse_close_reasons[] = {
     { ngx_null_string, NULL, NULL },
@@ -210,7 +210,7 @@ ngx_http_myproxy_static_assert(
 
 ngx_http_myproxy_static_assert(
     sizeof(ngx_http_upstream_reuse_close_reasons)
-    == NGX_HTTP_UPSTREAM_REUSE_FATE_LAST
+    == NGX_HTTP_UPSTREAM_REUSE_CLOSE_LAST
        * sizeof(ngx_http_upstream_reuse_reason_t),
     "every reason for a close has its words");
 
@@ -242,28 +242,28 @@ ngx_http_upstream_reuse_why_new(ngx_http_upstream_reuse_peer_t *rp)
 }
 
 
-ngx_http_upstream_reuse_fate_e
+ngx_http_upstream_reuse_close_e
 ngx_http_upstream_reuse_why_unfit(ngx_http_upstream_reuse_peer_t *rp)
 {
     switch (rp->account.why_new) {
 
     case NGX_HTTP_UPSTREAM_REUSE_NEW_EXPIRED:
-        return NGX_HTTP_UPSTREAM_REUSE_FATE_EXPIRED;
+        return NGX_HTTP_UPSTREAM_REUSE_CLOSE_EXPIRED;
 
     case NGX_HTTP_UPSTREAM_REUSE_NEW_STALE:
-        return rp->account.excess ? NGX_HTTP_UPSTREAM_REUSE_FATE_EXCESS
-                          : NGX_HTTP_UPSTREAM_REUSE_FATE_CLOSED;
+        return rp->account.excess ? NGX_HTTP_UPSTREAM_REUSE_CLOSE_EXCESS
+                          : NGX_HTTP_UPSTREAM_REUSE_CLOSE_FOUND;
 
     case NGX_HTTP_UPSTREAM_REUSE_NEW_UNBUFFERED:
-        return NGX_HTTP_UPSTREAM_REUSE_FATE_UNBUFFERED;
+        return NGX_HTTP_UPSTREAM_REUSE_CLOSE_UNBUFFERED;
 
     default: /* NGX_HTTP_UPSTREAM_REUSE_NEW_IDENTITY */
-        return NGX_HTTP_UPSTREAM_REUSE_FATE_IDENTITY;
+        return NGX_HTTP_UPSTREAM_REUSE_CLOSE_IDENTITY;
     }
 }
 
 
-ngx_http_upstream_reuse_fate_e
+ngx_http_upstream_reuse_close_e
 ngx_http_upstream_reuse_why_closed(ngx_http_upstream_reuse_peer_t *rp,
     ngx_connection_t *c, ngx_uint_t state)
 {
@@ -275,19 +275,19 @@ ngx_http_upstream_reuse_why_closed(ngx_http_upstream_reuse_peer_t *rp,
     in = &u->headers_in;
 
     if ((state & NGX_PEER_FAILED) && rp->conn == NULL && !u->request_sent) {
-        return NGX_HTTP_UPSTREAM_REUSE_FATE_UNCONNECTED;
+        return NGX_HTTP_UPSTREAM_REUSE_CLOSE_UNCONNECTED;
     }
 
     if (c->read->timedout || c->write->timedout) {
-        return NGX_HTTP_UPSTREAM_REUSE_FATE_TIMEOUT;
+        return NGX_HTTP_UPSTREAM_REUSE_CLOSE_TIMEOUT;
     }
 
     if (u->upgrade) {
-        return NGX_HTTP_UPSTREAM_REUSE_FATE_UPGRADED;
+        return NGX_HTTP_UPSTREAM_REUSE_CLOSE_UPGRADED;
     }
 
     if (rp->conn && rp->watch.stray) {
-        return NGX_HTTP_UPSTREAM_REUSE_FATE_EXCESS;
+        return NGX_HTTP_UPSTREAM_REUSE_CLOSE_EXCESS;
     }
 
     early = !(state & NGX_PEER_FAILED)
@@ -297,54 +297,54 @@ ngx_http_upstream_reuse_why_closed(ngx_http_upstream_reuse_peer_t *rp,
     if ((state & NGX_PEER_FAILED)
         || ((c->read->error || c->write->error) && !early))
     {
-        return NGX_HTTP_UPSTREAM_REUSE_FATE_ERROR;
+        return NGX_HTTP_UPSTREAM_REUSE_CLOSE_ERROR;
     }
 
     if (rp->bypass || rp->conf->reuse == 0) {
-        return NGX_HTTP_UPSTREAM_REUSE_FATE_OFF;
+        return NGX_HTTP_UPSTREAM_REUSE_CLOSE_OFF;
     }
 
     if (early) {
-        return NGX_HTTP_UPSTREAM_REUSE_FATE_EARLY;
+        return NGX_HTTP_UPSTREAM_REUSE_CLOSE_EARLY;
     }
 
     if (!u->request_body_sent) {
-        return NGX_HTTP_UPSTREAM_REUSE_FATE_UNSENT;
+        return NGX_HTTP_UPSTREAM_REUSE_CLOSE_UNSENT;
     }
 
-    if (rp->account.explained != NGX_HTTP_UPSTREAM_REUSE_FATE_PENDING) {
+    if (rp->account.explained != NGX_HTTP_UPSTREAM_REUSE_CLOSE_PENDING) {
         return rp->account.explained;
     }
 
     if (in->connection_close) {
-        return NGX_HTTP_UPSTREAM_REUSE_FATE_CLOSE;
+        return NGX_HTTP_UPSTREAM_REUSE_CLOSE_ASKED;
     }
 
     if (!u->keepalive) {
         return (c->read->eof && !in->chunked && in->content_length_n == -1)
-               ? NGX_HTTP_UPSTREAM_REUSE_FATE_UNFRAMED
-               : NGX_HTTP_UPSTREAM_REUSE_FATE_UNREAD;
+               ? NGX_HTTP_UPSTREAM_REUSE_CLOSE_UNFRAMED
+               : NGX_HTTP_UPSTREAM_REUSE_CLOSE_UNREAD;
     }
 
     if (c->read->eof) {
-        return NGX_HTTP_UPSTREAM_REUSE_FATE_CLOSED;
+        return NGX_HTTP_UPSTREAM_REUSE_CLOSE_FOUND;
     }
 
     if (c->requests >= rp->conf->max_requests) {
-        return NGX_HTTP_UPSTREAM_REUSE_FATE_REQUESTS;
+        return NGX_HTTP_UPSTREAM_REUSE_CLOSE_REQUESTS;
     }
 
     if (ngx_current_msec - c->start_time > rp->conf->max_time) {
-        return NGX_HTTP_UPSTREAM_REUSE_FATE_TIME;
+        return NGX_HTTP_UPSTREAM_REUSE_CLOSE_TIME;
     }
 
     return (ngx_exiting || ngx_terminate)
-           ? NGX_HTTP_UPSTREAM_REUSE_FATE_SHUTDOWN
-           : NGX_HTTP_UPSTREAM_REUSE_FATE_ERROR;
+           ? NGX_HTTP_UPSTREAM_REUSE_CLOSE_SHUTDOWN
+           : NGX_HTTP_UPSTREAM_REUSE_CLOSE_ERROR;
 }
 
 
-ngx_http_upstream_reuse_fate_e
+ngx_http_upstream_reuse_close_e
 ngx_http_upstream_reuse_why_idle_closed(ngx_http_upstream_reuse_conn_t *conn,
     ngx_int_t ended)
 {
@@ -353,11 +353,11 @@ ngx_http_upstream_reuse_why_idle_closed(ngx_http_upstream_reuse_conn_t *conn,
     c = conn->connection;
 
     if (c->close || ngx_exiting || ngx_terminate) {
-        return NGX_HTTP_UPSTREAM_REUSE_FATE_SHUTDOWN;
+        return NGX_HTTP_UPSTREAM_REUSE_CLOSE_SHUTDOWN;
     }
 
     if (conn->state == NGX_HTTP_UPSTREAM_REUSE_CONN_TESTED) {
-        return NGX_HTTP_UPSTREAM_REUSE_FATE_EXPIRED;
+        return NGX_HTTP_UPSTREAM_REUSE_CLOSE_EXPIRED;
     }
 
     if (c->read->timedout && conn->ended == NGX_AGAIN) {
@@ -365,18 +365,18 @@ ngx_http_upstream_reuse_why_idle_closed(ngx_http_upstream_reuse_conn_t *conn,
     }
 
     if (ngx_http_upstream_reuse_pool_evicts(c)) {
-        return NGX_HTTP_UPSTREAM_REUSE_FATE_FULL;
+        return NGX_HTTP_UPSTREAM_REUSE_CLOSE_FULL;
     }
 
     switch (ended) {
 
     case NGX_OK:
-        return NGX_HTTP_UPSTREAM_REUSE_FATE_CLOSED;
+        return NGX_HTTP_UPSTREAM_REUSE_CLOSE_FOUND;
 
     case NGX_DECLINED:
-        return NGX_HTTP_UPSTREAM_REUSE_FATE_EXCESS;
+        return NGX_HTTP_UPSTREAM_REUSE_CLOSE_EXCESS;
 
     default:
-        return NGX_HTTP_UPSTREAM_REUSE_FATE_ERROR;
+        return NGX_HTTP_UPSTREAM_REUSE_CLOSE_ERROR;
     }
 }

@@ -18,12 +18,12 @@
 ngx_http_upstream_reuse_new_e ngx_http_upstream_reuse_why_new(
     ngx_http_upstream_reuse_peer_t *rp);
 
-/* The same as a fate: why one that it had is closed. */
-ngx_http_upstream_reuse_fate_e ngx_http_upstream_reuse_why_unfit(
+/* The same as a reason: why one that it had is closed. */
+ngx_http_upstream_reuse_close_e ngx_http_upstream_reuse_why_unfit(
     ngx_http_upstream_reuse_peer_t *rp);
 
 /* Why a connection is not kept after a request, if it will not be. */
-ngx_http_upstream_reuse_fate_e ngx_http_upstream_reuse_why_closed(
+ngx_http_upstream_reuse_close_e ngx_http_upstream_reuse_why_closed(
     ngx_http_upstream_reuse_peer_t *rp, ngx_connection_t *c,
     ngx_uint_t state);
 
@@ -31,7 +31,7 @@ ngx_http_upstream_reuse_fate_e ngx_http_upstream_reuse_why_closed(
  * Why an idle connection is closed; ended is what
  * ngx_http_upstream_reuse_note_end() says of it.
  */
-ngx_http_upstream_reuse_fate_e ngx_http_upstream_reuse_why_idle_closed(
+ngx_http_upstream_reuse_close_e ngx_http_upstream_reuse_why_idle_closed(
     ngx_http_upstream_reuse_conn_t *conn, ngx_int_t ended);
 
 

@@ -107,8 +107,8 @@ reuse_get_variable(ngx_http_request_t *r, ngx_http_variable_value_t *v,
         return NGX_OK;
 
     case REUSE_VARIABLE_FATE:
-        reuse_set_text(v,
-                   &ngx_http_upstream_reuse_close_reasons[account->fate].name);
+        reuse_set_text(v, &ngx_http_upstream_reuse_close_reasons
+                              [account->reason].name);
         return NGX_OK;
 
     case REUSE_VARIABLE_REQUESTS:
@@ -119,7 +119,7 @@ reuse_get_variable(ngx_http_request_t *r, ngx_http_variable_value_t *v,
         break;
 
     default: /* REUSE_VARIABLE_AGE */
-        ms = (account->fate ? account->end : ngx_current_msec)
+        ms = (account->reason ? account->end : ngx_current_msec)
              - account->start;
         break;
     }

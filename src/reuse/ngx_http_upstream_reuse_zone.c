@@ -15,7 +15,7 @@
 /* milliseconds: so often a zone that is full is asked again */
 #define NGX_HTTP_UPSTREAM_REUSE_RETRY  1000
 
-/* records of the open upstream */
+/* records of the unbounded upstream */
 #define NGX_HTTP_UPSTREAM_REUSE_OPEN   128
 
 /* processes that are remembered while records are gone through */
@@ -34,11 +34,11 @@ static ngx_http_upstream_reuse_server_t *reuse_find_overflow(
     ngx_http_upstream_reuse_main_conf_t *rmcf, ngx_log_t *log);
 
 static void reuse_inherit_own(ngx_http_upstream_reuse_zone_t *zone,
-    ngx_http_upstream_reuse_fate_e fate);
+    ngx_http_upstream_reuse_close_e reason);
 static ngx_uint_t reuse_is_gone(ngx_pid_t pid);
 static void reuse_inherit(ngx_http_upstream_reuse_record_t *record,
     ngx_http_upstream_reuse_share_t *share,
-    ngx_http_upstream_reuse_fate_e fate);
+    ngx_http_upstream_reuse_close_e reason);
 
 
 /* worker: what stands for all servers for which there was no room */
@@ -48,7 +48,7 @@ static ngx_uint_t                        reuse_full;
 static ngx_msec_t                        reuse_full_until;  /* not tried
                                                                before */
 
-/* worker: the same for those of an open upstream that are too many */
+/* worker: the same for those of an unbounded upstream that are too many */
 
 static ngx_http_upstream_reuse_server_t  reuse_others;
 
@@ -200,7 +200,7 @@ reuse_claim(ngx_http_upstream_reuse_srv_conf_t *rcf,
         /* one that is new, and of no use */
 
         zone = shpool->data;
-        zone->nopen -= rcf->open && !others;
+        zone->nunbounded -= rcf->unbounded && !others;
 
         ngx_rbtree_delete(&zone->rbtree, &record->node.node);
         ngx_slab_free_locked(shpool, record);
@@ -265,7 +265,7 @@ reuse_find_record(ngx_http_upstream_reuse_srv_conf_t *rcf,
         return record;
     }
 
-    if (rcf->open && zone->nopen == NGX_HTTP_UPSTREAM_REUSE_OPEN
+    if (rcf->unbounded && zone->nunbounded == NGX_HTTP_UPSTREAM_REUSE_OPEN
         && key->len != rcf->name.len + 1)
     {
         key->len = rcf->name.len + 1;
@@ -286,7 +286,7 @@ reuse_find_record(ngx_http_upstream_reuse_srv_conf_t *rcf,
 
     ngx_rbtree_insert(&zone->rbtree, &record->node.node);
 
-    zone->nopen += rcf->open && key->len != rcf->name.len + 1;
+    zone->nunbounded += rcf->unbounded && key->len != rcf->name.len + 1;
 
     return record;
 }
@@ -439,7 +439,7 @@ ngx_http_upstream_reuse_enter_zone(ngx_shm_zone_t *shm_zone, ngx_uint_t worker)
 
         /* of one that died, and whose number is used again */
 
-        reuse_inherit_own(zone, NGX_HTTP_UPSTREAM_REUSE_FATE_CRASH);
+        reuse_inherit_own(zone, NGX_HTTP_UPSTREAM_REUSE_CLOSE_CRASH);
 
         /* while there is room */
 
@@ -465,7 +465,7 @@ ngx_http_upstream_reuse_leave_zone(ngx_shm_zone_t *shm_zone)
 
     ngx_shmtx_lock(&shpool->mutex);
 
-    reuse_inherit_own(shm_zone->data, NGX_HTTP_UPSTREAM_REUSE_FATE_SHUTDOWN);
+    reuse_inherit_own(shm_zone->data, NGX_HTTP_UPSTREAM_REUSE_CLOSE_SHUTDOWN);
 
     ngx_shmtx_unlock(&shpool->mutex);
 }
@@ -475,7 +475,7 @@ ngx_http_upstream_reuse_leave_zone(ngx_shm_zone_t *shm_zone)
 
 static void
 reuse_inherit_own(ngx_http_upstream_reuse_zone_t *zone,
-    ngx_http_upstream_reuse_fate_e fate)
+    ngx_http_upstream_reuse_close_e reason)
 {
     ngx_http_upstream_reuse_share_t   *share;
     ngx_http_upstream_reuse_record_t  *record;
@@ -486,7 +486,7 @@ reuse_inherit_own(ngx_http_upstream_reuse_zone_t *zone,
     {
         for (share = record->shares; share; share = share->next) {
             if (share->pid == ngx_pid) {
-                reuse_inherit(record, share, fate);
+                reuse_inherit(record, share, reason);
             }
         }
     }
@@ -534,7 +534,7 @@ ngx_http_upstream_reuse_sweep(ngx_http_upstream_reuse_zone_t *zone)
 
             if (gone[i]) {
                 reuse_inherit(record, share,
-                              NGX_HTTP_UPSTREAM_REUSE_FATE_CRASH);
+                              NGX_HTTP_UPSTREAM_REUSE_CLOSE_CRASH);
 
             } else if (record == &zone->overflow) {
 
@@ -574,7 +574,7 @@ reuse_is_gone(ngx_pid_t pid)
 static void
 reuse_inherit(ngx_http_upstream_reuse_record_t *record,
     ngx_http_upstream_reuse_share_t *share,
-    ngx_http_upstream_reuse_fate_e fate)
+    ngx_http_upstream_reuse_close_e reason)
 {
     ngx_uint_t          i;
     ngx_atomic_uint_t   open, *n;
@@ -582,11 +582,11 @@ reuse_inherit(ngx_http_upstream_reuse_record_t *record,
     n = share->counters;
     open = n[NGX_HTTP_UPSTREAM_REUSE_OPENED];
 
-    for (i = 0; i < NGX_HTTP_UPSTREAM_REUSE_FATE_LAST; i++) {
+    for (i = 0; i < NGX_HTTP_UPSTREAM_REUSE_CLOSE_LAST; i++) {
         open -= n[NGX_HTTP_UPSTREAM_REUSE_CLOSED + i];
     }
 
-    n[NGX_HTTP_UPSTREAM_REUSE_CLOSED + fate] += open;
+    n[NGX_HTTP_UPSTREAM_REUSE_CLOSED + reason] += open;
     n[NGX_HTTP_UPSTREAM_REUSE_IDLE] = 0;
 
     for (i = 0; i < NGX_HTTP_UPSTREAM_REUSE_COUNTERS; i++) {

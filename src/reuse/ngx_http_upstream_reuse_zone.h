@@ -112,7 +112,7 @@ typedef struct {
     ngx_rbtree_t                         rbtree;
     ngx_rbtree_node_t                    sentinel;
 
-    ngx_uint_t                           nopen;  /* of the open upstream */
+    ngx_uint_t                           nunbounded;  /* of that upstream */
 
     /* stands for all servers for which there was no room */
     ngx_http_upstream_reuse_record_t     overflow;

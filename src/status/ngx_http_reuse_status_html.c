@@ -313,7 +313,7 @@ html_advice(ngx_http_reuse_status_text_t *text,
         return;
     }
 
-    for (i = 0; i < NGX_HTTP_UPSTREAM_REUSE_FATE_LAST; i++) {
+    for (i = 0; i < NGX_HTTP_UPSTREAM_REUSE_CLOSE_LAST; i++) {
 
         reason = &ngx_http_upstream_reuse_close_reasons[i];
         count = upstream->counters[NGX_HTTP_UPSTREAM_REUSE_CLOSED + i];
@@ -460,7 +460,7 @@ html_closed(ngx_http_reuse_status_text_t *text,
 
     html_reasons(text, ngx_http_upstream_reuse_close_reasons,
                  &shot->total.counters[NGX_HTTP_UPSTREAM_REUSE_CLOSED],
-                 NGX_HTTP_UPSTREAM_REUSE_FATE_LAST);
+                 NGX_HTTP_UPSTREAM_REUSE_CLOSE_LAST);
 }
 
 
@@ -471,7 +471,7 @@ html_reasons(ngx_http_reuse_status_text_t *text,
     ngx_http_upstream_reuse_reason_t *reasons, ngx_atomic_uint_t *counters,
     ngx_uint_t n)
 {
-    ngx_uint_t         i, most, shown[NGX_HTTP_UPSTREAM_REUSE_FATE_LAST];
+    ngx_uint_t         i, most, shown[NGX_HTTP_UPSTREAM_REUSE_CLOSE_LAST];
     ngx_atomic_uint_t  sum;
 
     sum = 0;

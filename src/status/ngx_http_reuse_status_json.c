@@ -154,8 +154,8 @@ json_view(ngx_http_reuse_status_text_t *text,
 
     json_named(text, ngx_http_upstream_reuse_close_reasons,
                &n[NGX_HTTP_UPSTREAM_REUSE_CLOSED],
-               NGX_HTTP_UPSTREAM_REUSE_FATE_KEPT + 1,
-               NGX_HTTP_UPSTREAM_REUSE_FATE_LAST);
+               NGX_HTTP_UPSTREAM_REUSE_CLOSE_KEPT + 1,
+               NGX_HTTP_UPSTREAM_REUSE_CLOSE_LAST);
 
     ngx_http_reuse_status_write(text,
         "}},\"retries\":{\"proven\":%uA,\"refused\":%uA,\"lost\":%uA},"

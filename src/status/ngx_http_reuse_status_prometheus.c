@@ -277,8 +277,8 @@ prometheus_closed(ngx_http_reuse_status_text_t *text,
     ngx_uint_t                         i;
     ngx_http_upstream_reuse_reason_t  *reason;
 
-    for (i = NGX_HTTP_UPSTREAM_REUSE_FATE_KEPT + 1;
-         i < NGX_HTTP_UPSTREAM_REUSE_FATE_LAST;
+    for (i = NGX_HTTP_UPSTREAM_REUSE_CLOSE_KEPT + 1;
+         i < NGX_HTTP_UPSTREAM_REUSE_CLOSE_LAST;
          i++)
     {
         reason = &ngx_http_upstream_reuse_close_reasons[i];

@@ -26,10 +26,10 @@
 #define NGX_HTTP_REUSE_WARM_PROFILES  8
 
 /* milliseconds after which a plan is made again, if nothing has changed */
-#define NGX_HTTP_UPSTREAM_REUSE_SELDOM  1000
+#define NGX_HTTP_REUSE_WARM_SELDOM  1000
 
 /* seconds after which a peak of use is lowered */
-#define NGX_HTTP_UPSTREAM_REUSE_LOWER  60
+#define NGX_HTTP_REUSE_WARM_LOWER  60
 
 
 /*
@@ -140,7 +140,8 @@ void ngx_http_reuse_warm_note_preconnect(ngx_http_reuse_warm_t *warm,
 
 /* An idle connection was closed. */
 void ngx_http_reuse_warm_note_closed_idle(
-    ngx_http_upstream_reuse_conn_t *conn, ngx_http_upstream_reuse_fate_e fate);
+    ngx_http_upstream_reuse_conn_t *conn,
+    ngx_http_upstream_reuse_close_e reason);
 
 /* A server takes connections, and keeps them. */
 void ngx_http_reuse_warm_recover(ngx_http_upstream_reuse_server_t *server);

@@ -13,7 +13,7 @@
 
 /* milliseconds */
 
-#define NGX_HTTP_UPSTREAM_REUSE_SOON  10     /* after a change */
+#define NGX_HTTP_REUSE_WARM_SOON  10     /* after a change */
 
 
 /* cycle */
@@ -316,7 +316,7 @@ reuse_begin_use(ngx_http_upstream_reuse_peer_t *rp)
     }
 
     if (more) {
-        ngx_http_reuse_warm_schedule(warm, NGX_HTTP_UPSTREAM_REUSE_SOON);
+        ngx_http_reuse_warm_schedule(warm, NGX_HTTP_REUSE_WARM_SOON);
     }
 }
 
@@ -415,7 +415,7 @@ reuse_end_idle(ngx_http_upstream_reuse_conn_t *conn)
 
         /* it was closed, not taken */
 
-        ngx_http_reuse_warm_schedule(warm, NGX_HTTP_UPSTREAM_REUSE_SOON);
+        ngx_http_reuse_warm_schedule(warm, NGX_HTTP_REUSE_WARM_SOON);
     }
 }
 
@@ -468,7 +468,7 @@ static ngx_uint_t
 reuse_is_due(ngx_http_upstream_reuse_zone_t *zone)
 {
     return (ngx_msec_int_t) (ngx_current_msec - zone->lowered)
-           >= NGX_HTTP_UPSTREAM_REUSE_LOWER * 1000;
+           >= NGX_HTTP_REUSE_WARM_LOWER * 1000;
 }
 
 
@@ -488,7 +488,7 @@ reuse_handler(ngx_event_t *ev)
     reuse_lower_peaks();
 
     warm = reuse_main->upstreams.elts;
-    soonest = NGX_HTTP_UPSTREAM_REUSE_SELDOM;
+    soonest = NGX_HTTP_REUSE_WARM_SELDOM;
 
     for (i = 0; i < reuse_main->upstreams.nelts; i++) {
 
@@ -498,7 +498,7 @@ reuse_handler(ngx_event_t *ev)
 
             /* it may be made earlier by what the plan does */
 
-            warm[i]->due = ngx_current_msec + NGX_HTTP_UPSTREAM_REUSE_SELDOM;
+            warm[i]->due = ngx_current_msec + NGX_HTTP_REUSE_WARM_SELDOM;
 
             next = ngx_http_reuse_warm_plan(warm[i]);
             ngx_http_reuse_warm_schedule(warm[i], ngx_max(next, 1));

@@ -12,9 +12,9 @@
 
 /* milliseconds */
 
-#define NGX_HTTP_UPSTREAM_REUSE_TOGETHER  50     /* closed at one time */
-#define NGX_HTTP_UPSTREAM_REUSE_BACK_OFF  200    /* after a failure */
-#define NGX_HTTP_UPSTREAM_REUSE_DOUBLED   7      /* times, at most */
+#define NGX_HTTP_REUSE_WARM_TOGETHER  50     /* closed at one time */
+#define NGX_HTTP_REUSE_WARM_BACK_OFF  200    /* after a failure */
+#define NGX_HTTP_REUSE_WARM_DOUBLED   7      /* times, at most */
 
 
 static void reuse_back_off(ngx_http_upstream_reuse_server_t *server);
@@ -103,16 +103,16 @@ ngx_http_reuse_warm_note_preconnect(
 
 void
 ngx_http_reuse_warm_note_closed_idle(ngx_http_upstream_reuse_conn_t *conn,
-    ngx_http_upstream_reuse_fate_e fate)
+    ngx_http_upstream_reuse_close_e reason)
 {
     ngx_uint_t                         ended, young;
     ngx_http_upstream_reuse_server_t  *server;
 
     server = conn->server;
 
-    ended = (fate == NGX_HTTP_UPSTREAM_REUSE_FATE_CLOSED
-             || fate == NGX_HTTP_UPSTREAM_REUSE_FATE_EXCESS
-             || fate == NGX_HTTP_UPSTREAM_REUSE_FATE_ERROR);
+    ended = (reason == NGX_HTTP_UPSTREAM_REUSE_CLOSE_FOUND
+             || reason == NGX_HTTP_UPSTREAM_REUSE_CLOSE_EXCESS
+             || reason == NGX_HTTP_UPSTREAM_REUSE_CLOSE_ERROR);
 
     young = (ngx_current_msec - conn->since < NGX_HTTP_UPSTREAM_REUSE_PROVED);
 
@@ -124,7 +124,7 @@ ngx_http_reuse_warm_note_closed_idle(ngx_http_upstream_reuse_conn_t *conn,
 
         if (server->ahead.unwanted
             && ngx_current_msec - server->ahead.young_closed
-               < NGX_HTTP_UPSTREAM_REUSE_TOGETHER)
+               < NGX_HTTP_REUSE_WARM_TOGETHER)
         {
             ngx_http_reuse_warm_recover(server);
         }
@@ -152,7 +152,7 @@ ngx_http_reuse_warm_note_closed_idle(ngx_http_upstream_reuse_conn_t *conn,
 
     if (ended && young
         && ngx_current_msec - server->ahead.old_closed
-           >= NGX_HTTP_UPSTREAM_REUSE_TOGETHER)
+           >= NGX_HTTP_REUSE_WARM_TOGETHER)
     {
         /* it accepts connections, but does not want them */
 
@@ -177,9 +177,9 @@ reuse_back_off(ngx_http_upstream_reuse_server_t *server)
         return;
     }
 
-    delay = NGX_HTTP_UPSTREAM_REUSE_BACK_OFF
+    delay = NGX_HTTP_REUSE_WARM_BACK_OFF
             << ngx_min(server->ahead.failures,
-                       NGX_HTTP_UPSTREAM_REUSE_DOUBLED);
+                       NGX_HTTP_REUSE_WARM_DOUBLED);
 
     server->ahead.failures++;
     server->ahead.retry_at = ngx_current_msec + delay / 2

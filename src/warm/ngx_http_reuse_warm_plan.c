@@ -15,24 +15,24 @@
  * one is opened in its place, if there are few at a time; and it has to be.
  */
 
-#define NGX_HTTP_UPSTREAM_REUSE_AHEAD_OF  250
-#define NGX_HTTP_UPSTREAM_REUSE_AT_LAST   30
+#define NGX_HTTP_REUSE_WARM_AHEAD_OF  250
+#define NGX_HTTP_REUSE_WARM_AT_LAST   30
 
 /* an unused connection that ends so soon is not opened */
 
-#define NGX_HTTP_UPSTREAM_REUSE_HOPELESS  100
+#define NGX_HTTP_REUSE_WARM_HOPELESS  100
 
 /* with "auto", so many more than were needed of late, at least */
 
-#define NGX_HTTP_UPSTREAM_REUSE_SPARE     3
+#define NGX_HTTP_REUSE_WARM_SPARE     3
 
 /*
  * So many at a time to a server, and in all: those that hang are not to keep
  * others from being opened.
  */
 
-#define NGX_HTTP_UPSTREAM_REUSE_AT_A_TIME  8
-#define NGX_HTTP_UPSTREAM_REUSE_ALL       64
+#define NGX_HTTP_REUSE_WARM_AT_A_TIME  8
+#define NGX_HTTP_REUSE_WARM_ALL       64
 
 
 static ngx_int_t reuse_collect_servers(ngx_http_reuse_warm_t *warm);
@@ -73,7 +73,7 @@ ngx_http_reuse_warm_plan(ngx_http_reuse_warm_t *warm)
     ngx_uint_t                        i, all, before, share;
     ngx_http_reuse_warm_profile_t  **profile;
 
-    next = NGX_HTTP_UPSTREAM_REUSE_SELDOM;
+    next = NGX_HTTP_REUSE_WARM_SELDOM;
 
     if (warm->nprofiles == 0 || reuse_collect_servers(warm) != NGX_OK) {
         return next;
@@ -113,7 +113,7 @@ reuse_lower_profiles(ngx_http_reuse_warm_t *warm)
     ngx_http_reuse_warm_profile_t  *profile;
 
     if (ngx_current_msec - warm->lowered
-        < NGX_HTTP_UPSTREAM_REUSE_LOWER * 1000)
+        < NGX_HTTP_REUSE_WARM_LOWER * 1000)
     {
         return;
     }
@@ -304,7 +304,7 @@ reuse_wanted(ngx_http_upstream_reuse_server_t *server)
 
     peak = server->record->peak;
 
-    return peak ? peak + ngx_max(peak / 4, NGX_HTTP_UPSTREAM_REUSE_SPARE) : 0;
+    return peak ? peak + ngx_max(peak / 4, NGX_HTTP_REUSE_WARM_SPARE) : 0;
 }
 
 
@@ -371,7 +371,7 @@ reuse_ahead_of(ngx_http_reuse_warm_t *warm,
 {
     ngx_msec_t  ahead, limit;
 
-    ahead = NGX_HTTP_UPSTREAM_REUSE_AHEAD_OF + 8 * server->limit->rtt / 1000;
+    ahead = NGX_HTTP_REUSE_WARM_AHEAD_OF + 8 * server->limit->rtt / 1000;
     limit = ngx_http_upstream_reuse_unused_limit(warm->conf, server);
 
     return ngx_min(ahead, limit / 4);
@@ -421,13 +421,13 @@ reuse_warm_server(ngx_http_reuse_warm_t *warm,
 
             last = (server->ahead.idle > wanted)
                    ? NGX_MAX_INT32_VALUE
-                   : NGX_HTTP_UPSTREAM_REUSE_AT_LAST
+                   : NGX_HTTP_REUSE_WARM_AT_LAST
                      + 2 * server->limit->rtt / 1000;
 
             if (server->ahead.idle <= server->ahead.ready
                 || !reuse_retire(warm, profile, server, last))
             {
-                *next = ngx_min(*next, NGX_HTTP_UPSTREAM_REUSE_AT_LAST);
+                *next = ngx_min(*next, NGX_HTTP_REUSE_WARM_AT_LAST);
                 return;
             }
 
@@ -450,7 +450,7 @@ reuse_may_open(ngx_http_reuse_warm_t *warm,
 {
     ngx_msec_int_t  wait;
 
-    if (server->ahead.connecting >= NGX_HTTP_UPSTREAM_REUSE_AT_A_TIME) {
+    if (server->ahead.connecting >= NGX_HTTP_REUSE_WARM_AT_A_TIME) {
 
         /* the end of any of them is a change */
 
@@ -458,9 +458,9 @@ reuse_may_open(ngx_http_reuse_warm_t *warm,
     }
 
     if (ngx_http_reuse_warm_count_all_preconnects()
-        >= NGX_HTTP_UPSTREAM_REUSE_ALL)
+        >= NGX_HTTP_REUSE_WARM_ALL)
     {
-        *next = ngx_min(*next, NGX_HTTP_UPSTREAM_REUSE_AT_LAST);
+        *next = ngx_min(*next, NGX_HTTP_REUSE_WARM_AT_LAST);
         return 0;
     }
 
@@ -510,7 +510,7 @@ reuse_is_hopeless(ngx_http_reuse_warm_t *warm,
 
     limit = ngx_http_upstream_reuse_unused_limit(warm->conf, server);
 
-    if (limit > NGX_HTTP_UPSTREAM_REUSE_HOPELESS
+    if (limit > NGX_HTTP_REUSE_WARM_HOPELESS
                 + 8 * server->limit->rtt / 1000)
     {
         server->ahead.hopeless = 0;
@@ -576,7 +576,7 @@ reuse_retire(ngx_http_reuse_warm_t *warm,
                    "upstream reuse: connection %p is replaced",
                    found->connection);
 
-    found->on_timeout = NGX_HTTP_UPSTREAM_REUSE_FATE_EXPIRED;
+    found->on_timeout = NGX_HTTP_UPSTREAM_REUSE_CLOSE_EXPIRED;
 
     ngx_http_upstream_reuse_pool_remove(found->connection);
 

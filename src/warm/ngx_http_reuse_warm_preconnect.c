@@ -34,7 +34,7 @@ static void reuse_begin_idle(ngx_http_reuse_warm_preconnect_t *p,
 static void reuse_count_times(ngx_http_reuse_warm_preconnect_t *p,
     ngx_uint_t rtt);
 static void reuse_give_up(ngx_http_reuse_warm_preconnect_t *p,
-    ngx_http_upstream_reuse_fate_e fate);
+    ngx_http_upstream_reuse_close_e reason);
 static void reuse_free_preconnect(ngx_http_reuse_warm_preconnect_t *p);
 
 static void reuse_idle_handler(ngx_event_t *ev);
@@ -217,7 +217,7 @@ reuse_posted_handler(ngx_event_t *ev)
     ngx_http_reuse_warm_preconnect_t  *p = ev->data;
 
     if (p->peer.connection == NULL) {
-        reuse_give_up(p, NGX_HTTP_UPSTREAM_REUSE_FATE_UNCONNECTED);
+        reuse_give_up(p, NGX_HTTP_UPSTREAM_REUSE_CLOSE_UNCONNECTED);
         return;
     }
 
@@ -244,7 +244,7 @@ reuse_write_handler(ngx_event_t *ev)
     }
 
     if (ev->timedout || reuse_test_connect(c) != NGX_OK) {
-        reuse_give_up(p, NGX_HTTP_UPSTREAM_REUSE_FATE_UNCONNECTED);
+        reuse_give_up(p, NGX_HTTP_UPSTREAM_REUSE_CLOSE_UNCONNECTED);
         return;
     }
 
@@ -264,7 +264,7 @@ reuse_read_handler(ngx_event_t *ev)
     p = c->data;
 
     if (!p->event.posted && reuse_test_connect(c) != NGX_OK) {
-        reuse_give_up(p, NGX_HTTP_UPSTREAM_REUSE_FATE_UNCONNECTED);
+        reuse_give_up(p, NGX_HTTP_UPSTREAM_REUSE_CLOSE_UNCONNECTED);
     }
 }
 
@@ -321,7 +321,7 @@ reuse_connected(ngx_http_reuse_warm_preconnect_t *p)
 
     c->pool = ngx_create_pool(128, &p->log);
     if (c->pool == NULL) {
-        reuse_give_up(p, NGX_HTTP_UPSTREAM_REUSE_FATE_ERROR);
+        reuse_give_up(p, NGX_HTTP_UPSTREAM_REUSE_CLOSE_ERROR);
         return;
     }
 
@@ -332,7 +332,7 @@ reuse_connected(ngx_http_reuse_warm_preconnect_t *p)
     if (p->profile->identity->ssl) {
 
         if (ngx_http_reuse_warm_handshake(p, reuse_secured) != NGX_OK) {
-            reuse_give_up(p, NGX_HTTP_UPSTREAM_REUSE_FATE_ERROR);
+            reuse_give_up(p, NGX_HTTP_UPSTREAM_REUSE_CLOSE_ERROR);
         }
 
         return;
@@ -343,7 +343,7 @@ reuse_connected(ngx_http_reuse_warm_preconnect_t *p)
     /* with poll() and the like the socket would be ready to write for ever */
 
     if (ngx_handle_write_event(c->write, 0) != NGX_OK) {
-        reuse_give_up(p, NGX_HTTP_UPSTREAM_REUSE_FATE_ERROR);
+        reuse_give_up(p, NGX_HTTP_UPSTREAM_REUSE_CLOSE_ERROR);
         return;
     }
 
@@ -357,7 +357,7 @@ static void
 reuse_secured(ngx_http_reuse_warm_preconnect_t *p, ngx_int_t rc)
 {
     if (rc != NGX_OK) {
-        reuse_give_up(p, NGX_HTTP_UPSTREAM_REUSE_FATE_UNCONNECTED);
+        reuse_give_up(p, NGX_HTTP_UPSTREAM_REUSE_CLOSE_UNCONNECTED);
         return;
     }
 
@@ -403,19 +403,19 @@ reuse_opened(ngx_http_reuse_warm_preconnect_t *p)
         /* a ticket that has come in part: there is nothing wrong with it */
 
         p->opened = 1;
-        reuse_give_up(p, NGX_HTTP_UPSTREAM_REUSE_FATE_UNREAD);
+        reuse_give_up(p, NGX_HTTP_UPSTREAM_REUSE_CLOSE_UNREAD);
         return;
 
     case NGX_OK:
-        reuse_give_up(p, NGX_HTTP_UPSTREAM_REUSE_FATE_CLOSED);
+        reuse_give_up(p, NGX_HTTP_UPSTREAM_REUSE_CLOSE_FOUND);
         return;
 
     case NGX_DECLINED:
-        reuse_give_up(p, NGX_HTTP_UPSTREAM_REUSE_FATE_EXCESS);
+        reuse_give_up(p, NGX_HTTP_UPSTREAM_REUSE_CLOSE_EXCESS);
         return;
 
     default: /* NGX_ERROR */
-        reuse_give_up(p, NGX_HTTP_UPSTREAM_REUSE_FATE_ERROR);
+        reuse_give_up(p, NGX_HTTP_UPSTREAM_REUSE_CLOSE_ERROR);
         return;
     }
 }
@@ -429,7 +429,7 @@ reuse_put(ngx_http_reuse_warm_preconnect_t *p)
     ngx_peer_connection_t           *pc;
     ngx_http_upstream_reuse_conn_t  *conn;
     ngx_http_upstream_reuse_peer_t  *rp;
-    ngx_http_upstream_reuse_fate_e   fate;
+    ngx_http_upstream_reuse_close_e   reason;
 
     rp = ngx_http_upstream_reuse_pool_create_peer(p->warm->conf,
                                                   p->profile->identity,
@@ -437,7 +437,7 @@ reuse_put(ngx_http_reuse_warm_preconnect_t *p)
                                                   &p->profile->ctx, &p->log);
     if (rp == NULL) {
         reuse_count_times(p, 0);
-        reuse_give_up(p, NGX_HTTP_UPSTREAM_REUSE_FATE_ERROR);
+        reuse_give_up(p, NGX_HTTP_UPSTREAM_REUSE_CLOSE_ERROR);
         return;
     }
 
@@ -459,7 +459,7 @@ reuse_put(ngx_http_reuse_warm_preconnect_t *p)
     reuse_count_times(p, rp->account.rtt);
 
     if (conn == NULL) {
-        fate = rp->account.explained;
+        reason = rp->account.explained;
         goto failed;
     }
 
@@ -488,7 +488,7 @@ reuse_put(ngx_http_reuse_warm_preconnect_t *p)
         ngx_http_upstream_reuse_set_state(conn,
                                           NGX_HTTP_UPSTREAM_REUSE_CONN_USED);
 
-        fate = ngx_http_upstream_reuse_why_closed(rp, c, 0);
+        reason = ngx_http_upstream_reuse_why_closed(rp, c, 0);
         goto failed;
     }
 
@@ -506,7 +506,7 @@ reuse_put(ngx_http_reuse_warm_preconnect_t *p)
 failed:
 
     ngx_destroy_pool(rp->request->pool);
-    reuse_give_up(p, fate);
+    reuse_give_up(p, reason);
 }
 
 
@@ -542,7 +542,7 @@ reuse_count_times(ngx_http_reuse_warm_preconnect_t *p, ngx_uint_t rtt)
 
 static void
 reuse_give_up(ngx_http_reuse_warm_preconnect_t *p,
-    ngx_http_upstream_reuse_fate_e fate)
+    ngx_http_upstream_reuse_close_e reason)
 {
     ngx_connection_t  *c;
 
@@ -555,9 +555,9 @@ reuse_give_up(ngx_http_reuse_warm_preconnect_t *p,
         ngx_close_connection(c);
     }
 
-    ngx_http_upstream_reuse_count_closed(p->server, fate);
+    ngx_http_upstream_reuse_count_closed(p->server, reason);
 
-    p->failed = (fate == NGX_HTTP_UPSTREAM_REUSE_FATE_UNCONNECTED);
+    p->failed = (reason == NGX_HTTP_UPSTREAM_REUSE_CLOSE_UNCONNECTED);
 
     reuse_free_preconnect(p);
 }
@@ -651,8 +651,8 @@ ngx_http_reuse_warm_abort_preconnects(
         q = ngx_queue_next(q);
 
         if (server == NULL || p->server == server) {
-            reuse_give_up(p, server ? NGX_HTTP_UPSTREAM_REUSE_FATE_STARVING
-                                    : NGX_HTTP_UPSTREAM_REUSE_FATE_SHUTDOWN);
+            reuse_give_up(p, server ? NGX_HTTP_UPSTREAM_REUSE_CLOSE_STARVING
+                                    : NGX_HTTP_UPSTREAM_REUSE_CLOSE_SHUTDOWN);
         }
     }
 }

@@ -11,7 +11,7 @@
 
 
 /* bytes that the identity of a profile takes at first */
-#define NGX_HTTP_UPSTREAM_REUSE_ROOM  512
+#define NGX_HTTP_REUSE_WARM_ROOM  512
 
 
 static ngx_uint_t reuse_is_constant(ngx_http_upstream_conf_t *conf);
@@ -233,7 +233,7 @@ reuse_add_profile(ngx_http_reuse_warm_t *warm, ngx_pool_t *pool)
         return NULL;
     }
 
-    profile->room = NGX_HTTP_UPSTREAM_REUSE_ROOM;
+    profile->room = NGX_HTTP_REUSE_WARM_ROOM;
 
     profile->identity = ngx_palloc(pool, profile->room);
     if (profile->identity == NULL) {

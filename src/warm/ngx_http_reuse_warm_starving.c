@@ -20,16 +20,16 @@
 
 /* milliseconds */
 
-#define NGX_HTTP_UPSTREAM_REUSE_PATIENCE  1000   /* at least */
-#define NGX_HTTP_UPSTREAM_REUSE_PATIENT   30000  /* at most */
-#define NGX_HTTP_UPSTREAM_REUSE_PROMPT    250    /* at least */
-#define NGX_HTTP_UPSTREAM_REUSE_TRIAL     10000  /* no longer */
-#define NGX_HTTP_UPSTREAM_REUSE_STOP      60000
+#define NGX_HTTP_REUSE_WARM_PATIENCE  1000   /* at least */
+#define NGX_HTTP_REUSE_WARM_PATIENT   30000  /* at most */
+#define NGX_HTTP_REUSE_WARM_PROMPT    250    /* at least */
+#define NGX_HTTP_REUSE_WARM_TRIAL     10000  /* no longer */
+#define NGX_HTTP_REUSE_WARM_STOP      60000
 
-#define NGX_HTTP_UPSTREAM_REUSE_STOPS     6      /* times it is doubled */
+#define NGX_HTTP_REUSE_WARM_STOPS     6      /* times it is doubled */
 
 /* so many times as patient while the server answers other requests */
-#define NGX_HTTP_UPSTREAM_REUSE_BUSY      4
+#define NGX_HTTP_REUSE_WARM_BUSY      4
 
 
 static void reuse_remove(ngx_http_upstream_reuse_peer_t *rp);
@@ -309,7 +309,7 @@ reuse_look_at_request(ngx_http_upstream_reuse_peer_t *rp, ngx_msec_t *next)
     alone = ngx_min(waited, ngx_current_msec - server->ahead.answered);
 
     if (alone >= patience
-        || waited >= patience * NGX_HTTP_UPSTREAM_REUSE_BUSY)
+        || waited >= patience * NGX_HTTP_REUSE_WARM_BUSY)
     {
         reuse_begin_trial(warm, server, waited);
 
@@ -351,7 +351,7 @@ reuse_waited_without(ngx_http_upstream_reuse_server_t *server,
 
         if (ccf->worker_processes > 1) {
             begin = server->record->starving.trial
-                    + NGX_HTTP_UPSTREAM_REUSE_SELDOM;
+                    + NGX_HTTP_REUSE_WARM_SELDOM;
         }
     }
 
@@ -374,9 +374,9 @@ reuse_patience(ngx_http_upstream_reuse_server_t *server)
     starving = &server->record->starving;
 
     patience = ngx_max(4 * starving->usual, starving->patience);
-    patience = ngx_max(patience, NGX_HTTP_UPSTREAM_REUSE_PATIENCE);
+    patience = ngx_max(patience, NGX_HTTP_REUSE_WARM_PATIENCE);
 
-    return ngx_min(patience, NGX_HTTP_UPSTREAM_REUSE_PATIENT);
+    return ngx_min(patience, NGX_HTTP_REUSE_WARM_PATIENT);
 }
 
 
@@ -390,7 +390,7 @@ reuse_prompt(ngx_http_upstream_reuse_server_t *server)
     starving = &server->record->starving;
 
     return ngx_max(ngx_min(2 * starving->usual, starving->waited / 2),
-                   NGX_HTTP_UPSTREAM_REUSE_PROMPT);
+                   NGX_HTTP_REUSE_WARM_PROMPT);
 }
 
 
@@ -419,7 +419,7 @@ reuse_begin_trial(ngx_http_reuse_warm_t *warm,
     starving = &server->record->starving;
 
     starving->waited = waited;
-    starving->until = ngx_current_msec + NGX_HTTP_UPSTREAM_REUSE_TRIAL;
+    starving->until = ngx_current_msec + NGX_HTTP_REUSE_WARM_TRIAL;
     starving->trial = ngx_current_msec;
 
     server->ahead.own_trial = 1;
@@ -443,8 +443,8 @@ reuse_stop(ngx_http_reuse_warm_t *warm,
 
     starving = &server->record->starving;
 
-    stop = NGX_HTTP_UPSTREAM_REUSE_STOP
-           << ngx_min(starving->stops, NGX_HTTP_UPSTREAM_REUSE_STOPS);
+    stop = NGX_HTTP_REUSE_WARM_STOP
+           << ngx_min(starving->stops, NGX_HTTP_REUSE_WARM_STOPS);
 
     starving->stops++;
     starving->until = ngx_current_msec + stop;
@@ -512,7 +512,7 @@ reuse_close_idle(ngx_http_reuse_warm_t *warm,
             continue;
         }
 
-        conn->on_timeout = NGX_HTTP_UPSTREAM_REUSE_FATE_STARVING;
+        conn->on_timeout = NGX_HTTP_UPSTREAM_REUSE_CLOSE_STARVING;
 
         ngx_http_upstream_reuse_pool_remove(conn->connection);
     }

@@ -95,7 +95,7 @@ static const u_char  lowcase[256] = {
 
 
 ngx_int_t
-ngx_http_myproxy_init_names(ngx_conf_t *cf)
+ngx_http_myproxy_init_known_fields(ngx_conf_t *cf)
 {
     ngx_str_t                     *key, low;
     ngx_http_myproxy_main_conf_t  *mmcf;
@@ -130,7 +130,7 @@ add_name(ngx_conf_t *cf, ngx_http_myproxy_main_conf_t *mmcf, ngx_str_t *key)
 {
     u_char                         *p;
     ngx_str_t                       low;
-    ngx_http_myproxy_name_t        *name, **place;
+    ngx_http_myproxy_known_field_t        *name, **place;
     ngx_http_upstream_main_conf_t  *umcf;
 
     place = &mmcf->names[ngx_http_myproxy_name_place(key)];
@@ -149,13 +149,14 @@ add_name(ngx_conf_t *cf, ngx_http_myproxy_main_conf_t *mmcf, ngx_str_t *key)
      * fields have them, "Name\0" and "name", to be written to as these.
      */
 
-    p = ngx_palloc(cf->pool, sizeof(ngx_http_myproxy_name_t)
+    p = ngx_palloc(cf->pool, sizeof(ngx_http_myproxy_known_field_t)
                              + key->len + 1 + key->len + ngx_cacheline_size);
     if (p == NULL) {
         return NGX_ERROR;
     }
 
-    name = (ngx_http_myproxy_name_t *) ngx_align_ptr(p, ngx_cacheline_size);
+    name = (ngx_http_myproxy_known_field_t *)
+               ngx_align_ptr(p, ngx_cacheline_size);
 
     name->key.len = key->len;
     name->key.data = (u_char *) (name + 1);

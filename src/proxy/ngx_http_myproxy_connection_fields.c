@@ -35,7 +35,7 @@ static ngx_int_t write_text(ngx_conf_t *cf, ngx_str_t *text, const char *fmt,
 
 
 ngx_int_t
-ngx_http_myproxy_read_hops(ngx_http_request_t *r,
+ngx_http_myproxy_read_connection_fields(ngx_http_request_t *r,
     ngx_http_myproxy_ctx_t *ctx, ngx_http_myproxy_loc_conf_t *mlcf)
 {
     ngx_int_t         rc;
@@ -399,7 +399,8 @@ ngx_http_myproxy_leave_hop(ngx_http_request_t *r,
 
 
 void
-ngx_http_myproxy_drop_hops(ngx_http_myproxy_ctx_t *ctx, ngx_list_t *list)
+ngx_http_myproxy_drop_options(ngx_http_myproxy_ctx_t *ctx,
+    ngx_list_t *list)
 {
     ngx_uint_t        i;
     ngx_list_part_t  *part;
@@ -517,11 +518,11 @@ ngx_http_myproxy_check_hop(ngx_conf_t *cf, ngx_command_t *cmd,
 
     mmcf = ngx_http_conf_get_module_main_conf(cf, ngx_http_myproxy_module);
 
-    if (mmcf->hops_noted) {
+    if (mmcf->connection_noted) {
         return;
     }
 
-    mmcf->hops_noted = 1;
+    mmcf->connection_noted = 1;
 
     ngx_conf_log_error(NGX_LOG_NOTICE, cf, 0,
                        "\"%V %V %V\" adds nothing to requests, nor do other "
@@ -539,7 +540,7 @@ ngx_http_myproxy_check_hop(ngx_conf_t *cf, ngx_command_t *cmd,
  */
 
 ngx_int_t
-ngx_http_myproxy_compile_hops(ngx_conf_t *cf,
+ngx_http_myproxy_compile_connection_fields(ngx_conf_t *cf,
     ngx_http_myproxy_fields_t *fields, ngx_array_t *set_headers)
 {
     ngx_str_t                  options, *value;
