@@ -10,6 +10,7 @@ import urllib.parse
 import pytest
 
 from harness import http1, settings
+from harness.clock import Clock
 
 jsonschema = pytest.importorskip("jsonschema")
 
@@ -432,7 +433,8 @@ def test_the_page_warns_and_advises(stage):
     traffic(nginx, *["/closing"] * 150)
     text = Page(status(nginx, "html")).text
     assert 'no connection is reused with "reuse off": remove the' in text
-    assert "150 connections were closed because the origin said" in text
+    assert ("150 connections were closed in the last half hour because "
+            "the origin said") in text
     assert "turn keep-alive on at the origin" in text
 
 
@@ -445,12 +447,49 @@ def test_no_advice_about_what_is_not_configured_any_more(stage):
     nginx = stage.nginx(http="upstream app { server %{origin}; }",
                         server=server)
     traffic(nginx, *["/app"] * 100)
-    assert "100 connections were closed because" in Page(
+    assert "100 connections were closed in the last" in Page(
         status(nginx, "html")).text
     nginx.reload(http="", server="location = /status { reuse_status; }")
     page = Page(status(nginx, "html"))
-    assert "connections were closed because" not in page.text
+    assert "connections were closed in the last" not in page.text
     assert ("requests", 100) in page.numbers
+
+
+def test_advice_is_about_what_happens_of_late(stage):
+    """What was mended, or has ended, is said no more, but still counted."""
+    stage.origin([http1.response(200, "Connection: close")])
+    clock = Clock(stage)
+    nginx = stage.nginx(
+        http="upstream app { server %{origin}; }", env=clock.env,
+        server="""location /app { myproxy_pass http://app; }
+                  location = /status { reuse_status; }""")
+
+    def advice():
+        return re.search(r"(\d+) connections were closed in the last half",
+                         Page(status(nginx, "html")).text)
+
+    def samples():
+        return len(json.loads(status(nginx, "json"))["history"]["samples"])
+
+    def pass_a_quarter():
+        taken = samples()
+        clock.forward(901)
+        stage.wait_until(lambda: samples() > taken)
+
+    traffic(nginx, *["/app"] * 100)
+    assert advice()[1] == "100"
+    pass_a_quarter()
+    traffic(nginx, *["/app"] * 120)
+    assert advice()[1] == "220"
+    pass_a_quarter()
+    assert advice()[1] == "120"
+    traffic(nginx, *["/app"] * 120)
+    assert advice()[1] == "240"
+    pass_a_quarter()
+    assert advice()[1] == "120"
+    pass_a_quarter()
+    assert advice() is None
+    assert ("requests", 340) in Page(status(nginx, "html")).numbers
 
 
 def test_a_page_without_warnings(stage):

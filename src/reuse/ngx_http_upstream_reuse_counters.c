@@ -19,6 +19,9 @@ static void reuse_count_time(ngx_atomic_uint_t *bucket, uint64_t us);
 
 static ngx_int_t reuse_view_record(ngx_http_upstream_reuse_snapshot_t *shot,
     ngx_http_upstream_reuse_record_t *record, ngx_pool_t *pool);
+static void reuse_set_marks(ngx_http_upstream_reuse_zone_t *zone);
+static void reuse_add_record(ngx_http_upstream_reuse_view_t *view,
+    ngx_http_upstream_reuse_record_t *record);
 static void reuse_add_share(ngx_atomic_uint_t *sum, ngx_atomic_uint_t *share);
 static void reuse_complete_view(ngx_http_upstream_reuse_view_t *view);
 static ngx_int_t reuse_group_servers(ngx_http_upstream_reuse_snapshot_t *shot,
@@ -126,7 +129,7 @@ void
 ngx_http_upstream_reuse_take_sample(ngx_http_upstream_reuse_zone_t *zone)
 {
     ngx_uint_t                         i;
-    ngx_atomic_uint_t                 *n, reused;
+    ngx_atomic_uint_t                 *n, ready;
     ngx_http_upstream_reuse_share_t   *share;
     ngx_http_upstream_reuse_record_t  *record;
     ngx_http_upstream_reuse_sample_t   sum, *sample;
@@ -151,13 +154,13 @@ ngx_http_upstream_reuse_take_sample(ngx_http_upstream_reuse_zone_t *zone)
         share = record->shares;
 
         for ( ;; ) {
-            reused = *(volatile ngx_atomic_uint_t *)
-                         &n[NGX_HTTP_UPSTREAM_REUSE_REUSED];
-            reused += *(volatile ngx_atomic_uint_t *)
-                          &n[NGX_HTTP_UPSTREAM_REUSE_WARM];
+            ready = *(volatile ngx_atomic_uint_t *)
+                        &n[NGX_HTTP_UPSTREAM_REUSE_REUSED];
+            ready += *(volatile ngx_atomic_uint_t *)
+                         &n[NGX_HTTP_UPSTREAM_REUSE_WARM];
 
-            sum.reused += reused;
-            sum.requests += reused;
+            sum.ready += ready;
+            sum.requests += ready;
 
             for (i = NGX_HTTP_UPSTREAM_REUSE_NEW;
                  i < NGX_HTTP_UPSTREAM_REUSE_OPENED;
@@ -179,9 +182,58 @@ ngx_http_upstream_reuse_take_sample(ngx_http_upstream_reuse_zone_t *zone)
                             % NGX_HTTP_UPSTREAM_REUSE_SAMPLES];
 
     sample->requests = sum.requests - zone->sum.requests;
-    sample->reused = sum.reused - zone->sum.reused;
+    sample->ready = sum.ready - zone->sum.ready;
 
     zone->sum = sum;
+
+    if (ngx_current_msec - zone->marked
+        >= NGX_HTTP_UPSTREAM_REUSE_LATE * 1000)
+    {
+        zone->marked = ngx_current_msec;
+        reuse_set_marks(zone);
+    }
+}
+
+
+static void
+reuse_set_marks(ngx_http_upstream_reuse_zone_t *zone)
+{
+    ngx_http_upstream_reuse_view_t     view;
+    ngx_http_upstream_reuse_record_t  *record;
+
+    for (record = ngx_http_upstream_reuse_next_record(zone, NULL);
+         record;
+         record = ngx_http_upstream_reuse_next_record(zone, record))
+    {
+        ngx_memzero(&view, sizeof(ngx_http_upstream_reuse_view_t));
+
+        reuse_add_record(&view, record);
+
+        record->marks[0] = record->marks[1];
+
+        record->marks[1].requests = view.requests;
+        ngx_memcpy(record->marks[1].closed,
+                   &view.counters[NGX_HTTP_UPSTREAM_REUSE_CLOSED],
+                   sizeof(record->marks[1].closed));
+    }
+}
+
+
+/* The view has to be zero at first. */
+
+static void
+reuse_add_record(ngx_http_upstream_reuse_view_t *view,
+    ngx_http_upstream_reuse_record_t *record)
+{
+    ngx_http_upstream_reuse_share_t  *share;
+
+    reuse_add_share(view->counters, record->counters);
+
+    for (share = record->shares; share; share = share->next) {
+        reuse_add_share(view->counters, share->counters);
+    }
+
+    reuse_add_up(view);
 }
 
 
@@ -340,8 +392,8 @@ reuse_view_record(ngx_http_upstream_reuse_snapshot_t *shot,
 {
     size_t                            len;
     u_char                            text[NGX_SOCKADDR_STRLEN];
+    ngx_uint_t                        i;
     ngx_http_upstream_reuse_view_t   *view;
-    ngx_http_upstream_reuse_share_t  *share;
 
     view = ngx_array_push(&shot->servers);
     if (view == NULL) {
@@ -365,13 +417,16 @@ reuse_view_record(ngx_http_upstream_reuse_snapshot_t *shot,
     view->limit = record->limit.idle;
     view->rtt = record->limit.rtt;
 
-    reuse_add_share(view->counters, record->counters);
-
-    for (share = record->shares; share; share = share->next) {
-        reuse_add_share(view->counters, share->counters);
-    }
-
+    reuse_add_record(view, record);
     reuse_complete_view(view);
+
+    view->late.requests = view->requests - record->marks[0].requests;
+
+    for (i = 0; i < NGX_HTTP_UPSTREAM_REUSE_CLOSE_LAST; i++) {
+        view->late.closed[i] =
+                        view->counters[NGX_HTTP_UPSTREAM_REUSE_CLOSED + i]
+                        - record->marks[0].closed[i];
+    }
 
     return NGX_OK;
 }
@@ -397,8 +452,6 @@ static void
 reuse_complete_view(ngx_http_upstream_reuse_view_t *view)
 {
     ngx_atomic_uint_t  *n;
-
-    reuse_add_up(view);
 
     n = view->counters;
 
@@ -463,10 +516,17 @@ static void
 reuse_add_view(ngx_http_upstream_reuse_view_t *view,
     ngx_http_upstream_reuse_view_t *server)
 {
+    ngx_uint_t  i;
+
     reuse_add_share(view->counters, server->counters);
     reuse_add_up(view);
 
     view->saved += server->saved;
+    view->late.requests += server->late.requests;
+
+    for (i = 0; i < NGX_HTTP_UPSTREAM_REUSE_CLOSE_LAST; i++) {
+        view->late.closed[i] += server->late.closed[i];
+    }
 }
 
 

@@ -88,8 +88,21 @@ typedef ngx_atomic_uint_t
 
 typedef struct {
     ngx_atomic_uint_t                    requests;
-    ngx_atomic_uint_t                    reused;  /* and warm */
+    ngx_atomic_uint_t                    ready;   /* reused or warm */
 } ngx_http_upstream_reuse_sample_t;
+
+
+/* seconds: "of late" is so long, and up to twice as long */
+
+#define NGX_HTTP_UPSTREAM_REUSE_LATE      900
+
+
+/* what is compared to what it was some time ago */
+
+typedef struct {
+    ngx_atomic_uint_t                    requests;
+    ngx_atomic_uint_t        closed[NGX_HTTP_UPSTREAM_REUSE_CLOSE_LAST];
+} ngx_http_upstream_reuse_closes_t;
 
 
 /* one server, or what is the sum of some */
@@ -110,6 +123,7 @@ typedef struct {
     ngx_atomic_uint_t                    handshakes;
     uint64_t                             saved;     /* microseconds */
 
+    ngx_http_upstream_reuse_closes_t     late;      /* of late only */
     ngx_http_upstream_reuse_counters_t   counters;
 } ngx_http_upstream_reuse_view_t;
 

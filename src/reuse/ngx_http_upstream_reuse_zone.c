@@ -105,6 +105,7 @@ reuse_init_zone(ngx_shm_zone_t *shm_zone, void *data)
 
     zone->lowered = ngx_current_msec;
     zone->sampled = ngx_current_msec;
+    zone->marked = ngx_current_msec;
 
     shpool->data = zone;
     shpool->log_nomem = 0;

@@ -103,6 +103,8 @@ typedef struct {
     ngx_http_upstream_reuse_share_t     *shares;
     ngx_http_upstream_reuse_counters_t   counters;  /* of workers that are
                                                        gone */
+    ngx_http_upstream_reuse_closes_t     marks[2];  /* of all; the older one
+                                                       first */
 } ngx_http_upstream_reuse_record_t;
 
 
@@ -121,6 +123,7 @@ typedef struct {
 
     ngx_msec_t                           lowered;  /* the servers' peaks */
 
+    ngx_msec_t                           marked;   /* last */
     ngx_msec_t                           sampled;  /* last */
     ngx_http_upstream_reuse_sample_t     sum;      /* at that time */
     ngx_uint_t                           nsamples;  /* ever taken */

@@ -122,7 +122,7 @@ html_summary(ngx_http_reuse_status_text_t *text,
     n = total->counters;
 
     ngx_http_reuse_status_write(text,
-                                "<div>reused<b class=\"good\" id=\"ratio\">");
+        "<div>found ready<b class=\"good\" id=\"ratio\">");
     html_percent(text, n[NGX_HTTP_UPSTREAM_REUSE_REUSED]
                        + n[NGX_HTTP_UPSTREAM_REUSE_WARM], total->requests);
     ngx_http_reuse_status_write(text, "</b><span class=\"soft\">");
@@ -131,7 +131,7 @@ html_summary(ngx_http_reuse_status_text_t *text,
         last = shot->samples.elts;
         last += shot->samples.nelts - 1;
 
-        html_percent(text, last->reused, last->requests);
+        html_percent(text, last->ready, last->requests);
         ngx_http_reuse_status_write(text, " in the last %d&nbsp;s",
                                     NGX_HTTP_UPSTREAM_REUSE_INTERVAL);
 
@@ -180,10 +180,11 @@ html_history(ngx_http_reuse_status_text_t *text,
     }
 
     ngx_http_reuse_status_write(text,
-        "<h2>Reuse over time</h2><p class=\"key soft\">line: reused, 0 to "
-        "100&nbsp;%%; bars: requests, up to %uA in %d&nbsp;s</p>"
-        "<svg viewBox=\"0 0 %d 100\" preserveAspectRatio=\"none\" role=\"img\""
-        " aria-label=\"share of requests that reused a connection\">"
+        "<h2>Reuse over time</h2><p class=\"key soft\">line: "
+        "requests that found a connection ready, 0 to 100&nbsp;%%; bars: "
+        "requests, up to %uA in %d&nbsp;s</p>"
+        "<svg viewBox=\"0 0 %d 100\" preserveAspectRatio=\"none\" role=\"img\" "
+        "aria-label=\"share of requests that found a connection ready\">"
         "<path class=\"grid\" d=\"M0 1H%dM0 50H%dM0 99H%d\"/>",
         most, NGX_HTTP_UPSTREAM_REUSE_INTERVAL,
         NGX_HTTP_UPSTREAM_REUSE_SAMPLES, NGX_HTTP_UPSTREAM_REUSE_SAMPLES,
@@ -235,7 +236,7 @@ html_history_line(ngx_http_reuse_status_text_t *text,
             continue;
         }
 
-        y = 99 - (ngx_uint_t) ((double) ngx_min(sample[i].reused,
+        y = 99 - (ngx_uint_t) ((double) ngx_min(sample[i].ready,
                                                 sample[i].requests)
                                * 98 / sample[i].requests);
 
@@ -299,7 +300,7 @@ html_warnings(ngx_http_reuse_status_text_t *text,
 }
 
 
-/* What has closed many connections, as compared to the requests. */
+/* What has closed many connections of late, as compared to the requests. */
 
 static void
 html_advice(ngx_http_reuse_status_text_t *text,
@@ -309,17 +310,17 @@ html_advice(ngx_http_reuse_status_text_t *text,
     ngx_atomic_uint_t                  count;
     ngx_http_upstream_reuse_reason_t  *reason;
 
-    if (upstream->requests < NGX_HTTP_REUSE_STATUS_ENOUGH) {
+    if (upstream->late.requests < NGX_HTTP_REUSE_STATUS_ENOUGH) {
         return;
     }
 
     for (i = 0; i < NGX_HTTP_UPSTREAM_REUSE_CLOSE_LAST; i++) {
 
         reason = &ngx_http_upstream_reuse_close_reasons[i];
-        count = upstream->counters[NGX_HTTP_UPSTREAM_REUSE_CLOSED + i];
+        count = upstream->late.closed[i];
 
         if (reason->advice == NULL
-            || (double) count * 100 / upstream->requests
+            || (double) count * 100 / upstream->late.requests
                < NGX_HTTP_REUSE_STATUS_SHARE)
         {
             continue;
@@ -330,8 +331,9 @@ html_advice(ngx_http_reuse_status_text_t *text,
         ngx_http_reuse_status_write(text, "</b>: ");
         html_number(text, NULL, count);
         ngx_http_reuse_status_write(text,
-                                    " connections were closed because %s: %s."
-                                    "</li>", reason->meaning, reason->advice);
+                                    " connections were closed in the last "
+                                    "half hour because %s: %s.</li>",
+                                    reason->meaning, reason->advice);
     }
 }
 
@@ -354,7 +356,7 @@ html_servers(ngx_http_reuse_status_text_t *text,
 
     ngx_http_reuse_status_write(text,
         "<table class=\"wide\"><thead><tr><th>server</th><th></th>"
-        "<th>reused</th><th>requests</th><th>open</th><th>idle</th>"
+        "<th>found ready</th><th>requests</th><th>open</th><th>idle</th>"
         "<th>opened</th><th>TCP</th><th>TLS</th><th>idle limit</th>"
         "<th>saved</th></tr></thead><tbody>");
 
@@ -390,8 +392,8 @@ html_server(ngx_http_reuse_status_text_t *text,
     ngx_http_reuse_status_write(text, "\"><td>");
     ngx_http_reuse_status_write_html(text, &view->address);
     ngx_http_reuse_status_write(text,
-        "</td><td class=\"bar\"><span class=\"meter\"><i class=\"reused\" "
-        "style=\"width:%ui%%\"></i></span></td><td data-name=\"reused\">",
+        "</td><td class=\"bar\"><span class=\"meter\"><i class=\"ready\" "
+        "style=\"width:%ui%%\"></i></span></td><td data-name=\"ready\">",
         view->requests ? (ngx_uint_t) ((double) ready * 100 / view->requests)
                        : 0);
     html_percent(text, ready, view->requests);

@@ -60,7 +60,7 @@ ngx_http_reuse_status_json(ngx_http_reuse_status_text_t *text,
 
     for (i = 0; i < shot->samples.nelts; i++) {
         ngx_http_reuse_status_write(text, "%s[%uA,%uA]", i ? "," : "",
-                                    sample[i].requests, sample[i].reused);
+                                    sample[i].requests, sample[i].ready);
     }
 
     ngx_http_reuse_status_write(text, "]},\"total\":{");
