@@ -183,7 +183,8 @@ html_history(ngx_http_reuse_status_text_t *text,
         "<h2>Reuse over time</h2><p class=\"key soft\">line: "
         "requests that found a connection ready, 0 to 100&nbsp;%%; bars: "
         "requests, up to %uA in %d&nbsp;s</p>"
-        "<svg viewBox=\"0 0 %d 100\" preserveAspectRatio=\"none\" role=\"img\" "
+        "<svg viewBox=\"0 0 %d 100\" preserveAspectRatio=\"none\" role="
+        "\"img\" "
         "aria-label=\"share of requests that found a connection ready\">"
         "<path class=\"grid\" d=\"M0 1H%dM0 50H%dM0 99H%d\"/>",
         most, NGX_HTTP_UPSTREAM_REUSE_INTERVAL,
