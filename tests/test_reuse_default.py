@@ -781,6 +781,39 @@ def test_many_requests_at_a_time(stage):
     assert quick.origin.connections <= AT_A_TIME
 
 
+METHODS = ["least_conn;", "ip_hash;", "hash $uri;", "hash $uri consistent;",
+           "random;", "random two;"]
+
+
+@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("own", ["{} keepalive 4;", "keepalive 4; {}"])
+def test_a_balancing_method_before_or_behind_keepalive(stage, own, method):
+    """Behind it, nginx before 1.29.7 forgets "keepalive", and says so."""
+    origin = stage.origin()
+    nginx = stage.nginx(
+        http=f"upstream app {{ server %{{origin}}; {own.format(method)} }}",
+        location="myproxy_pass http://app;")
+    for _ in range(5):
+        assert nginx.get().status == 200
+    nginx.reload()
+    for _ in range(5):
+        assert nginx.get().status == 200
+    assert origin.carried == [5, 5]
+
+
+@pytest.mark.parametrize("reuse", ["reuse on;", "reuse off;", ""])
+def test_stock_behind_a_balancing_method(stage, reuse):
+    """What has no layer is as nginx has it."""
+    origin = stage.origin()
+    nginx = stage.nginx(
+        http=f"upstream app {{ server %{{origin}}; keepalive 4; least_conn;"
+             f" {reuse} }}", location="proxy_pass http://app;" + STOCK)
+    for _ in range(3):
+        assert nginx.get().status == 200
+    kept = reuse == "reuse on;" or (NATIVE and not reuse)
+    assert origin.connections == (1 if kept else 3)
+
+
 TLS = """
     myproxy_pass https://origin.test;
     myproxy_ssl_trusted_certificate %{authority.path};

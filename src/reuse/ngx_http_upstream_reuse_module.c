@@ -578,6 +578,14 @@ ngx_http_upstream_reuse_postconfiguration(ngx_conf_t *cf)
         rcf = ngx_http_conf_upstream_srv_conf(uscfp[i],
                                               ngx_http_upstream_reuse_module);
 
+        if (rcf->reuse != 0
+            && ngx_http_upstream_reuse_has_layer(rcf)
+            && ngx_http_upstream_reuse_restore_keepalive(cf, uscfp[i])
+               != NGX_OK)
+        {
+            return NGX_ERROR;
+        }
+
         rcf->uscf = uscfp[i];
         rcf->init_peer = uscfp[i]->peer.init;
 

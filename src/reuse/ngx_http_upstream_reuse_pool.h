@@ -103,6 +103,10 @@ ngx_int_t ngx_http_upstream_reuse_add_keepalive(ngx_conf_t *cf,
 ngx_int_t ngx_http_upstream_reuse_raise_requests(ngx_conf_t *cf,
     ngx_http_upstream_srv_conf_t *uscf);
 
+/* Initialises a pool that is written and was not, once the upstream is. */
+ngx_int_t ngx_http_upstream_reuse_restore_keepalive(ngx_conf_t *cf,
+    ngx_http_upstream_srv_conf_t *uscf);
+
 /*
  * The size of the pool that the operator has written, before the upstream is
  * initialised; NGX_CONF_UNSET_UINT if none is, or if that is not known.

@@ -31,6 +31,8 @@ static void reuse_cleanup_hook(void *data);
 static char *reuse_keepalive(ngx_conf_t *cf, ngx_command_t *cmd, void *conf);
 static ngx_int_t reuse_init_keepalive(ngx_conf_t *cf,
     ngx_http_upstream_srv_conf_t *us);
+static ngx_int_t reuse_init_nothing(ngx_conf_t *cf,
+    ngx_http_upstream_srv_conf_t *us);
 static void reuse_stand_below(ngx_http_upstream_srv_conf_t *uscf);
 static ngx_int_t reuse_init_upstream(ngx_conf_t *cf,
     ngx_http_upstream_srv_conf_t *us);
@@ -216,6 +218,38 @@ reuse_init_keepalive(ngx_conf_t *cf, ngx_http_upstream_srv_conf_t *us)
 
     rcf->init_pool = us->peer.init;
 
+    return NGX_OK;
+}
+
+
+/*
+ * Before nginx 1.29.7 the directive of a balancer that is written behind
+ * "keepalive" puts its function in place of the module's.  Both find what they
+ * need if the module is initialised last.
+ */
+
+ngx_int_t
+ngx_http_upstream_reuse_restore_keepalive(ngx_conf_t *cf,
+    ngx_http_upstream_srv_conf_t *uscf)
+{
+    ngx_http_upstream_reuse_srv_conf_t  *rcf;
+
+    rcf = ngx_http_conf_upstream_srv_conf(uscf,
+                                          ngx_http_upstream_reuse_module);
+
+    if (rcf->init_keepalive == NULL || rcf->init_pool) {
+        return NGX_OK;
+    }
+
+    rcf->init_upstream = reuse_init_nothing;
+
+    return reuse_init_keepalive(cf, uscf);
+}
+
+
+static ngx_int_t
+reuse_init_nothing(ngx_conf_t *cf, ngx_http_upstream_srv_conf_t *us)
+{
     return NGX_OK;
 }
 
