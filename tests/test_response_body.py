@@ -688,7 +688,7 @@ def test_a_truncated_body_resets_an_http2_stream(stage, way, data):
 def test_a_body_that_stops_is_not_passed_as_complete(stage, way, data):
     origin = stage.origin([data])
     nginx = stage.nginx(http=ZONE,
-                        location=way + "myproxy_read_timeout 300ms;")
+                        location=way + "myproxy_read_timeout 1s;")
     read_truncated(nginx, nginx.connect())
     assert nginx.logged("upstream timed out")
     check_nothing_is_kept(nginx, origin)
