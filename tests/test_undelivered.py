@@ -433,7 +433,7 @@ def test_what_fails_behind_the_first_byte_is_an_error(stage):
 
 
 def test_reset_after_a_long_round_trip(stage):
-    scene = play(stage, reset, round_trip_ms=100)
+    scene = play(stage, reset, round_trip_ms=100, acquainted=3)
     scene.cross()
     scene.stage.let_pass(0.3)
     scene.link.release("b")
@@ -444,7 +444,7 @@ def test_reset_after_a_long_round_trip(stage):
 
 def test_reset_where_a_round_trip_is_short(stage):
     """As soon as it comes, it may be an answer."""
-    scene = play(stage, reset, round_trip_ms=2)
+    scene = play(stage, reset, round_trip_ms=2, acquainted=3)
     scene.cross()
     scene.link.release("b")
     assert scene.response().status == 502
@@ -478,7 +478,8 @@ def test_received_and_then_reset_far_away(stage, round_trip_ms, tls):
         conn.read_request()
         conn.reset()
 
-    scene = play(stage, end, tls=tls, round_trip_ms=round_trip_ms)
+    scene = play(stage, end, tls=tls, round_trip_ms=round_trip_ms,
+                 acquainted=3)
     scene.gate.open()
     scene.send()
     assert scene.response().status == 502
@@ -504,35 +505,45 @@ def test_received_and_then_reset_on_a_path_that_has_become_shorter(stage):
     all connections to the server decides."""
     def script(conn):
         conn.read_request()
-        conn.respond()
-        if conn.number == 1:
+        if conn.number <= near:
+            stage.wait_until(lambda: origin.connections == near)
+            conn.respond()
             gate.wait()
             conn.close()
             return
+        conn.respond()
         conn.sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_QUICKACK, 0)
         if conn.read_request():
             conn.reset()
 
+    near = 3
     link = stage.link(round_trip_ms=100)
     origin = stage.origin(script, link=link)
     gate = origin.gate()
     nginx = stage.nginx(link=link, http=UP, location=PASS)
 
+    def idle():
+        return nginx.status()["total"]["connections"]["idle"]
+
     def settle():
         stage.wait_until(lambda: unacknowledged(nginx, origin) == 0)
         stage.wait_until(lambda: link.queued("a") + link.queued("b") == 0)
 
-    assert nginx.get("/near").status == 200
+    clients = [nginx.connect() for _ in range(near)]
+    for client in clients:
+        client.send(http1.request("GET", "/near"))
+    for client in clients:
+        assert client.read_response().status == 200
+    stage.wait_until(lambda: idle() == near)
     gate.open()
-    stage.wait_until(lambda: nginx.status()["total"]["connections"]["idle"]
-                     == 0)
+    stage.wait_until(lambda: idle() == 0)
     link.delay(200)
     assert nginx.get("/far").status == 200
     settle()
     link.delay(50)
     assert nginx.post("/x", b"body").status == 502
     assert [request.target for request in origin.requests] == [
-        "/near", "/far", "/x"]
+        *["/near"] * near, "/far", "/x"]
     assert not nginx.logged(SENT_AGAIN)
 
 
