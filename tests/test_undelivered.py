@@ -547,46 +547,23 @@ def test_received_and_then_reset_on_a_path_that_has_become_shorter(stage):
     assert not nginx.logged(SENT_AGAIN)
 
 
-def test_received_and_then_reset_on_a_connection_that_began_slowly(stage):
-    """What several connections have met on a longer path says nothing of the
-    one on which the first packets alone were slow."""
-    def script(conn):
-        conn.read_request()
-        if conn.number <= known:
-            stage.wait_until(lambda: origin.connections == known)
-            conn.respond()
-            gate.wait()
-            conn.close()
-            return
-        conn.respond()
-        if conn.read_request():
-            conn.reset()
+def test_received_and_then_reset_on_a_path_that_becomes_ever_shorter(stage):
+    """What this connection has met last is not what others have."""
+    def end(conn):
+        answer_http(conn)
+        read_and(reset)(conn)
 
-    known = 3
-    link = stage.link(round_trip_ms=400)
-    origin = stage.origin(script, link=link)
-    gate = origin.gate()
-    nginx = stage.nginx(link=link, http=UP, location=PASS)
-
-    def idle():
-        return nginx.status()["total"]["connections"]["idle"]
-
-    clients = [nginx.connect() for _ in range(known)]
-    for client in clients:
-        client.send(http1.request("GET", "/"))
-    for client in clients:
-        assert client.read_response().status == 200
-    stage.wait_until(lambda: idle() == known)
-    gate.open()
-    stage.wait_until(lambda: idle() == 0)
-    link.delay(100)
-    assert nginx.get("/").status == 200
-    stage.wait_until(lambda: unacknowledged(nginx, origin) == 0)
-    stage.wait_until(lambda: link.queued("a") + link.queued("b") == 0)
-    link.delay(0)
-    assert nginx.post("/x", b"body").status == 502
-    assert [request.target for request in origin.requests].count("/x") == 1
-    assert not nginx.logged(SENT_AGAIN)
+    scene = play(stage, end, round_trip_ms=400, acquainted=3)
+    scene.gate.open()
+    scene.link.delay(100)
+    assert scene.client.get("/").status == 200
+    stage.wait_until(lambda: unacknowledged(scene.nginx, scene.origin) == 0)
+    scene.settle()
+    scene.link.delay(0)
+    scene.send()
+    assert scene.response().status == 502
+    assert scene.received() == 1
+    assert not scene.nginx.logged(SENT_AGAIN)
 
 
 COUNTER_THAT_STANDS = r"""
