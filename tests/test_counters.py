@@ -4,6 +4,7 @@ The reasons that a request knows of are in test_variables.py; here are those
 for which an idle connection is closed, and what else is counted.
 """
 
+import pathlib
 import re
 import signal
 import subprocess
@@ -136,6 +137,24 @@ def test_two_workers_are_added_up(stage):
     assert origin.connections == 2
     assert (found.total, found.reused) == (6, 4)
     assert nginx.status()["workers"] == 2
+
+
+def test_processes_that_have_no_clients_are_no_workers(stage):
+    """Those that look after a cache are in the master's group, too."""
+    stage.origin()
+    nginx = stage.nginx(
+        http="myproxy_cache_path %{prefix}/cache keys_zone=zone:1m;",
+        location=PASS)
+
+    def titles():
+        """They name themselves once they have begun."""
+        return [pathlib.Path(f"/proc/{pid}/cmdline").read_bytes()
+                for pid in nginx.workers()]
+
+    stage.wait_until(lambda: any(b"cache manager" in title
+                                 for title in titles()))
+    assert nginx.get().status == 200
+    assert nginx.status()["workers"] == 1
 
 
 # why idle connections are closed

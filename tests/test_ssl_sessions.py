@@ -177,6 +177,23 @@ def test_a_session_does_not_stand_for_verification(stage, authority):
     assert len(origin.requests) == 1
 
 
+@versions
+def test_a_session_does_not_stand_for_a_name_of_the_same_hash(
+        stage, authority, maximum):
+    """What is known of a connection has a hash, which is not relied upon."""
+    origin = closing_origin(stage, authority, maximum)
+    nginx = stage.nginx(http=APP, location=PASS + """
+        myproxy_ssl_verify off;
+        myproxy_ssl_name $arg_name;
+        myproxy_ssl_server_name on;
+    """)
+    names = ["afchda.test", "ajehad.test", "ajehad.test"]
+    for name in names:
+        assert nginx.get(f"/?name={name}").status == 200
+    assert [conn.sni for conn in origin.conns] == names
+    assert resumed(origin) == [False, False, True]
+
+
 def test_a_session_does_not_stand_for_another_certificate(
         stage, authority, asking, tmp_path):
     for name in ("one", "two"):
