@@ -33,7 +33,10 @@ def test_that_fails():
 @pytest.fixture
 def ends():
     yield
-    assert {error!r} == 0
+    mark = HERE / "end"
+    ended = mark.exists()
+    mark.touch()
+    assert ended or not {error!r}, {error!r}
 
 
 def test_that_ends(ends):
@@ -42,14 +45,15 @@ def test_that_ends(ends):
 
 
 @pytest.mark.parametrize("unsteady, bad, error, status, told", [
-    (0, 0, 0, 0, 0),
-    (1, 0, 0, 0, 1),
-    (5, 0, 0, 0, 5),
-    (6, 0, 0, 1, 0),
-    (1, 1, 0, 1, 0),
-    (0, 1, 0, 1, 0),
-    (1, 0, 1, 1, 0),
-    (0, 0, 1, 1, 0),
+    (0, 0, "", 0, 0),
+    (1, 0, "", 0, 1),
+    (5, 0, "", 0, 5),
+    (6, 0, "", 1, 0),
+    (1, 1, "", 1, 0),
+    (0, 1, "", 1, 0),
+    (0, 0, "the origin", 0, 1),
+    (1, 0, "in nginx's log", 1, 0),
+    (0, 0, "in nginx's log", 1, 0),
 ])
 def test_what_is_final(tmp_path, unsteady, bad, error, status, told):
     file = tmp_path / "test_these.py"

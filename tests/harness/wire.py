@@ -1,5 +1,6 @@
 """One end of a connection, whoever holds it."""
 
+import errno
 import os
 import socket
 import struct
@@ -64,7 +65,12 @@ class Wire:
     def half_close(self):
         """End our direction; the peer's may go on."""
         self.exchange.note(self.who, "half-closes")
-        self.sock.shutdown(socket.SHUT_WR)
+        try:
+            self.sock.shutdown(socket.SHUT_WR)
+        except OSError as error:
+            # the other side has reset it meanwhile
+            if error.errno != errno.ENOTCONN:
+                raise
 
     def close(self):
         self._end("closes")
