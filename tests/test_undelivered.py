@@ -487,11 +487,13 @@ def test_received_and_then_reset_far_away(stage, round_trip_ms, tls):
     assert not scene.nginx.logged(SENT_AGAIN)
 
 
-@pytest.mark.parametrize("first_ms", [20, 100])
-def test_received_and_then_reset_after_a_slow_beginning(stage, first_ms):
-    """The first packets wait, as for the address of the origin; what follows
-    is faster."""
-    scene = play(stage, read_and(reset), round_trip_ms=first_ms)
+@pytest.mark.parametrize("first_ms, acquainted", [(20, 1), (100, 1), (3, 3)])
+def test_received_and_then_reset_after_a_slow_beginning(stage, first_ms,
+                                                        acquainted):
+    """The first packets wait, as for the address of the origin, or a little
+    and on each connection; what follows is faster."""
+    scene = play(stage, read_and(reset), round_trip_ms=first_ms,
+                 acquainted=acquainted)
     scene.link.delay(0)
     scene.gate.open()
     scene.send()
@@ -500,9 +502,12 @@ def test_received_and_then_reset_after_a_slow_beginning(stage, first_ms):
     assert not scene.nginx.logged(SENT_AGAIN)
 
 
-def test_received_and_then_reset_on_a_path_that_has_become_shorter(stage):
-    """The connection has only met longer round trips, and the least one of
-    all connections to the server decides."""
+@pytest.mark.parametrize("before, then, now", [
+    (100, 400, 100), (400, 100, 40)], ids=["as-before", "at-last"])
+def test_received_and_then_reset_on_a_path_that_has_become_shorter(
+        stage, before, then, now):
+    """The connection has only met longer round trips.  What decides is the
+    least one of all connections to the server, if several have met it."""
     def script(conn):
         conn.read_request()
         if conn.number <= near:
@@ -517,7 +522,7 @@ def test_received_and_then_reset_on_a_path_that_has_become_shorter(stage):
             conn.reset()
 
     near = 3
-    link = stage.link(round_trip_ms=100)
+    link = stage.link(round_trip_ms=before)
     origin = stage.origin(script, link=link)
     gate = origin.gate()
     nginx = stage.nginx(link=link, http=UP, location=PASS)
@@ -537,10 +542,10 @@ def test_received_and_then_reset_on_a_path_that_has_become_shorter(stage):
     stage.wait_until(lambda: idle() == near)
     gate.open()
     stage.wait_until(lambda: idle() == 0)
-    link.delay(200)
+    link.delay(then / 2)
     assert nginx.get("/far").status == 200
     settle()
-    link.delay(50)
+    link.delay(now / 2)
     assert nginx.post("/x", b"body").status == 502
     assert [request.target for request in origin.requests] == [
         *["/near"] * near, "/far", "/x"]

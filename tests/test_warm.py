@@ -397,6 +397,22 @@ def test_another_is_there_before_the_last_one_ends(stage):
     assert set(seen) <= {1, 2}
 
 
+def test_those_that_end_together_are_replaced_one_after_another(stage):
+    """Each goes as soon as another is there, and not at the last moment."""
+    link = stage.link(60)
+    origin = stage.origin(link=link)
+    nginx = stage.nginx(
+        link=link, location=PASS,
+        http=UP.format("keepalive 32; keepalive_timeout 3s; reuse_warm 16;"))
+    wait_idle(stage, nginx, 16)
+    first = list(origin.conns)
+    seen = []
+    while not all(conn.closed for conn in first):
+        seen.append(idle(nginx))
+    assert min(seen) >= 16
+    assert max(seen) <= 16 + 2
+
+
 def test_a_used_one_is_as_old_as_it_is(stage):
     """keepalive_time counts from the beginning, not from the last request."""
     origin = stage.origin()
