@@ -150,7 +150,7 @@ DIFFER := http/ngx_http_parse core/ngx_array core/ngx_hash core/ngx_list \
 
 $(BUILD)/differ-header: tests/differ/header.c \
         src/proxy/ngx_http_myproxy_header.c \
-        src/proxy/ngx_http_myproxy_names.c src/proxy/*.h \
+        src/proxy/ngx_http_myproxy_known_fields.c src/proxy/*.h \
         $(BUILD)/asan/objs/Makefile Makefile
 	$(CC) $(CFLAGS) $(SANITIZE) -DNGX_DEBUG_PALLOC=1 \
 	    -Wall -Wextra -Wno-unused-parameter \

@@ -189,7 +189,7 @@ make_conf(void)
     hash.temp_pool = NULL;
 
     if (ngx_hash_init(&hash, keys, 3) != NGX_OK
-        || ngx_http_myproxy_init_names(&cf) != NGX_OK)
+        || ngx_http_myproxy_init_known_fields(&cf) != NGX_OK)
     {
         exit(2);
     }
@@ -492,7 +492,7 @@ check_field(subject_t *other, ngx_table_elt_t *h)
 ngx_int_t
 ngx_http_myproxy_process_field(ngx_http_request_t *r,
     ngx_http_myproxy_ctx_t *ctx, ngx_table_elt_t *h,
-    ngx_http_myproxy_name_t *name)
+    ngx_http_myproxy_known_field_t *name)
 {
     ngx_http_upstream_header_t  *header;
 
