@@ -240,6 +240,7 @@ static ngx_http_upstream_reuse_identity_t *
 join_parts(reuse_parts_t *parts, ngx_pool_t *pool)
 {
     u_char                              *p;
+    uint64_t                             hash;
     ngx_http_upstream_reuse_identity_t  *id;
 
     parts->fixed.len = sizeof(ngx_http_upstream_reuse_identity_t)
@@ -276,7 +277,13 @@ join_parts(reuse_parts_t *parts, ngx_pool_t *pool)
 
     /* apart, so that addresses in memory do not decide which names collide */
 
-    id->hash = ngx_murmur_hash2((u_char *) id, sizeof(*id))
+    hash = (uintptr_t) id->create_request;
+    hash = hash * 31 + (uintptr_t) id->location;
+    hash = hash * 31 + (uintptr_t) id->ssl;
+    hash = hash * 31 + id->checks;
+    hash ^= hash >> 32;
+
+    id->hash = (uint32_t) hash
                ^ ngx_murmur_hash2((u_char *) (id + 1), id->len - sizeof(*id));
 
     return id;
