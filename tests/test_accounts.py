@@ -13,6 +13,7 @@ import threading
 import pytest
 
 from harness import http1, settings
+from harness.workers import established
 
 SOAK = os.environ.get("TEST_SOAK", "") not in ("", "0")
 REQUESTS = 50000 if SOAK else 4000
@@ -20,8 +21,6 @@ CLIENTS = 4
 SEED = int(os.environ.get("TEST_SEED", "20261124"))
 
 NAMES = ("first", "second", "secure")
-ESTABLISHED, CLOSE_WAIT = "01", "08"
-
 OK = http1.response()
 
 #: What an origin does, by the target's first part; False: and then closes.
@@ -209,16 +208,6 @@ def restart(origin, clients):
     origin.listen()
 
 
-def sockets(origins):
-    """How many connections to them nginx has, as the kernel knows."""
-    ports = {f"{origin.port:04X}" for origin in origins}
-    with open("/proc/net/tcp", encoding="ascii") as file:
-        lines = [line.split() for line in file.readlines()[1:]]
-    return sum(fields[2].partition(":")[2] in ports
-               and fields[3] in (ESTABLISHED, CLOSE_WAIT)
-               for fields in lines)
-
-
 def disturb(nginx, origins, clients):
     """Now and then, by the number of requests, until all have been asked."""
     choice = random.Random(SEED)
@@ -276,7 +265,7 @@ def test_the_sums_hold(stage):
 
     def settled():
         total = nginx.status()["total"]["connections"]
-        return total["open"] == total["idle"] == sockets(origins)
+        return total["open"] == total["idle"] == established(origins)
     stage.wait_until(settled, timeout=3 * settings.PATIENCE)
 
     status = nginx.status()

@@ -26,6 +26,8 @@
  * for a connection:
  *
  *     connection  what is known of it, once it was kept
+ *     handover    it is handed over to another worker
+ *     places      where it is parked meanwhile
  *     expiry      how long it may be idle
  *     limits      learns when origins close idle connections
  *     tcp         what the kernel knows of it
@@ -96,6 +98,12 @@ typedef struct {
     ngx_shm_zone_t                  *zone;
     size_t                           zone_size;
 
+    ngx_int_t                        share;   /* "reuse_share": 0: off; 1: on;
+                                                 how many places */
+    ngx_shm_zone_t                  *places;
+    ngx_uint_t                       nplaces;  /* 0: none is shared */
+    ngx_uint_t                       cycle;   /* its number */
+
     ngx_http_upstream_srv_conf_t    *unbounded;  /* of addresses that only
                                                     variables name */
 
@@ -123,6 +131,8 @@ typedef struct {
     ngx_http_upstream_srv_conf_t    *uscf;
     ngx_http_upstream_reuse_main_conf_t  *main;
     ngx_str_t                        name;   /* with the port, if implicit */
+    ngx_uint_t                       local;  /* unsigned  local:1;  locations
+                                                may not share connections */
 
     ngx_http_upstream_init_pt        init_upstream;
 
@@ -263,6 +273,8 @@ typedef struct ngx_http_upstream_reuse_peer_s  ngx_http_upstream_reuse_peer_t;
 typedef enum {
     NGX_HTTP_UPSTREAM_REUSE_CONN_USED = 0,  /* has a request, or had one */
     NGX_HTTP_UPSTREAM_REUSE_CONN_IDLE,      /* is in the pool */
+    NGX_HTTP_UPSTREAM_REUSE_CONN_PARKED,    /* is any worker's now; what is
+                                               left here is closed */
     NGX_HTTP_UPSTREAM_REUSE_CONN_TESTED     /* is left alone until the origin
                                                closes it, or the end of a
                                                test */
@@ -275,6 +287,8 @@ typedef struct {
     ngx_connection_t                *connection;
     ngx_http_upstream_reuse_srv_conf_t  *conf;
     ngx_http_upstream_reuse_identity_t  *identity;
+    struct sockaddr                 *sockaddr;
+    socklen_t                        socklen;
 
     ngx_http_upstream_reuse_conn_state_e  state;
 
@@ -295,6 +309,10 @@ typedef struct {
     ngx_uint_t                       max;    /* requests; 0: no limit */
     ngx_http_upstream_reuse_server_t    *server;
     ngx_http_upstream_reuse_limit_t *limit;  /* NULL: nothing is known */
+
+    ngx_queue_t                      offered;  /* if offers is set */
+    ngx_http_upstream_conf_t        *location;  /* of the last request */
+    unsigned                         offers:1;  /* to be parked soon */
 
     /* for src/warm */
 
@@ -426,6 +444,8 @@ typedef struct {
                                                     counted */
     unsigned                         warm:1;     /* the first on a connection
                                                     that was there before */
+    unsigned                         shared:1;   /* taken over from another
+                                                    worker */
     unsigned                         excess:1;   /* the origin had sent data
                                                     on the idle one */
 } ngx_http_upstream_reuse_account_t;
@@ -512,6 +532,16 @@ ngx_http_upstream_reuse_peer_t *ngx_http_upstream_reuse_find_peer(
 /* Prepares a connection for being kept; NULL if it must not be. */
 ngx_http_upstream_reuse_conn_t *ngx_http_upstream_reuse_keep(
     ngx_http_upstream_reuse_peer_t *rp, ngx_peer_connection_t *pc);
+
+/*
+ * Makes the record of a connection, which is that of a request or was parked;
+ * NULL if there is no memory.
+ */
+ngx_http_upstream_reuse_conn_t *ngx_http_upstream_reuse_create_conn(
+    ngx_http_upstream_reuse_srv_conf_t *rcf,
+    ngx_http_upstream_reuse_server_t *server,
+    ngx_http_upstream_reuse_identity_t *id, struct sockaddr *sockaddr,
+    socklen_t socklen, ngx_connection_t *c);
 
 /* The record of a connection; NULL if it was never kept. */
 ngx_http_upstream_reuse_conn_t *ngx_http_upstream_reuse_find_conn(
@@ -601,6 +631,8 @@ char *ngx_http_upstream_reuse_set_expiry_slot(ngx_conf_t *cf,
     ngx_command_t *cmd, void *conf);
 char *ngx_http_upstream_reuse_set_warm_slot(ngx_conf_t *cf,
     ngx_command_t *cmd, void *conf);
+char *ngx_http_upstream_reuse_set_share_slot(ngx_conf_t *cf,
+    ngx_command_t *cmd, void *conf);
 char *ngx_http_upstream_reuse_set_zone_slot(ngx_conf_t *cf,
     ngx_command_t *cmd, void *conf);
 
@@ -671,6 +703,17 @@ void ngx_http_upstream_reuse_count_times(
     ngx_http_upstream_reuse_server_t *server, ngx_connection_t *c,
     ngx_msec_t all, ngx_msec_t tcp, ngx_uint_t rtt);
 
+/*
+ * Counts a parked connection that ends without a worker having it.  Takes the
+ * lock.
+ */
+void ngx_http_upstream_reuse_count_swept(ngx_str_t *upstream,
+    ngx_str_t *address, ngx_http_upstream_reuse_close_e reason);
+
+/* The upstream of that name in the configuration; NULL: there is none. */
+ngx_http_upstream_reuse_srv_conf_t *ngx_http_upstream_reuse_find_conf(
+    ngx_str_t *upstream);
+
 /* With the zone's lock: takes the ratio, if it is time. */
 void ngx_http_upstream_reuse_take_sample(ngx_http_upstream_reuse_zone_t *zone);
 
@@ -681,6 +724,7 @@ ngx_int_t ngx_http_upstream_reuse_add_variables(ngx_conf_t *cf);
 
 
 #include "ngx_http_upstream_reuse_expiry.h"
+#include "ngx_http_upstream_reuse_handover.h"
 #include "ngx_http_upstream_reuse_pool.h"
 #include "ngx_http_upstream_reuse_sessions.h"
 

@@ -11,8 +11,6 @@
 #include "ngx_http_upstream_reuse_reasons.h"
 
 
-static ngx_http_upstream_reuse_conn_t *reuse_create_conn(
-    ngx_http_upstream_reuse_peer_t *rp, ngx_peer_connection_t *pc);
 static void reuse_cleanup_conn(void *data);
 #if (NGX_HTTP_SSL)
 static ngx_uint_t reuse_is_read(ngx_connection_t *c);
@@ -45,11 +43,15 @@ ngx_http_upstream_reuse_keep(ngx_http_upstream_reuse_peer_t *rp,
     conn = rp->conn;
 
     if (conn == NULL) {
-        conn = reuse_create_conn(rp, pc);
+        conn = ngx_http_upstream_reuse_create_conn(rp->conf, rp->server,
+                                                   rp->identity, pc->sockaddr,
+                                                   pc->socklen, c);
         if (conn == NULL) {
             rp->account.explained = NGX_HTTP_UPSTREAM_REUSE_CLOSE_ERROR;
             return NULL;
         }
+
+        rp->account.rtt = ngx_http_upstream_reuse_measure(conn);
     }
 
     conn->sent += c->sent - rp->watch.sent;
@@ -68,6 +70,7 @@ ngx_http_upstream_reuse_keep(ngx_http_upstream_reuse_peer_t *rp,
     }
 
     conn->peer = NULL;
+    conn->location = rp->location;
     conn->since = ngx_current_msec;
 
     ngx_http_upstream_reuse_set_state(conn, NGX_HTTP_UPSTREAM_REUSE_CONN_IDLE);
@@ -76,15 +79,14 @@ ngx_http_upstream_reuse_keep(ngx_http_upstream_reuse_peer_t *rp,
 }
 
 
-static ngx_http_upstream_reuse_conn_t *
-reuse_create_conn(ngx_http_upstream_reuse_peer_t *rp,
-    ngx_peer_connection_t *pc)
+ngx_http_upstream_reuse_conn_t *
+ngx_http_upstream_reuse_create_conn(ngx_http_upstream_reuse_srv_conf_t *rcf,
+    ngx_http_upstream_reuse_server_t *server,
+    ngx_http_upstream_reuse_identity_t *id, struct sockaddr *sockaddr,
+    socklen_t socklen, ngx_connection_t *c)
 {
-    ngx_connection_t                *c;
     ngx_pool_cleanup_t              *cln;
     ngx_http_upstream_reuse_conn_t  *conn;
-
-    c = pc->connection;
 
     cln = ngx_pool_cleanup_add(c->pool,
                                sizeof(ngx_http_upstream_reuse_conn_t));
@@ -95,22 +97,34 @@ reuse_create_conn(ngx_http_upstream_reuse_peer_t *rp,
     conn = cln->data;
     ngx_memzero(conn, sizeof(ngx_http_upstream_reuse_conn_t));
 
-    conn->identity = ngx_http_upstream_reuse_copy_identity(rp->identity,
-                                                           c->pool);
+    conn->identity = ngx_http_upstream_reuse_copy_identity(id, c->pool);
     if (conn->identity == NULL) {
         return NULL;
+    }
+
+    conn->socklen = socklen;
+    conn->sockaddr = (struct sockaddr *) server->node.str.data;
+
+    if (server->node.str.len == 0) {
+
+        /* one that stands for others */
+
+        conn->sockaddr = ngx_palloc(c->pool, socklen);
+        if (conn->sockaddr == NULL) {
+            return NULL;
+        }
+
+        ngx_memcpy(conn->sockaddr, sockaddr, socklen);
     }
 
     cln->handler = reuse_cleanup_conn;
 
     conn->connection = c;
-    conn->conf = rp->conf;
+    conn->conf = rcf;
     conn->ended = NGX_AGAIN;
 
-    conn->server = rp->server;
-    conn->limit = rp->server->limit;
-
-    rp->account.rtt = ngx_http_upstream_reuse_measure(conn);
+    conn->server = server;
+    conn->limit = server->limit;
 
     return conn;
 }
@@ -141,15 +155,31 @@ reuse_cleanup_conn(void *data)
     ngx_connection_t                *c;
     ngx_http_upstream_reuse_close_e   reason;
 
+    c = conn->connection;
+
+    if (conn->offers) {
+        ngx_queue_remove(&conn->offered);
+        conn->offers = 0;
+    }
+
+    if (conn->state == NGX_HTTP_UPSTREAM_REUSE_CONN_IDLE
+        && c->close
+        && ngx_exiting
+        && ngx_http_upstream_reuse_park_conn(conn) == NGX_OK)
+    {
+        ngx_http_upstream_reuse_set_state(conn,
+                                         NGX_HTTP_UPSTREAM_REUSE_CONN_PARKED);
+    }
+
     if (conn->queued) {
         conn->conf->listener->end_idle(conn);
     }
 
-    if (conn->state == NGX_HTTP_UPSTREAM_REUSE_CONN_USED) {
+    if (conn->state == NGX_HTTP_UPSTREAM_REUSE_CONN_USED
+        || conn->state == NGX_HTTP_UPSTREAM_REUSE_CONN_PARKED)
+    {
         return;
     }
-
-    c = conn->connection;
 
     age = ngx_current_msec - conn->since;
 
@@ -177,7 +207,10 @@ reuse_cleanup_conn(void *data)
 }
 
 
-/* A connection is tested when a request has left it, and is not used again. */
+/*
+ * A connection is tested when a request has left it, and is not used again;
+ * one that is parked is not used again here.
+ */
 
 void
 ngx_http_upstream_reuse_set_state(ngx_http_upstream_reuse_conn_t *conn,
@@ -188,7 +221,8 @@ ngx_http_upstream_reuse_set_state(ngx_http_upstream_reuse_conn_t *conn,
     follows = (conn->state == NGX_HTTP_UPSTREAM_REUSE_CONN_USED)
               ? state != NGX_HTTP_UPSTREAM_REUSE_CONN_USED
               : conn->state == NGX_HTTP_UPSTREAM_REUSE_CONN_IDLE
-                && state == NGX_HTTP_UPSTREAM_REUSE_CONN_USED;
+                && (state == NGX_HTTP_UPSTREAM_REUSE_CONN_USED
+                    || state == NGX_HTTP_UPSTREAM_REUSE_CONN_PARKED);
 
     if (!follows) {
         ngx_log_error(NGX_LOG_ALERT, conn->connection->log, 0,

@@ -26,7 +26,6 @@ static void reuse_add_share(ngx_atomic_uint_t *sum, ngx_atomic_uint_t *share);
 static void reuse_complete_view(ngx_http_upstream_reuse_view_t *view);
 static ngx_int_t reuse_group_servers(ngx_http_upstream_reuse_snapshot_t *shot,
     ngx_pool_t *pool);
-static ngx_uint_t reuse_is_configured(ngx_str_t *name);
 static ngx_uint_t reuse_same_name(ngx_str_t *a, ngx_str_t *b);
 static void reuse_add_view(ngx_http_upstream_reuse_view_t *view,
     ngx_http_upstream_reuse_view_t *server);
@@ -106,6 +105,51 @@ ngx_http_upstream_reuse_count_times(ngx_http_upstream_reuse_server_t *server,
     }
 
 #endif
+}
+
+
+void
+ngx_http_upstream_reuse_count_swept(ngx_str_t *upstream, ngx_str_t *address,
+    ngx_http_upstream_reuse_close_e reason)
+{
+    u_char                               *p;
+    ngx_str_t                             key;
+    ngx_slab_pool_t                      *shpool;
+    ngx_http_upstream_reuse_zone_t       *zone;
+    ngx_http_upstream_reuse_record_t     *record;
+    ngx_http_upstream_reuse_main_conf_t  *rmcf;
+
+    rmcf = ngx_http_cycle_get_module_main_conf(ngx_cycle,
+                                              ngx_http_upstream_reuse_module);
+
+    shpool = (ngx_slab_pool_t *) rmcf->zone->shm.addr;
+    zone = rmcf->zone->data;
+
+    key.len = upstream->len + 1 + address->len;
+    key.data = ngx_alloc(key.len, ngx_cycle->log);
+    if (key.data == NULL) {
+        return;
+    }
+
+    p = ngx_cpymem(key.data, upstream->data, upstream->len);
+    *p++ = '\0';
+    ngx_memcpy(p, address->data, address->len);
+
+    ngx_shmtx_lock(&shpool->mutex);
+
+    record = (ngx_http_upstream_reuse_record_t *)
+                 ngx_str_rbtree_lookup(&zone->rbtree, &key,
+                                       ngx_crc32_long(key.data, key.len));
+    if (record == NULL) {
+        record = &zone->overflow;
+    }
+
+    record->counters[NGX_HTTP_UPSTREAM_REUSE_SWEPT]++;
+    record->counters[NGX_HTTP_UPSTREAM_REUSE_CLOSED + reason]++;
+
+    ngx_shmtx_unlock(&shpool->mutex);
+
+    ngx_free(key.data);
 }
 
 
@@ -334,7 +378,8 @@ reuse_group_servers(ngx_http_upstream_reuse_snapshot_t *shot,
 
             upstream->sum.upstream = view[i].upstream;
             upstream->servers = &view[i];
-            upstream->configured = reuse_is_configured(&view[i].upstream);
+            upstream->configured =
+                 ngx_http_upstream_reuse_find_conf(&view[i].upstream) != NULL;
         }
 
         upstream->nservers++;
@@ -347,8 +392,8 @@ reuse_group_servers(ngx_http_upstream_reuse_snapshot_t *shot,
 }
 
 
-static ngx_uint_t
-reuse_is_configured(ngx_str_t *name)
+ngx_http_upstream_reuse_srv_conf_t *
+ngx_http_upstream_reuse_find_conf(ngx_str_t *upstream)
 {
     ngx_uint_t                            i;
     ngx_http_upstream_srv_conf_t        **uscfp;
@@ -369,12 +414,12 @@ reuse_is_configured(ngx_str_t *name)
         rcf = ngx_http_conf_upstream_srv_conf(uscfp[i],
                                               ngx_http_upstream_reuse_module);
 
-        if (reuse_same_name(&rcf->name, name)) {
-            return 1;
+        if (reuse_same_name(&rcf->name, upstream)) {
+            return rcf;
         }
     }
 
-    return 0;
+    return NULL;
 }
 
 
@@ -464,6 +509,8 @@ reuse_complete_view(ngx_http_upstream_reuse_view_t *view)
         view->open = 0;
     }
 
+    n[NGX_HTTP_UPSTREAM_REUSE_IDLE] += view->parked;
+
     if (n[NGX_HTTP_UPSTREAM_REUSE_IDLE] > view->open) {
         n[NGX_HTTP_UPSTREAM_REUSE_IDLE] = view->open;
     }
@@ -482,7 +529,7 @@ static void
 reuse_add_up(ngx_http_upstream_reuse_view_t *view)
 {
     ngx_uint_t          i;
-    ngx_atomic_uint_t  *n;
+    ngx_atomic_uint_t  *n, parked;
 
     n = view->counters;
 
@@ -507,6 +554,14 @@ reuse_add_up(ngx_http_upstream_reuse_view_t *view)
     view->requests = n[NGX_HTTP_UPSTREAM_REUSE_REUSED]
                      + n[NGX_HTTP_UPSTREAM_REUSE_WARM] + view->fresh;
     view->open = n[NGX_HTTP_UPSTREAM_REUSE_OPENED] - view->closed;
+
+    /* another worker may have taken it over since it was counted */
+
+    parked = n[NGX_HTTP_UPSTREAM_REUSE_HANDED_OVER]
+             - n[NGX_HTTP_UPSTREAM_REUSE_TAKEN_OVER]
+             - n[NGX_HTTP_UPSTREAM_REUSE_SWEPT];
+
+    view->parked = ((ngx_atomic_int_t) parked < 0) ? 0 : parked;
 }
 
 

@@ -46,7 +46,7 @@ enum {
 
     NGX_HTTP_UPSTREAM_REUSE_OPENED = NGX_HTTP_UPSTREAM_REUSE_NEW
                                      + NGX_HTTP_UPSTREAM_REUSE_NEW_LAST,
-    NGX_HTTP_UPSTREAM_REUSE_IDLE,        /* in the pool now */
+    NGX_HTTP_UPSTREAM_REUSE_IDLE,        /* in the pools of workers now */
     NGX_HTTP_UPSTREAM_REUSE_CLOSED,      /* by reason */
 
     NGX_HTTP_UPSTREAM_REUSE_PROVEN = NGX_HTTP_UPSTREAM_REUSE_CLOSED
@@ -57,6 +57,10 @@ enum {
 
     NGX_HTTP_UPSTREAM_REUSE_AHEAD,       /* connections opened ahead */
     NGX_HTTP_UPSTREAM_REUSE_UNUSED,      /* of these, closed without one */
+
+    NGX_HTTP_UPSTREAM_REUSE_HANDED_OVER,  /* connections: to other workers */
+    NGX_HTTP_UPSTREAM_REUSE_TAKEN_OVER,  /* for a request */
+    NGX_HTTP_UPSTREAM_REUSE_SWEPT,       /* to be closed */
 
     NGX_HTTP_UPSTREAM_REUSE_FULL,        /* TLS handshakes */
     NGX_HTTP_UPSTREAM_REUSE_RESUMED,
@@ -118,6 +122,8 @@ typedef struct {
     ngx_atomic_uint_t                    requests;
     ngx_atomic_uint_t                    fresh;     /* on new connections */
     ngx_atomic_uint_t                    open;
+    ngx_atomic_uint_t                    parked;    /* of those that are idle,
+                                                       IDLE includes them */
     ngx_atomic_uint_t                    closed;
     ngx_atomic_uint_t                    connects;
     ngx_atomic_uint_t                    handshakes;

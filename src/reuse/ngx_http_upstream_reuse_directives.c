@@ -119,6 +119,47 @@ ngx_http_upstream_reuse_set_warm_slot(ngx_conf_t *cf, ngx_command_t *cmd,
 }
 
 
+/* reuse_share on | off | N; */
+
+char *
+ngx_http_upstream_reuse_set_share_slot(ngx_conf_t *cf, ngx_command_t *cmd,
+    void *conf)
+{
+    ngx_http_upstream_reuse_main_conf_t  *rmcf = conf;
+
+    ngx_str_t  *value;
+
+    if (rmcf->share != NGX_CONF_UNSET) {
+        return "is duplicate";
+    }
+
+    value = cf->args->elts;
+
+    if (ngx_strcmp(value[1].data, "on") == 0) {
+        rmcf->share = 1;
+        return NGX_CONF_OK;
+    }
+
+    if (ngx_strcmp(value[1].data, "off") == 0) {
+        rmcf->share = 0;
+        return NGX_CONF_OK;
+    }
+
+    rmcf->share = ngx_atoi(value[1].data, value[1].len);
+
+    if (rmcf->share < 2 || rmcf->share > NGX_HTTP_UPSTREAM_REUSE_PLACES) {
+        ngx_conf_log_error(NGX_LOG_EMERG, cf, 0,
+                           "invalid value \"%V\" of \"reuse_share\": it is "
+                           "\"on\", \"off\" or how many idle connections "
+                           "worker processes share at most, from 2 to %d",
+                           &value[1], NGX_HTTP_UPSTREAM_REUSE_PLACES);
+        return NGX_CONF_ERROR;
+    }
+
+    return NGX_CONF_OK;
+}
+
+
 /* reuse_zone SIZE; */
 
 char *

@@ -71,6 +71,13 @@ static ngx_command_t  ngx_http_upstream_reuse_commands[] = {
       0,
       NULL },
 
+    { ngx_string("reuse_share"),
+      NGX_HTTP_MAIN_CONF|NGX_CONF_TAKE1,
+      ngx_http_upstream_reuse_set_share_slot,
+      NGX_HTTP_MAIN_CONF_OFFSET,
+      0,
+      NULL },
+
     { ngx_string("reuse_zone"),
       NGX_HTTP_MAIN_CONF|NGX_CONF_TAKE1,
       ngx_http_upstream_reuse_set_zone_slot,
@@ -103,7 +110,7 @@ ngx_module_t  ngx_http_upstream_reuse_module = {
     ngx_http_upstream_reuse_commands,      /* module directives */
     NGX_HTTP_MODULE,                       /* module type */
     NULL,                                  /* init master */
-    NULL,                                  /* init module */
+    ngx_http_upstream_reuse_open_places,   /* init module */
     ngx_http_upstream_reuse_init_process,  /* init process */
     NULL,                                  /* init thread */
     NULL,                                  /* exit thread */
@@ -218,6 +225,7 @@ ngx_http_upstream_reuse_create_main_conf(ngx_conf_t *cf)
     }
 
     rmcf->pool = cf->pool;
+    rmcf->share = NGX_CONF_UNSET;
 
     return rmcf;
 }
@@ -257,6 +265,11 @@ ngx_http_upstream_reuse_init_main_conf(ngx_conf_t *cf, void *conf)
 
     rmcf->zone = ngx_http_upstream_reuse_add_zone(cf, rmcf->zone_size);
     if (rmcf->zone == NULL) {
+        return NGX_CONF_ERROR;
+    }
+
+    rmcf->places = ngx_http_upstream_reuse_add_places(cf);
+    if (rmcf->places == NULL) {
         return NGX_CONF_ERROR;
     }
 

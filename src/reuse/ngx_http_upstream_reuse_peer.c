@@ -14,6 +14,8 @@ static void reuse_stand_before(ngx_http_upstream_reuse_peer_t *rp,
 static ngx_int_t reuse_get(ngx_peer_connection_t *pc, void *data);
 static void reuse_reset(ngx_http_upstream_reuse_peer_t *rp);
 static void reuse_begin(ngx_http_upstream_reuse_peer_t *rp);
+static ngx_int_t reuse_take_over(ngx_http_upstream_reuse_peer_t *rp,
+    ngx_peer_connection_t *pc);
 static ngx_int_t reuse_take(ngx_http_upstream_reuse_peer_t *rp,
     ngx_peer_connection_t *pc);
 static ngx_http_upstream_reuse_new_e reuse_unfit(
@@ -176,6 +178,8 @@ reuse_get(ngx_peer_connection_t *pc, void *data)
         return NGX_OK;
     }
 
+    rp->account.why_new = NGX_HTTP_UPSTREAM_REUSE_NEW_NONE;
+
     rc = ngx_http_upstream_reuse_pool_take(rp, pc);
 
     if (rc == NGX_DONE && pc->connection) {
@@ -183,13 +187,15 @@ reuse_get(ngx_peer_connection_t *pc, void *data)
 
     } else if (rc == NGX_OK) {
         rp->server = ngx_http_upstream_reuse_find_server(rp->conf, pc);
-        rp->account.why_new = ngx_http_upstream_reuse_why_new(rp);
 
     } else {
-        rp->account.why_new = NGX_HTTP_UPSTREAM_REUSE_NEW_NONE;
         rp->account.requests = 0;
 
         return rc;
+    }
+
+    if (rc == NGX_OK) {
+        rc = reuse_take_over(rp, pc);
     }
 
     reuse_begin(rp);
@@ -205,6 +211,7 @@ reuse_reset(ngx_http_upstream_reuse_peer_t *rp)
 {
     rp->conn = NULL;
     rp->account.warm = 0;
+    rp->account.shared = 0;
     rp->watch.sent = 0;
     rp->age = 0;
     rp->account.rtt = 0;
@@ -232,6 +239,34 @@ reuse_begin(ngx_http_upstream_reuse_peer_t *rp)
 }
 
 
+/* The pool has nothing for the request: another worker may have had it. */
+
+static ngx_int_t
+reuse_take_over(ngx_http_upstream_reuse_peer_t *rp, ngx_peer_connection_t *pc)
+{
+    while (ngx_http_upstream_reuse_take_over(rp, pc) == NGX_DONE) {
+
+        if (reuse_take(rp, pc) == NGX_DONE) {
+            rp->account.shared = 1;
+            return NGX_DONE;
+        }
+
+        if (rp->account.why_new == NGX_HTTP_UPSTREAM_REUSE_NEW_UNBUFFERED) {
+
+            /* none of the others is better */
+
+            break;
+        }
+    }
+
+    if (rp->account.why_new == NGX_HTTP_UPSTREAM_REUSE_NEW_NONE) {
+        rp->account.why_new = ngx_http_upstream_reuse_why_new(rp);
+    }
+
+    return NGX_OK;
+}
+
+
 /* What the pool has is looked at, and taken or closed. */
 
 static ngx_int_t
@@ -253,6 +288,11 @@ reuse_take(ngx_http_upstream_reuse_peer_t *rp, ngx_peer_connection_t *pc)
 
         if (conn->queued) {
             rp->conf->listener->end_idle(conn);
+        }
+
+        if (conn->offers) {
+            ngx_queue_remove(&conn->offered);
+            conn->offers = 0;
         }
 
     } else {
@@ -467,11 +507,26 @@ reuse_free(ngx_peer_connection_t *pc, void *data, ngx_uint_t state)
 
             /* it was not wanted */
 
+            reason = ngx_http_upstream_reuse_why_closed(rp, c, state);
+
+            if (reason == NGX_HTTP_UPSTREAM_REUSE_CLOSE_SHUTDOWN
+                && ngx_exiting
+                && ngx_http_upstream_reuse_park_conn(conn) == NGX_OK)
+            {
+                /* core closes what is left of it in this worker */
+
+                ngx_http_upstream_reuse_set_state(conn,
+                                         NGX_HTTP_UPSTREAM_REUSE_CONN_PARKED);
+
+                rp->account.holds = 0;
+                rp->account.reason = NGX_HTTP_UPSTREAM_REUSE_CLOSE_KEPT;
+
+                return;
+            }
+
             ngx_http_upstream_reuse_uncount(rp->server, IDLE);
             ngx_http_upstream_reuse_set_state(conn,
                                            NGX_HTTP_UPSTREAM_REUSE_CONN_USED);
-
-            reason = ngx_http_upstream_reuse_why_closed(rp, c, state);
         }
 
         reuse_end(rp, reason);
@@ -493,6 +548,8 @@ reuse_free(ngx_peer_connection_t *pc, void *data, ngx_uint_t state)
         if (rp->conf->listener) {
             rp->conf->listener->begin_idle(conn);
         }
+
+        ngx_http_upstream_reuse_offer(conn);
     }
 }
 

@@ -128,6 +128,10 @@ void ngx_http_upstream_reuse_read_keepalive(ngx_conf_t *cf,
 ngx_uint_t ngx_http_upstream_reuse_has_round_robin(
     ngx_http_upstream_srv_conf_t *uscf);
 
+/* Tells whether an address is that of a server, now. */
+ngx_uint_t ngx_http_upstream_reuse_has_server(
+    ngx_http_upstream_srv_conf_t *uscf, u_char *sockaddr, size_t socklen);
+
 /* How many addresses get requests while all is well. */
 ngx_uint_t ngx_http_upstream_reuse_count_servers(
     ngx_http_upstream_srv_conf_t *uscf);

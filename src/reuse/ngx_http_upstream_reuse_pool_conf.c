@@ -118,13 +118,6 @@ ngx_http_upstream_reuse_hook_keepalive(ngx_conf_t *cf)
     ngx_module_t        *module;
     ngx_pool_cleanup_t  *cln;
 
-    if (NGX_HTTP_UPSTREAM_REUSE_NATIVE) {
-
-        /* it would have a balancer that is written later seem to be another */
-
-        return NGX_OK;
-    }
-
     module = ngx_http_upstream_reuse_find_keepalive(cf);
 
     reuse_command = module ? reuse_find_command(module, "keepalive") : NULL;
@@ -179,16 +172,23 @@ static char *
 reuse_keepalive(ngx_conf_t *cf, ngx_command_t *cmd, void *conf)
 {
     char                                *rv;
+    ngx_str_t                           *value;
     ngx_http_upstream_srv_conf_t        *uscf;
     ngx_http_upstream_reuse_srv_conf_t  *rcf;
-
-    if (NGX_HTTP_UPSTREAM_REUSE_NATIVE) {
-        return reuse_set_keepalive(cf, cmd, conf);
-    }
 
     uscf = ngx_http_conf_get_module_srv_conf(cf, ngx_http_upstream_module);
     rcf = ngx_http_conf_upstream_srv_conf(uscf,
                                           ngx_http_upstream_reuse_module);
+
+    if (NGX_HTTP_UPSTREAM_REUSE_NATIVE) {
+
+        value = cf->args->elts;
+
+        rcf->local = (cf->args->nelts == 3
+                      && ngx_strcmp(value[2].data, "local") == 0);
+
+        return reuse_set_keepalive(cf, cmd, conf);
+    }
 
     reuse_stand_below(uscf);
 
@@ -516,6 +516,41 @@ ngx_http_upstream_reuse_has_round_robin(ngx_http_upstream_srv_conf_t *uscf)
     peers = uscf->peer.data;
 
     return peers && peers->name == &uscf->host;
+}
+
+
+/* Those of other balancers are not known, and are taken for granted. */
+
+ngx_uint_t
+ngx_http_upstream_reuse_has_server(ngx_http_upstream_srv_conf_t *uscf,
+    u_char *sockaddr, size_t socklen)
+{
+    ngx_uint_t                     found;
+    ngx_http_upstream_rr_peer_t   *peer;
+    ngx_http_upstream_rr_peers_t  *peers;
+
+    if (!ngx_http_upstream_reuse_has_round_robin(uscf)) {
+        return 1;
+    }
+
+    found = 0;
+    peers = uscf->peer.data;
+
+    ngx_http_upstream_rr_peers_rlock(peers);
+
+    for ( /* void */ ; peers && !found; peers = peers->next) {
+
+        for (peer = peers->peer; peer && !found; peer = peer->next) {
+            found = (peer->socklen == (socklen_t) socklen
+                     && ngx_memcmp(peer->sockaddr, sockaddr, socklen) == 0);
+        }
+    }
+
+    peers = uscf->peer.data;
+
+    ngx_http_upstream_rr_peers_unlock(peers);
+
+    return found;
 }
 
 

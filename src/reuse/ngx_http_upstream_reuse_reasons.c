@@ -196,6 +196,11 @@ ngx_http_upstream_reuse_reason_t  ngx_http_upstream_reuse_close_reasons[] = {
       "remove \"reuse_warm\" if the server has one process or thread "
       "for each connection" },
 
+    { ngx_string("removed"),
+      "a reload took its server out of the configuration while it was "
+      "idle",
+      NULL },
+
     { ngx_string("crash"),
       "the worker process died",
       "see the error log" }

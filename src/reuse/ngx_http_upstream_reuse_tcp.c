@@ -43,6 +43,7 @@ ngx_http_upstream_reuse_read_tcp(int fd, ngx_http_upstream_reuse_tcp_t *tcp)
 
     tcp->acked = info.tcpi_bytes_acked;
     tcp->rtt = info.tcpi_rtt;
+    tcp->silent = info.tcpi_last_ack_recv;
 
     /* all bits are set before there is a measurement */
 

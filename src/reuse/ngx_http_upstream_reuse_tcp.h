@@ -20,6 +20,9 @@ typedef struct {
     uint32_t   rtt;       /* smoothed round trip, microseconds */
     uint32_t   min_rtt;   /* least of the last minutes, microseconds */
 
+    uint32_t   silent;    /* the last segment came before so many
+                             milliseconds */
+
     /* the peer has ended its stream; the connection is no more */
     unsigned   close_wait:1;
     unsigned   closed:1;

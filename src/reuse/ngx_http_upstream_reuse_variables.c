@@ -30,6 +30,7 @@ static ngx_int_t reuse_set_number(ngx_http_request_t *r,
 
 static ngx_str_t  reuse_new = ngx_string("new");
 static ngx_str_t  reuse_reused = ngx_string("reused");
+static ngx_str_t  reuse_shared = ngx_string("shared");
 static ngx_str_t  reuse_warm = ngx_string("warm");
 
 
@@ -98,7 +99,8 @@ reuse_get_variable(ngx_http_request_t *r, ngx_http_variable_value_t *v,
 
     case REUSE_VARIABLE_CONNECTION:
         reuse_set_text(v, account->why_new ? &reuse_new
-                          : account->warm ? &reuse_warm : &reuse_reused);
+                          : account->warm ? &reuse_warm
+                          : account->shared ? &reuse_shared : &reuse_reused);
         return NGX_OK;
 
     case REUSE_VARIABLE_REASON:

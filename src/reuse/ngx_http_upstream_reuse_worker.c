@@ -41,6 +41,8 @@ ngx_http_upstream_reuse_init_process(ngx_cycle_t *cycle)
         return NGX_OK;
     }
 
+    ngx_http_upstream_reuse_begin_handover(cycle);
+
     /* a debug log names the connection of a timer */
 
     reuse_sample_dummy.fd = (ngx_socket_t) -1;

@@ -581,7 +581,10 @@ reuse_inherit(ngx_http_upstream_reuse_record_t *record,
     ngx_atomic_uint_t   open, *n;
 
     n = share->counters;
-    open = n[NGX_HTTP_UPSTREAM_REUSE_OPENED];
+    open = n[NGX_HTTP_UPSTREAM_REUSE_OPENED]
+           + n[NGX_HTTP_UPSTREAM_REUSE_TAKEN_OVER]
+           + n[NGX_HTTP_UPSTREAM_REUSE_SWEPT]
+           - n[NGX_HTTP_UPSTREAM_REUSE_HANDED_OVER];
 
     for (i = 0; i < NGX_HTTP_UPSTREAM_REUSE_CLOSE_LAST; i++) {
         open -= n[NGX_HTTP_UPSTREAM_REUSE_CLOSED + i];

@@ -61,5 +61,10 @@ void ngx_http_reuse_status_prometheus(ngx_http_reuse_status_text_t *text,
 void ngx_http_reuse_status_html(ngx_http_reuse_status_text_t *text,
     ngx_http_upstream_reuse_snapshot_t *shot);
 
+/* a part of the page: how reuse has gone over time */
+
+void ngx_http_reuse_status_history(ngx_http_reuse_status_text_t *text,
+    ngx_http_upstream_reuse_snapshot_t *shot);
+
 
 #endif /* _NGX_HTTP_REUSE_STATUS_H_INCLUDED_ */

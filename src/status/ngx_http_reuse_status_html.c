@@ -23,10 +23,6 @@ typedef struct {
 
 static void html_summary(ngx_http_reuse_status_text_t *text,
     ngx_http_upstream_reuse_snapshot_t *shot);
-static void html_history(ngx_http_reuse_status_text_t *text,
-    ngx_http_upstream_reuse_snapshot_t *shot);
-static void html_history_line(ngx_http_reuse_status_text_t *text,
-    ngx_http_upstream_reuse_snapshot_t *shot);
 static void html_warnings(ngx_http_reuse_status_text_t *text,
     ngx_http_upstream_reuse_snapshot_t *shot);
 static void html_advice(ngx_http_reuse_status_text_t *text,
@@ -43,6 +39,8 @@ static void html_reasons(ngx_http_reuse_status_text_t *text,
     ngx_http_upstream_reuse_reason_t *reasons, ngx_atomic_uint_t *counters,
     ngx_uint_t n);
 static void html_retries(ngx_http_reuse_status_text_t *text,
+    ngx_http_upstream_reuse_snapshot_t *shot);
+static void html_shared(ngx_http_reuse_status_text_t *text,
     ngx_http_upstream_reuse_snapshot_t *shot);
 static void html_warm(ngx_http_reuse_status_text_t *text,
     ngx_http_upstream_reuse_snapshot_t *shot);
@@ -65,12 +63,13 @@ static u_char  html_page[] =
 
 static html_section_t  html_sections[] = {
     { ngx_string("summary"), html_summary },
-    { ngx_string("history"), html_history },
+    { ngx_string("history"), ngx_http_reuse_status_history },
     { ngx_string("warnings"), html_warnings },
     { ngx_string("servers"), html_servers },
     { ngx_string("new"), html_new },
     { ngx_string("closed"), html_closed },
     { ngx_string("retries"), html_retries },
+    { ngx_string("shared"), html_shared },
     { ngx_string("warm"), html_warm },
     { ngx_string("footer"), html_footer },
     { ngx_null_string, NULL }
@@ -161,93 +160,6 @@ html_summary(ngx_http_reuse_status_text_t *text,
     ngx_http_reuse_status_write(text, " full, ");
     html_number(text, "resumed", n[NGX_HTTP_UPSTREAM_REUSE_RESUMED]);
     ngx_http_reuse_status_write(text, " resumed</span></div>");
-}
-
-
-static void
-html_history(ngx_http_reuse_status_text_t *text,
-    ngx_http_upstream_reuse_snapshot_t *shot)
-{
-    ngx_uint_t                         i, from, height;
-    ngx_atomic_uint_t                  most;
-    ngx_http_upstream_reuse_sample_t  *sample;
-
-    sample = shot->samples.elts;
-    most = 0;
-
-    for (i = 0; i < shot->samples.nelts; i++) {
-        most = ngx_max(most, sample[i].requests);
-    }
-
-    ngx_http_reuse_status_write(text,
-        "<h2>Reuse over time</h2><p class=\"key soft\">line: "
-        "requests that found a connection ready, 0 to 100&nbsp;%%; bars: "
-        "requests, up to %uA in %d&nbsp;s</p>"
-        "<svg viewBox=\"0 0 %d 100\" preserveAspectRatio=\"none\" role="
-        "\"img\" "
-        "aria-label=\"share of requests that found a connection ready\">"
-        "<path class=\"grid\" d=\"M0 1H%dM0 50H%dM0 99H%d\"/>",
-        most, NGX_HTTP_UPSTREAM_REUSE_INTERVAL,
-        NGX_HTTP_UPSTREAM_REUSE_SAMPLES, NGX_HTTP_UPSTREAM_REUSE_SAMPLES,
-        NGX_HTTP_UPSTREAM_REUSE_SAMPLES, NGX_HTTP_UPSTREAM_REUSE_SAMPLES);
-
-    from = NGX_HTTP_UPSTREAM_REUSE_SAMPLES - shot->samples.nelts;
-
-    for (i = 0; i < shot->samples.nelts; i++) {
-
-        if (sample[i].requests) {
-            height = 1 + (ngx_uint_t) ((double) sample[i].requests * 39
-                                       / most);
-
-            ngx_http_reuse_status_write(text,
-                "<rect class=\"load\" x=\"%ui\" y=\"%ui\" width=\"1\" "
-                "height=\"%ui\"/>", from + i, 99 - height, height);
-        }
-    }
-
-    html_history_line(text, shot);
-
-    ngx_http_reuse_status_write(text,
-        "</svg><p class=\"axis soft\"><span>%d minutes ago</span>"
-        "<span>now</span></p>",
-        NGX_HTTP_UPSTREAM_REUSE_SAMPLES * NGX_HTTP_UPSTREAM_REUSE_INTERVAL
-        / 60);
-}
-
-
-/* Where there was no request there is no ratio. */
-
-static void
-html_history_line(ngx_http_reuse_status_text_t *text,
-    ngx_http_upstream_reuse_snapshot_t *shot)
-{
-    ngx_uint_t                         i, from, y, drawing;
-    ngx_http_upstream_reuse_sample_t  *sample;
-
-    sample = shot->samples.elts;
-    from = NGX_HTTP_UPSTREAM_REUSE_SAMPLES - shot->samples.nelts;
-    drawing = 0;
-
-    ngx_http_reuse_status_write(text, "<path class=\"ratio\" d=\"");
-
-    for (i = 0; i < shot->samples.nelts; i++) {
-
-        if (sample[i].requests == 0) {
-            drawing = 0;
-            continue;
-        }
-
-        y = 99 - (ngx_uint_t) ((double) ngx_min(sample[i].ready,
-                                                sample[i].requests)
-                               * 98 / sample[i].requests);
-
-        ngx_http_reuse_status_write(text, "%c%ui %uiH%ui",
-                                    drawing ? 'L' : 'M', from + i, y,
-                                    from + i + 1);
-        drawing = 1;
-    }
-
-    ngx_http_reuse_status_write(text, "\"/>");
 }
 
 
@@ -555,6 +467,30 @@ html_retries(ngx_http_reuse_status_text_t *text,
     html_number(text, "lost", n[NGX_HTTP_UPSTREAM_REUSE_LOST]);
     ngx_http_reuse_status_write(text,
         " were not received, but could not be sent again.</p>");
+}
+
+
+static void
+html_shared(ngx_http_reuse_status_text_t *text,
+    ngx_http_upstream_reuse_snapshot_t *shot)
+{
+    ngx_atomic_uint_t  *n;
+
+    n = shot->total.counters;
+
+    if (n[NGX_HTTP_UPSTREAM_REUSE_HANDED_OVER] == 0) {
+        return;
+    }
+
+    ngx_http_reuse_status_write(text,
+                                "<h2>Shared by worker processes</h2><p>");
+    html_number(text, "handed over", n[NGX_HTTP_UPSTREAM_REUSE_HANDED_OVER]);
+    ngx_http_reuse_status_write(text,
+        " times an idle connection was left to all worker processes, ");
+    html_number(text, "taken over", n[NGX_HTTP_UPSTREAM_REUSE_TAKEN_OVER]);
+    ngx_http_reuse_status_write(text, " times one was taken for a request; ");
+    html_number(text, "parked", shot->total.parked);
+    ngx_http_reuse_status_write(text, " wait there now.</p>");
 }
 
 

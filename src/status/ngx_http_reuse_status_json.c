@@ -148,9 +148,12 @@ json_view(ngx_http_reuse_status_text_t *text,
 
     ngx_http_reuse_status_write(text,
         "}},\"connections\":{\"opened\":%uA,\"open\":%uA,\"idle\":%uA,"
+        "\"parked\":%uA,\"handed_over\":%uA,\"taken_over\":%uA,"
         "\"closed\":%uA,\"closed_by_reason\":{",
         n[NGX_HTTP_UPSTREAM_REUSE_OPENED], view->open,
-        n[NGX_HTTP_UPSTREAM_REUSE_IDLE], view->closed);
+        n[NGX_HTTP_UPSTREAM_REUSE_IDLE], view->parked,
+        n[NGX_HTTP_UPSTREAM_REUSE_HANDED_OVER],
+        n[NGX_HTTP_UPSTREAM_REUSE_TAKEN_OVER], view->closed);
 
     json_named(text, ngx_http_upstream_reuse_close_reasons,
                &n[NGX_HTTP_UPSTREAM_REUSE_CLOSED],

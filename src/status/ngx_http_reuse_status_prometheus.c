@@ -42,6 +42,8 @@ static void prometheus_closed(ngx_http_reuse_status_text_t *text,
     ngx_http_upstream_reuse_view_t *view, const char *name);
 static void prometheus_open(ngx_http_reuse_status_text_t *text,
     ngx_http_upstream_reuse_view_t *view, const char *name);
+static void prometheus_parked(ngx_http_reuse_status_text_t *text,
+    ngx_http_upstream_reuse_view_t *view, const char *name);
 static void prometheus_retries(ngx_http_reuse_status_text_t *text,
     ngx_http_upstream_reuse_view_t *view, const char *name);
 static void prometheus_handshakes(ngx_http_reuse_status_text_t *text,
@@ -82,6 +84,18 @@ static prometheus_metric_t  prometheus_metrics[] = {
     { "nginx_reuse_connections_idle", "gauge",
       "Connections that wait for a request.",
       NULL, NGX_HTTP_UPSTREAM_REUSE_IDLE },
+
+    { "nginx_reuse_connections_parked", "gauge",
+      "Connections that wait for a request of any worker process.",
+      prometheus_parked, 0 },
+
+    { "nginx_reuse_connections_handed_over_total", "counter",
+      "Idle connections that a worker process left to all of them.",
+      NULL, NGX_HTTP_UPSTREAM_REUSE_HANDED_OVER },
+
+    { "nginx_reuse_connections_taken_over_total", "counter",
+      "Such connections that a worker process took for a request.",
+      NULL, NGX_HTTP_UPSTREAM_REUSE_TAKEN_OVER },
 
     { "nginx_reuse_retries_total", "counter",
       "Requests that failed on a kept connection before any response, by what "
@@ -294,6 +308,14 @@ prometheus_open(ngx_http_reuse_status_text_t *text,
     ngx_http_upstream_reuse_view_t *view, const char *name)
 {
     prometheus_line(text, view, name, NULL, NULL, view->open);
+}
+
+
+static void
+prometheus_parked(ngx_http_reuse_status_text_t *text,
+    ngx_http_upstream_reuse_view_t *view, const char *name)
+{
+    prometheus_line(text, view, name, NULL, NULL, view->parked);
 }
 
 

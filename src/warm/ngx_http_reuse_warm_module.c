@@ -411,7 +411,10 @@ reuse_end_idle(ngx_http_upstream_reuse_conn_t *conn)
         ngx_http_reuse_warm_recover(conn->server);
     }
 
-    if (conn->state != NGX_HTTP_UPSTREAM_REUSE_CONN_USED && !ngx_exiting) {
+    if (conn->state != NGX_HTTP_UPSTREAM_REUSE_CONN_USED
+        && conn->state != NGX_HTTP_UPSTREAM_REUSE_CONN_PARKED
+        && !ngx_exiting)
+    {
 
         /* it was closed, not taken */
 

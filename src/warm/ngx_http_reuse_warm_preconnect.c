@@ -527,6 +527,7 @@ reuse_begin_idle(ngx_http_reuse_warm_preconnect_t *p,
     conn->handler = rev->handler;
     rev->handler = reuse_idle_handler;
 
+    ngx_http_upstream_reuse_offer(conn);
     p->opened = 1;
 }
 

@@ -517,5 +517,8 @@ reuse_close_idle(ngx_http_reuse_warm_t *warm,
         ngx_http_upstream_reuse_pool_remove(conn->connection);
     }
 
+    ngx_http_upstream_reuse_close_parked(warm->conf, server,
+                                     NGX_HTTP_UPSTREAM_REUSE_CLOSE_STARVING);
+
     server->ahead.bare_since = ngx_current_msec;
 }

@@ -384,6 +384,11 @@ class Nginx:
 
     # processes
 
+    @property
+    def master(self):
+        """The process id of master."""
+        return self._process.pid
+
     def workers(self):
         """The process ids of master's children."""
         pid = self._process.pid
@@ -469,7 +474,7 @@ class Nginx:
 
 def compose(prefix, main="", events="", http="", server="", location=None,
             listen="", workers=1, master=True, log_level=None,
-            server_name="localhost"):
+            server_name="localhost", connections=512):
     """The whole nginx.conf around what the test has written."""
     load = ""
     if settings.MODULE != "static" and not settings.STOCK:
@@ -504,7 +509,7 @@ error_log stderr {log_level or settings.LOG_LEVEL};
 worker_shutdown_timeout 3s;
 {main}
 events {{
-    worker_connections 512;
+    worker_connections {connections};
     {events}
 }}
 http {{

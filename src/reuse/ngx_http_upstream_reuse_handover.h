@@ -1,0 +1,49 @@
+
+/*
+ * Copyright (C) 2026 The ngx_http_myproxy_module authors
+ *
+ * Idle connections are handed over from one worker to another: they are
+ * parked, where each worker finds them.  Those over TLS stay where they are,
+ * as OpenSSL's state of a connection does not leave its process, and so do
+ * those with a state of another module, as in HTTP/2.
+ */
+
+
+#ifndef _NGX_HTTP_UPSTREAM_REUSE_HANDOVER_H_INCLUDED_
+#define _NGX_HTTP_UPSTREAM_REUSE_HANDOVER_H_INCLUDED_
+
+
+#include "ngx_http_upstream_reuse.h"
+
+
+/* worker: begins; connections are handed over from then on, if they may be */
+void ngx_http_upstream_reuse_begin_handover(ngx_cycle_t *cycle);
+
+/* Tells whether workers hand over those of an upstream that have no TLS. */
+#define ngx_http_upstream_reuse_is_shared(rcf)                                \
+    (ngx_http_upstream_reuse_nplaces != 0 && (rcf)->reuse != 0)
+
+/* A connection is idle from now on: it is parked if that lasts. */
+void ngx_http_upstream_reuse_offer(ngx_http_upstream_reuse_conn_t *conn);
+
+/*
+ * Looks for a parked connection to pc->sockaddr for a request, for which the
+ * worker has none.  NGX_DONE: it is pc->connection, as if it had been idle in
+ * the pool; NGX_DECLINED: there is none.  rp->account.why_new is set if one
+ * was there that had ended.
+ */
+ngx_int_t ngx_http_upstream_reuse_take_over(
+    ngx_http_upstream_reuse_peer_t *rp, ngx_peer_connection_t *pc);
+
+
+/* Closes all parked connections to a server. */
+void ngx_http_upstream_reuse_close_parked(
+    ngx_http_upstream_reuse_srv_conf_t *rcf,
+    ngx_http_upstream_reuse_server_t *server,
+    ngx_http_upstream_reuse_close_e reason);
+
+
+#include "ngx_http_upstream_reuse_places.h"
+
+
+#endif /* _NGX_HTTP_UPSTREAM_REUSE_HANDOVER_H_INCLUDED_ */

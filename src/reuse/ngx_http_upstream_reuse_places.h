@@ -1,0 +1,151 @@
+
+/*
+ * Copyright (C) 2026 The ngx_http_myproxy_module authors
+ *
+ * Places, in which idle connections are parked so that any worker can take
+ * them.  A place is a pair of unix sockets that all workers have from the
+ * master process, of this cycle and of those before; the descriptor of the
+ * connection lies in it as a message.  What is known of the connection is in
+ * shared memory.
+ */
+
+
+#ifndef _NGX_HTTP_UPSTREAM_REUSE_PLACES_H_INCLUDED_
+#define _NGX_HTTP_UPSTREAM_REUSE_PLACES_H_INCLUDED_
+
+
+#include "ngx_http_upstream_reuse.h"
+
+
+/* at most, and of these by default */
+#define NGX_HTTP_UPSTREAM_REUSE_PLACES          4096
+#define NGX_HTTP_UPSTREAM_REUSE_DEFAULT_PLACES  2048
+
+/* bytes of an identity, an address and an upstream's name together */
+#define NGX_HTTP_UPSTREAM_REUSE_LABEL           384
+
+
+/*
+ * cycle, in shared memory: what is known of a parked connection.  Times are
+ * those of ngx_current_msec, which all processes have in common.  Its label
+ * consists of the identity, the address and the name of the upstream.
+ */
+
+typedef struct {
+    uint32_t                             hash;   /* of the label */
+    uint32_t                             label_len;
+    size_t                               socklen;
+    size_t                               name_len;
+
+    /* the only location that may use it, in that cycle; NULL: all may */
+    ngx_http_upstream_conf_t            *location;
+    ngx_uint_t                           cycle;
+
+    ngx_msec_t                           start;  /* it was opened */
+    ngx_msec_t                           since;  /* it has been idle */
+    ngx_msec_t                           seen;   /* alive, the last time */
+    ngx_msec_t                           end;    /* it is closed, */
+    ngx_http_upstream_reuse_close_e      reason;  /* and why */
+
+    ngx_msec_t                           rtt;
+    ngx_msec_t                           announced;
+    ngx_uint_t                           max;
+    ngx_uint_t                           requests;
+    off_t                                sent;
+
+    unsigned                             warm:1;
+    unsigned                             nodelay:2;  /* c->tcp_nodelay */
+    unsigned                             nopush:2;   /* c->tcp_nopush */
+
+    uint64_t               label[NGX_HTTP_UPSTREAM_REUSE_LABEL / 8];
+} ngx_http_upstream_reuse_parcel_t;
+
+
+#define ngx_http_upstream_reuse_parcel_identity(parcel)                       \
+    ((ngx_http_upstream_reuse_identity_t *) (parcel)->label)
+
+#define ngx_http_upstream_reuse_parcel_address(parcel)                        \
+    ((u_char *) (parcel)->label + (parcel)->label_len                         \
+     - (parcel)->name_len - (parcel)->socklen)
+
+#define ngx_http_upstream_reuse_parcel_name(parcel)                           \
+    ((u_char *) (parcel)->label + (parcel)->label_len - (parcel)->name_len)
+
+
+/* Tells whether a parked connection is to be taken out. */
+typedef ngx_uint_t (*ngx_http_upstream_reuse_visit_pt)(
+    ngx_http_upstream_reuse_parcel_t *parcel, ngx_socket_t fd, void *data);
+
+
+/* Tells whether a parcel is of a server, which stands for no others. */
+ngx_uint_t ngx_http_upstream_reuse_is_of_server(
+    ngx_http_upstream_reuse_parcel_t *parcel,
+    ngx_http_upstream_reuse_srv_conf_t *rcf,
+    ngx_http_upstream_reuse_server_t *server);
+
+/* Adds the shared memory; NULL if there is no memory. */
+ngx_shm_zone_t *ngx_http_upstream_reuse_add_places(ngx_conf_t *cf);
+
+/*
+ * master: makes places, as many as the configuration says, and as there can
+ * be without taking descriptors from "worker_connections".
+ */
+ngx_int_t ngx_http_upstream_reuse_open_places(ngx_cycle_t *cycle);
+
+/* worker: begins to use them; returns how many there are. */
+ngx_uint_t ngx_http_upstream_reuse_enter_places(ngx_cycle_t *cycle);
+
+/* worker: how many places its configuration allows; 0: none is shared. */
+extern ngx_uint_t  ngx_http_upstream_reuse_nplaces;
+
+/* worker: the number of its cycle, which is not 0. */
+extern ngx_uint_t  ngx_http_upstream_reuse_cycle;
+
+/*
+ * Parks an idle connection, of which the caller closes what is left in this
+ * worker, without a trace in the counters.  NGX_DECLINED: it cannot be parked.
+ */
+ngx_int_t ngx_http_upstream_reuse_park_conn(
+    ngx_http_upstream_reuse_conn_t *conn);
+
+/*
+ * Labels a parcel.  NGX_DECLINED: there is not room enough, as for names that
+ * are very long.
+ */
+ngx_int_t ngx_http_upstream_reuse_label(
+    ngx_http_upstream_reuse_parcel_t *parcel,
+    ngx_http_upstream_reuse_identity_t *id, struct sockaddr *sockaddr,
+    socklen_t socklen, ngx_str_t *name);
+
+/*
+ * Takes the connection of this label that was parked last, for the location
+ * in the parcel, in which it is described then.  -1: there is none.
+ */
+ngx_socket_t ngx_http_upstream_reuse_unpark(
+    ngx_http_upstream_reuse_parcel_t *parcel);
+
+/*
+ * Has all parked connections looked at by visit(), which is given data and
+ * may change parcels, beginning with place number *i.  Returns the first that
+ * is to be taken out, with *i after it; -1: there is no other one.
+ */
+ngx_socket_t ngx_http_upstream_reuse_visit_places(ngx_uint_t *i,
+    ngx_http_upstream_reuse_visit_pt visit, void *data,
+    ngx_http_upstream_reuse_parcel_t *parcel);
+
+/*
+ * How many connections to a server are parked, and how many of them have
+ * carried no request.
+ */
+ngx_uint_t ngx_http_upstream_reuse_count_parked(
+    ngx_http_upstream_reuse_srv_conf_t *rcf,
+    ngx_http_upstream_reuse_server_t *server, ngx_uint_t *warm);
+
+/*
+ * Tells whether so many milliseconds have passed since this was last true, in
+ * any worker.
+ */
+ngx_uint_t ngx_http_upstream_reuse_is_time_to_visit(ngx_msec_t pause);
+
+
+#endif /* _NGX_HTTP_UPSTREAM_REUSE_PLACES_H_INCLUDED_ */

@@ -1,0 +1,71 @@
+"""A server with several workers, which are asked one by one."""
+
+ESTABLISHED, CLOSE_WAIT = "01", "08"
+
+WHO = "add_header X-Worker $pid; add_header X-Connection $reuse_connection;"
+
+
+def established(origins):
+    """How many connections to them nginx has, as the kernel knows."""
+    ports = {f"{origin.port:04X}" for origin in origins}
+    with open("/proc/net/tcp", encoding="ascii") as file:
+        lines = [line.split() for line in file.readlines()[1:]]
+    return sum(fields[2].partition(":")[2] in ports
+               and fields[3] in (ESTABLISHED, CLOSE_WAIT)
+               for fields in lines)
+
+
+class Workers:
+    """Idle connections are parked after a moment, where all find them."""
+
+    def __init__(self, stage, location="myproxy_pass http://%{origin};",
+                 workers=2, **config):
+        self.stage = stage
+        self.nginx = stage.nginx(location=WHO + location, workers=workers,
+                                 **config)
+        # one that is stopped while it begins may hold a lock
+        stage.wait_until(lambda: self.nginx.status()["workers"] == workers)
+
+    def ask(self, worker, target="/", method="GET", **more):
+        """The response to a request that this worker serves."""
+        others = [pid for pid in self.nginx.workers() if pid != worker]
+        for pid in others:
+            self.nginx.pause_worker(pid)
+        try:
+            response = self.nginx.request(method, target, **more)
+        finally:
+            for pid in others:
+                self.nginx.resume_worker(pid)
+        assert response.header("X-Worker") == str(worker)
+        return response
+
+    def how(self, worker, *args, **more):
+        """How the connection was had for such a request."""
+        response = self.ask(worker, *args, **more)
+        assert response.status == 200
+        return response.header("X-Connection")
+
+    @property
+    def connections(self):
+        return self.nginx.status()["total"]["connections"]
+
+    @property
+    def closed(self):
+        """Reasons for which connections were closed, and how many."""
+        return {name: count for name, count
+                in self.connections["closed_by_reason"].items() if count}
+
+    def wait_parked(self, count=1):
+        self._wait(lambda: self.connections["parked"] == count)
+
+    def wait_open(self, count):
+        self._wait(lambda: self.connections["open"] == count)
+
+    def wait_closed(self, **reasons):
+        self._wait(lambda: self.closed == reasons)
+
+    def _wait(self, condition):
+        try:
+            self.stage.wait_until(condition)
+        except AssertionError:
+            raise AssertionError(f"there are {self.connections}") from None
