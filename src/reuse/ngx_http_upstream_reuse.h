@@ -27,7 +27,9 @@
  *
  *     connection  what is known of it, once it was kept
  *     handover    it is handed over to another worker
+ *     parcel      what is handed over of what is known of it
  *     places      where it is parked meanwhile
+ *     sockets     in which its descriptor lies there
  *     expiry      how long it may be idle
  *     limits      learns when origins close idle connections
  *     tcp         what the kernel knows of it

@@ -73,24 +73,34 @@ typedef struct {
 
 
 /* Tells whether a parked connection is to be taken out. */
+
 typedef ngx_uint_t (*ngx_http_upstream_reuse_visit_pt)(
     ngx_http_upstream_reuse_parcel_t *parcel, ngx_socket_t fd, void *data);
 
 
-/* Tells whether a parcel is of a server, which stands for no others. */
-ngx_uint_t ngx_http_upstream_reuse_is_of_server(
-    ngx_http_upstream_reuse_parcel_t *parcel,
-    ngx_http_upstream_reuse_srv_conf_t *rcf,
-    ngx_http_upstream_reuse_server_t *server);
-
-/* Adds the shared memory; NULL if there is no memory. */
-ngx_shm_zone_t *ngx_http_upstream_reuse_add_places(ngx_conf_t *cf);
+/* sockets */
 
 /*
  * master: makes places, as many as the configuration says, and as there can
  * be without taking descriptors from "worker_connections".
  */
 ngx_int_t ngx_http_upstream_reuse_open_places(ngx_cycle_t *cycle);
+
+/* How many there are: maybe more than the configuration allows now. */
+extern ngx_uint_t  ngx_http_upstream_reuse_nsockets;
+
+/* Puts a descriptor into a place, and takes it out: NGX_OK, and not -1. */
+ngx_int_t ngx_http_upstream_reuse_send_fd(ngx_uint_t i, ngx_socket_t fd);
+ngx_socket_t ngx_http_upstream_reuse_recv_fd(ngx_uint_t i);
+
+
+/* places */
+
+/* Adds the shared memory; NULL if there is no memory. */
+ngx_shm_zone_t *ngx_http_upstream_reuse_add_places(ngx_conf_t *cf);
+
+/* master: the number of the next cycle */
+ngx_uint_t ngx_http_upstream_reuse_number_cycle(ngx_shm_zone_t *shm_zone);
 
 /* worker: begins to use them; returns how many there are. */
 ngx_uint_t ngx_http_upstream_reuse_enter_places(ngx_cycle_t *cycle);
@@ -101,21 +111,9 @@ extern ngx_uint_t  ngx_http_upstream_reuse_nplaces;
 /* worker: the number of its cycle, which is not 0. */
 extern ngx_uint_t  ngx_http_upstream_reuse_cycle;
 
-/*
- * Parks an idle connection, of which the caller closes what is left in this
- * worker, without a trace in the counters.  NGX_DECLINED: it cannot be parked.
- */
-ngx_int_t ngx_http_upstream_reuse_park_conn(
-    ngx_http_upstream_reuse_conn_t *conn);
-
-/*
- * Labels a parcel.  NGX_DECLINED: there is not room enough, as for names that
- * are very long.
- */
-ngx_int_t ngx_http_upstream_reuse_label(
-    ngx_http_upstream_reuse_parcel_t *parcel,
-    ngx_http_upstream_reuse_identity_t *id, struct sockaddr *sockaddr,
-    socklen_t socklen, ngx_str_t *name);
+/* Parks a connection.  NGX_DECLINED: no place is free. */
+ngx_int_t ngx_http_upstream_reuse_park(
+    ngx_http_upstream_reuse_parcel_t *parcel, ngx_socket_t fd);
 
 /*
  * Takes the connection of this label that was parked last, for the location
@@ -146,6 +144,31 @@ ngx_uint_t ngx_http_upstream_reuse_count_parked(
  * any worker.
  */
 ngx_uint_t ngx_http_upstream_reuse_is_time_to_visit(ngx_msec_t pause);
+
+
+/* parcel */
+
+/*
+ * Parks an idle connection, of which the caller closes what is left in this
+ * worker, without a trace in the counters.  NGX_DECLINED: it cannot be parked.
+ */
+ngx_int_t ngx_http_upstream_reuse_park_conn(
+    ngx_http_upstream_reuse_conn_t *conn);
+
+/*
+ * Labels a parcel.  NGX_DECLINED: there is not room enough, as for names that
+ * are very long.
+ */
+ngx_int_t ngx_http_upstream_reuse_label(
+    ngx_http_upstream_reuse_parcel_t *parcel,
+    ngx_http_upstream_reuse_identity_t *id, struct sockaddr *sockaddr,
+    socklen_t socklen, ngx_str_t *name);
+
+/* Tells whether a parcel is of a server, which stands for no others. */
+ngx_uint_t ngx_http_upstream_reuse_is_of_server(
+    ngx_http_upstream_reuse_parcel_t *parcel,
+    ngx_http_upstream_reuse_srv_conf_t *rcf,
+    ngx_http_upstream_reuse_server_t *server);
 
 
 #endif /* _NGX_HTTP_UPSTREAM_REUSE_PLACES_H_INCLUDED_ */

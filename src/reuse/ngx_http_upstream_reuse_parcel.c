@@ -1,0 +1,174 @@
+
+/*
+ * Copyright (C) 2026 The ngx_http_myproxy_module authors
+ *
+ * What is known of a connection, as far as another worker has to know it.
+ */
+
+
+#include "ngx_http_upstream_reuse.h"
+#include "ngx_http_upstream_reuse_places.h"
+
+
+static void reuse_describe(ngx_http_upstream_reuse_parcel_t *parcel,
+    ngx_http_upstream_reuse_conn_t *conn);
+static void reuse_forget_events(ngx_connection_t *c);
+
+
+ngx_int_t
+ngx_http_upstream_reuse_label(ngx_http_upstream_reuse_parcel_t *parcel,
+    ngx_http_upstream_reuse_identity_t *id, struct sockaddr *sockaddr,
+    socklen_t socklen, ngx_str_t *name)
+{
+    u_char  *p;
+
+    if (id->len + socklen + name->len > NGX_HTTP_UPSTREAM_REUSE_LABEL) {
+        return NGX_DECLINED;
+    }
+
+    p = ngx_cpymem(parcel->label, id, id->len);
+    p = ngx_cpymem(p, sockaddr, socklen);
+    p = ngx_cpymem(p, name->data, name->len);
+
+    parcel->label_len = p - (u_char *) parcel->label;
+    parcel->socklen = socklen;
+    parcel->name_len = name->len;
+
+    parcel->hash = ngx_crc32_long((u_char *) parcel->label,
+                                  parcel->label_len);
+
+    return NGX_OK;
+}
+
+
+ngx_int_t
+ngx_http_upstream_reuse_park_conn(ngx_http_upstream_reuse_conn_t *conn)
+{
+    ngx_msec_t                        end;
+    ngx_event_t                      *rev;
+    ngx_connection_t                 *c;
+    ngx_pool_cleanup_t               *cln;
+    ngx_http_upstream_reuse_parcel_t  parcel;
+
+    c = conn->connection;
+    rev = c->read;
+    cln = c->pool->cleanup;
+
+    /* a second cleanup is that of a state which cannot leave the worker */
+
+    if (ngx_http_upstream_reuse_nplaces == 0
+        || conn->conf->reuse == 0
+        || c->ssl
+        || rev->eof || rev->error || rev->timedout || rev->ready
+        || c->write->error
+        || cln == NULL || cln->next
+        || conn->outlives)
+    {
+        return NGX_DECLINED;
+    }
+
+    if (ngx_http_upstream_reuse_label(&parcel, conn->identity, conn->sockaddr,
+                                      conn->socklen, &conn->conf->name)
+        != NGX_OK)
+    {
+        return NGX_DECLINED;
+    }
+
+    end = ngx_http_upstream_reuse_left(conn);
+
+    parcel.reason = NGX_HTTP_UPSTREAM_REUSE_CLOSE_EXPIRED;
+
+    if (c->idle && rev->timer_set) {
+
+        /* maybe later: it shows whether what was learned is wrong */
+
+        end = rev->timer.key - ngx_current_msec;
+        parcel.reason = conn->on_timeout;
+    }
+
+    if ((ngx_msec_int_t) end <= 0) {
+        return NGX_DECLINED;
+    }
+
+    parcel.end = ngx_current_msec + end;
+
+    reuse_describe(&parcel, conn);
+
+    if (ngx_http_upstream_reuse_park(&parcel, c->fd) != NGX_OK) {
+        return NGX_DECLINED;
+    }
+
+    reuse_forget_events(c);
+
+    ngx_http_upstream_reuse_uncount(conn->server, IDLE);
+    ngx_http_upstream_reuse_count(conn->server, HANDED_OVER);
+
+    ngx_log_debug3(NGX_LOG_DEBUG_HTTP, c->log, 0,
+                   "upstream reuse: connection %p of socket %d is parked "
+                   "for %M", c, c->fd, end);
+
+    return NGX_OK;
+}
+
+
+static void
+reuse_describe(ngx_http_upstream_reuse_parcel_t *parcel,
+    ngx_http_upstream_reuse_conn_t *conn)
+{
+    ngx_connection_t  *c;
+
+    c = conn->connection;
+
+    parcel->location = conn->conf->local ? conn->location : NULL;
+    parcel->cycle = ngx_http_upstream_reuse_cycle;
+
+    parcel->start = c->start_time;
+    parcel->since = conn->since;
+    parcel->seen = ngx_current_msec;
+
+    parcel->rtt = conn->rtt;
+    parcel->announced = conn->announced;
+    parcel->max = conn->max;
+    parcel->requests = c->requests;
+    parcel->sent = conn->sent;
+
+    parcel->warm = conn->warm;
+    parcel->nodelay = c->tcp_nodelay;
+    parcel->nopush = c->tcp_nopush;
+}
+
+
+/* The system goes on telling of a descriptor that is open elsewhere. */
+
+static void
+reuse_forget_events(ngx_connection_t *c)
+{
+    if (ngx_del_conn) {
+        (void) ngx_del_conn(c, 0);
+        return;
+    }
+
+    if (c->read->active || c->read->disabled) {
+        (void) ngx_del_event(c->read, NGX_READ_EVENT, 0);
+    }
+
+    if (c->write->active || c->write->disabled) {
+        (void) ngx_del_event(c->write, NGX_WRITE_EVENT, 0);
+    }
+}
+
+
+ngx_uint_t
+ngx_http_upstream_reuse_is_of_server(ngx_http_upstream_reuse_parcel_t *parcel,
+    ngx_http_upstream_reuse_srv_conf_t *rcf,
+    ngx_http_upstream_reuse_server_t *server)
+{
+    return parcel->name_len == rcf->name.len
+           && parcel->socklen == server->node.str.len
+           && ngx_memcmp(ngx_http_upstream_reuse_parcel_address(parcel),
+                         server->node.str.data, parcel->socklen)
+              == 0
+           && ngx_memcmp(ngx_http_upstream_reuse_parcel_name(parcel),
+                         rcf->name.data, parcel->name_len)
+              == 0;
+}
