@@ -25,6 +25,8 @@ static ngx_uint_t reuse_is_silent(ngx_connection_t *c);
 
 static void reuse_free(ngx_peer_connection_t *pc, void *data,
     ngx_uint_t state);
+static void reuse_end_unwanted(ngx_http_upstream_reuse_peer_t *rp,
+    ngx_http_upstream_reuse_conn_t *conn, ngx_uint_t state);
 static void reuse_count_times(ngx_http_upstream_reuse_peer_t *rp,
     ngx_connection_t *c);
 static ngx_http_upstream_reuse_conn_t *reuse_prepare(
@@ -504,32 +506,12 @@ reuse_free(ngx_peer_connection_t *pc, void *data, ngx_uint_t state)
     if (put == NGX_DECLINED) {
 
         if (conn) {
+            reuse_end_unwanted(rp, conn, state);
 
-            /* it was not wanted */
-
-            reason = ngx_http_upstream_reuse_why_closed(rp, c, state);
-
-            if (reason == NGX_HTTP_UPSTREAM_REUSE_CLOSE_SHUTDOWN
-                && ngx_exiting
-                && ngx_http_upstream_reuse_park_conn(conn) == NGX_OK)
-            {
-                /* core closes what is left of it in this worker */
-
-                ngx_http_upstream_reuse_set_state(conn,
-                                         NGX_HTTP_UPSTREAM_REUSE_CONN_PARKED);
-
-                rp->account.holds = 0;
-                rp->account.reason = NGX_HTTP_UPSTREAM_REUSE_CLOSE_KEPT;
-
-                return;
-            }
-
-            ngx_http_upstream_reuse_uncount(rp->server, IDLE);
-            ngx_http_upstream_reuse_set_state(conn,
-                                           NGX_HTTP_UPSTREAM_REUSE_CONN_USED);
+        } else {
+            reuse_end(rp, reason);
         }
 
-        reuse_end(rp, reason);
         return;
     }
 
@@ -551,6 +533,38 @@ reuse_free(ngx_peer_connection_t *pc, void *data, ngx_uint_t state)
 
         ngx_http_upstream_reuse_offer(conn);
     }
+}
+
+
+/* The pool has not taken it: another worker may, if this one is to end. */
+
+static void
+reuse_end_unwanted(ngx_http_upstream_reuse_peer_t *rp,
+    ngx_http_upstream_reuse_conn_t *conn, ngx_uint_t state)
+{
+    ngx_http_upstream_reuse_close_e  reason;
+
+    reason = ngx_http_upstream_reuse_why_closed(rp, conn->connection, state);
+
+    if (reason == NGX_HTTP_UPSTREAM_REUSE_CLOSE_SHUTDOWN
+        && ngx_exiting
+        && ngx_http_upstream_reuse_park_conn(conn) == NGX_OK)
+    {
+        /* core closes what is left of it in this worker */
+
+        ngx_http_upstream_reuse_set_state(conn,
+                                         NGX_HTTP_UPSTREAM_REUSE_CONN_PARKED);
+        rp->account.holds = 0;
+        rp->account.reason = NGX_HTTP_UPSTREAM_REUSE_CLOSE_KEPT;
+
+        return;
+    }
+
+    ngx_http_upstream_reuse_uncount(rp->server, IDLE);
+    ngx_http_upstream_reuse_set_state(conn,
+                                      NGX_HTTP_UPSTREAM_REUSE_CONN_USED);
+
+    reuse_end(rp, reason);
 }
 
 

@@ -164,8 +164,8 @@ ngx_http_upstream_reuse_enter_places(ngx_cycle_t *cycle)
 
     /* what places take is not to be missing for connections */
 
-    rlmt.rlim_cur = ngx_min(rlmt.rlim_cur + 2 * ngx_http_upstream_reuse_nsockets,
-                            rlmt.rlim_max);
+    rlmt.rlim_cur += 2 * ngx_http_upstream_reuse_nsockets;
+    rlmt.rlim_cur = ngx_min(rlmt.rlim_cur, rlmt.rlim_max);
 
     if (setrlimit(RLIMIT_NOFILE, &rlmt) == -1) {
         ngx_log_error(NGX_LOG_ALERT, cycle->log, ngx_errno,
@@ -239,7 +239,9 @@ ngx_http_upstream_reuse_unpark(ngx_http_upstream_reuse_parcel_t *parcel)
         place = &reuse_places->places[i];
         next = place->next;
 
-        if (i >= ngx_http_upstream_reuse_nsockets || !reuse_matches(&place->parcel, parcel)) {
+        if (i >= ngx_http_upstream_reuse_nsockets
+            || !reuse_matches(&place->parcel, parcel))
+        {
             continue;
         }
 
