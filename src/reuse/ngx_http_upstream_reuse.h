@@ -14,6 +14,7 @@
  *
  * for a request:
  *
+ *     handler     its handler tells what it is about
  *     peer        it gets a connection and gives it back
  *     pool        where idle connections are: nginx's keepalive module
  *     steps       the same for Angie, which connects in a step of its own
@@ -524,6 +525,10 @@ struct ngx_http_upstream_reuse_peer_s {
 ngx_int_t ngx_http_upstream_reuse_init_peer(ngx_http_request_t *r,
     ngx_http_upstream_srv_conf_t *us);
 
+/* Stands in peer.get, by which what is ours is known. */
+ngx_int_t ngx_http_upstream_reuse_get_peer(ngx_peer_connection_t *pc,
+    void *data);
+
 /* What we have of a request's upstream; NULL if there is no layer. */
 ngx_http_upstream_reuse_peer_t *ngx_http_upstream_reuse_find_peer(
     ngx_http_request_t *r);
@@ -678,6 +683,7 @@ void ngx_http_upstream_reuse_leave_zone(ngx_shm_zone_t *shm_zone);
 
 /* worker: callbacks of the module */
 
+ngx_int_t ngx_http_upstream_reuse_init_module(ngx_cycle_t *cycle);
 ngx_int_t ngx_http_upstream_reuse_init_process(ngx_cycle_t *cycle);
 void ngx_http_upstream_reuse_exit_process(ngx_cycle_t *cycle);
 

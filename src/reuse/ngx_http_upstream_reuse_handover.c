@@ -562,7 +562,8 @@ reuse_sweep(ngx_http_upstream_reuse_parcel_t *parcel, ngx_socket_t fd)
 
     server = ngx_http_upstream_reuse_find_server(rcf, &pc);
 
-    conn = reuse_adopt(rcf, server, &addr.sockaddr, parcel, fd, ngx_cycle->log);
+    conn = reuse_adopt(rcf, server, &addr.sockaddr, parcel, fd,
+                       ngx_cycle->log);
 
     if (conn == NULL) {
         return;

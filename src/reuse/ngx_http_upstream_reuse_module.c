@@ -110,7 +110,7 @@ ngx_module_t  ngx_http_upstream_reuse_module = {
     ngx_http_upstream_reuse_commands,      /* module directives */
     NGX_HTTP_MODULE,                       /* module type */
     NULL,                                  /* init master */
-    ngx_http_upstream_reuse_open_places,   /* init module */
+    ngx_http_upstream_reuse_init_module,   /* init module */
     ngx_http_upstream_reuse_init_process,  /* init process */
     NULL,                                  /* init thread */
     NULL,                                  /* exit thread */
@@ -178,16 +178,6 @@ ngx_http_upstream_reuse_foresee(ngx_conf_t *cf,
     foreseen->conf = conf;
 
     return NGX_OK;
-}
-
-
-void
-ngx_http_upstream_reuse_accept(ngx_http_request_t *r)
-{
-    /* the address serves as a mark only */
-
-    ngx_http_set_ctx(r, &ngx_http_upstream_reuse_module,
-                     ngx_http_upstream_reuse_module);
 }
 
 

@@ -156,19 +156,3 @@ reuse_forget_events(ngx_connection_t *c)
         (void) ngx_del_event(c->write, NGX_WRITE_EVENT, 0);
     }
 }
-
-
-ngx_uint_t
-ngx_http_upstream_reuse_is_of_server(ngx_http_upstream_reuse_parcel_t *parcel,
-    ngx_http_upstream_reuse_srv_conf_t *rcf,
-    ngx_http_upstream_reuse_server_t *server)
-{
-    return parcel->name_len == rcf->name.len
-           && parcel->socklen == server->node.str.len
-           && ngx_memcmp(ngx_http_upstream_reuse_parcel_address(parcel),
-                         server->node.str.data, parcel->socklen)
-              == 0
-           && ngx_memcmp(ngx_http_upstream_reuse_parcel_name(parcel),
-                         rcf->name.data, parcel->name_len)
-              == 0;
-}

@@ -11,7 +11,6 @@
 
 static void reuse_stand_before(ngx_http_upstream_reuse_peer_t *rp,
     ngx_peer_connection_t *pc);
-static ngx_int_t reuse_get(ngx_peer_connection_t *pc, void *data);
 static void reuse_reset(ngx_http_upstream_reuse_peer_t *rp);
 static void reuse_begin(ngx_http_upstream_reuse_peer_t *rp);
 static ngx_int_t reuse_take_over(ngx_http_upstream_reuse_peer_t *rp,
@@ -139,7 +138,7 @@ reuse_stand_before(ngx_http_upstream_reuse_peer_t *rp,
     pc->data = rp;
 #endif
 
-    pc->get = reuse_get;
+    pc->get = ngx_http_upstream_reuse_get_peer;
     pc->free = reuse_free;
 
     if (pc->notify) {
@@ -157,8 +156,8 @@ reuse_stand_before(ngx_http_upstream_reuse_peer_t *rp,
 }
 
 
-static ngx_int_t
-reuse_get(ngx_peer_connection_t *pc, void *data)
+ngx_int_t
+ngx_http_upstream_reuse_get_peer(ngx_peer_connection_t *pc, void *data)
 {
     ngx_http_upstream_reuse_peer_t  *rp =
                                      ngx_http_upstream_reuse_peer_of(pc, data);
@@ -665,56 +664,6 @@ reuse_begin_anew(ngx_http_upstream_reuse_peer_t *rp)
 }
 
 #endif
-
-
-ngx_http_upstream_reuse_peer_t *
-ngx_http_upstream_reuse_find_peer(ngx_http_request_t *r)
-{
-#if !(NGX_HTTP_MYPROXY_TWO_STEPS)
-    ngx_http_upstream_reuse_peer_t  *rp;
-#endif
-
-    if (r->upstream == NULL || r->upstream->peer.get != reuse_get) {
-        return NULL;
-    }
-
-#if (NGX_HTTP_MYPROXY_TWO_STEPS)
-    return ngx_http_upstream_reuse_find_marked(r);
-#else
-    rp = r->upstream->peer.data;
-
-    /* a balancer may have put its own data there for as long as it runs */
-
-    return (rp->request == r && rp->upstream == r->upstream) ? rp : NULL;
-#endif
-}
-
-
-void
-ngx_http_upstream_reuse_explain(ngx_http_request_t *r,
-    ngx_http_upstream_reuse_close_e reason)
-{
-    ngx_http_upstream_reuse_peer_t  *rp;
-
-    rp = ngx_http_upstream_reuse_find_peer(r);
-
-    if (rp && rp->account.explained == NGX_HTTP_UPSTREAM_REUSE_CLOSE_PENDING) {
-        rp->account.explained = reason;
-    }
-}
-
-
-void
-ngx_http_upstream_reuse_hint(ngx_http_request_t *r, ngx_str_t *value)
-{
-    ngx_http_upstream_reuse_peer_t  *rp;
-
-    rp = ngx_http_upstream_reuse_find_peer(r);
-
-    if (rp) {
-        ngx_http_upstream_reuse_note_hint(rp, value);
-    }
-}
 
 
 static void

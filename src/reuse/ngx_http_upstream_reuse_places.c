@@ -318,6 +318,22 @@ ngx_http_upstream_reuse_visit_places(ngx_uint_t *i,
 }
 
 
+ngx_uint_t
+ngx_http_upstream_reuse_is_of_server(ngx_http_upstream_reuse_parcel_t *parcel,
+    ngx_http_upstream_reuse_srv_conf_t *rcf,
+    ngx_http_upstream_reuse_server_t *server)
+{
+    return parcel->name_len == rcf->name.len
+           && parcel->socklen == server->node.str.len
+           && ngx_memcmp(ngx_http_upstream_reuse_parcel_address(parcel),
+                         server->node.str.data, parcel->socklen)
+              == 0
+           && ngx_memcmp(ngx_http_upstream_reuse_parcel_name(parcel),
+                         rcf->name.data, parcel->name_len)
+              == 0;
+}
+
+
 /* Without the lock: the next request changes it anyway. */
 
 ngx_uint_t

@@ -82,9 +82,10 @@ typedef ngx_uint_t (*ngx_http_upstream_reuse_visit_pt)(
 
 /*
  * master: makes places, as many as the configuration says, and as there can
- * be without taking descriptors from "worker_connections".
+ * be without taking descriptors from "worker_connections".  They are closed
+ * with the last cycle that has them.
  */
-ngx_int_t ngx_http_upstream_reuse_open_places(ngx_cycle_t *cycle);
+void ngx_http_upstream_reuse_open_places(ngx_cycle_t *cycle);
 
 /* How many there are: maybe more than the configuration allows now. */
 extern ngx_uint_t  ngx_http_upstream_reuse_nsockets;
@@ -139,6 +140,12 @@ ngx_uint_t ngx_http_upstream_reuse_count_parked(
     ngx_http_upstream_reuse_srv_conf_t *rcf,
     ngx_http_upstream_reuse_server_t *server, ngx_uint_t *warm);
 
+/* Tells whether a parcel is of a server, which stands for no others. */
+ngx_uint_t ngx_http_upstream_reuse_is_of_server(
+    ngx_http_upstream_reuse_parcel_t *parcel,
+    ngx_http_upstream_reuse_srv_conf_t *rcf,
+    ngx_http_upstream_reuse_server_t *server);
+
 /*
  * Tells whether so many milliseconds have passed since this was last true, in
  * any worker.
@@ -163,12 +170,6 @@ ngx_int_t ngx_http_upstream_reuse_label(
     ngx_http_upstream_reuse_parcel_t *parcel,
     ngx_http_upstream_reuse_identity_t *id, struct sockaddr *sockaddr,
     socklen_t socklen, ngx_str_t *name);
-
-/* Tells whether a parcel is of a server, which stands for no others. */
-ngx_uint_t ngx_http_upstream_reuse_is_of_server(
-    ngx_http_upstream_reuse_parcel_t *parcel,
-    ngx_http_upstream_reuse_srv_conf_t *rcf,
-    ngx_http_upstream_reuse_server_t *server);
 
 
 #endif /* _NGX_HTTP_UPSTREAM_REUSE_PLACES_H_INCLUDED_ */

@@ -31,9 +31,7 @@ static ngx_socket_t  reuse_sockets[NGX_HTTP_UPSTREAM_REUSE_PLACES][2];
 static ngx_uint_t    reuse_ncycles;
 
 
-/* An error here would end the master process. */
-
-ngx_int_t
+void
 ngx_http_upstream_reuse_open_places(ngx_cycle_t *cycle)
 {
     ngx_uint_t                            n;
@@ -44,19 +42,13 @@ ngx_http_upstream_reuse_open_places(ngx_cycle_t *cycle)
     rmcf = ngx_http_cycle_get_module_main_conf(cycle,
                                               ngx_http_upstream_reuse_module);
 
-    if (rmcf == NULL || ngx_test_config) {
-        return NGX_OK;
-    }
-
     cln = ngx_pool_cleanup_add(cycle->pool, 0);
     if (cln == NULL) {
-        return NGX_OK;
+        return;
     }
 
     cln->handler = reuse_close_places;
     reuse_ncycles++;
-
-    rmcf->cycle = ngx_http_upstream_reuse_number_cycle(rmcf->places);
 
     n = reuse_count_places(cycle);
 
@@ -76,8 +68,6 @@ ngx_http_upstream_reuse_open_places(ngx_cycle_t *cycle)
     ngx_log_debug2(NGX_LOG_DEBUG_HTTP, cycle->log, 0,
                    "upstream reuse: %ui places of %ui", rmcf->nplaces,
                    ngx_http_upstream_reuse_nsockets);
-
-    return NGX_OK;
 }
 
 

@@ -20,6 +20,26 @@ static ngx_event_t       reuse_sample_event;
 static ngx_connection_t  reuse_sample_dummy;
 
 
+/* An error here would end the master process. */
+
+ngx_int_t
+ngx_http_upstream_reuse_init_module(ngx_cycle_t *cycle)
+{
+    ngx_http_upstream_reuse_main_conf_t  *rmcf;
+
+    rmcf = ngx_http_cycle_get_module_main_conf(cycle,
+                                              ngx_http_upstream_reuse_module);
+
+    if (rmcf && !ngx_test_config) {
+        rmcf->cycle = ngx_http_upstream_reuse_number_cycle(rmcf->places);
+
+        ngx_http_upstream_reuse_open_places(cycle);
+    }
+
+    return NGX_OK;
+}
+
+
 ngx_int_t
 ngx_http_upstream_reuse_init_process(ngx_cycle_t *cycle)
 {
