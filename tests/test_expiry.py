@@ -730,6 +730,22 @@ def test_a_restart_teaches_nothing(stage):
     assert not closing.nginx.logged(LEARNED)
 
 
+def test_a_death_teaches_nothing(stage):
+    """All connections are of one age, and none was ever older."""
+    closing = Closing(stage, 60)
+    clients = [closing.nginx.connect() for _ in range(9)]
+    for client in clients:
+        client.send(http1.request("GET", "/"))
+    for client in clients:
+        assert client.read_response().status == 200
+    stage.let_pass(LIMIT)
+    for conn in closing.origin.conns:
+        conn.sock.shutdown(socket.SHUT_RDWR)
+    stage.wait_until(
+        lambda: closing.nginx.status()["total"]["connections"]["open"] == 0)
+    assert not closing.nginx.logged(LEARNED)
+
+
 def test_a_limit_that_has_become_shorter_is_learned(stage):
     closing = Closing(stage, 60)
     assert not closing.opens(LIMIT * 2)

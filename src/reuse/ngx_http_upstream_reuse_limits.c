@@ -411,9 +411,9 @@ reuse_is_near_rtt(ngx_uint_t a, ngx_uint_t b)
 
 /*
  * A restart of the origin closes connections of any age, and all at once.  So
- * it takes some of one age; and if another connection has been older than
- * that, it takes so many moments at which they closed.
- * Tells whether that has now become the limit.
+ * it takes some of one age that were not closed together; and if another
+ * connection has been older than that, it takes so many moments at which they
+ * closed.  Tells whether that has now become the limit.
  */
 
 static ngx_uint_t
@@ -443,7 +443,11 @@ reuse_weigh_close(ngx_http_upstream_reuse_limit_t *limit, ngx_msec_t age)
 
     if (limit->suspect > limit->survived) {
 
-        if (limit->closes < NGX_HTTP_UPSTREAM_REUSE_ENOUGH) {
+        if (limit->closes < NGX_HTTP_UPSTREAM_REUSE_ENOUGH
+            || (limit->moments == 1
+                && (ngx_msec_int_t) (ngx_current_msec - limit->noted)
+                   < (ngx_msec_int_t) (limit->suspect / 2)))
+        {
             return 0;
         }
 
