@@ -418,6 +418,31 @@ def test_a_request_that_is_gone_is_counted(stage):
 
 # how long it took
 
+def test_one_that_took_long_does_not_count_for_all(stage):
+    """The time saved is made of what connections take as a rule."""
+    link = stage.link(round_trip_ms=2)
+    stage.origin(link=link, tls=NAME)
+    nginx = stage.nginx(link=link, location=TLS_PASS)
+
+    def ask(count):
+        clients = [nginx.connect() for _ in range(count)]
+        for client in clients:
+            client.send(http1.request("GET", "/"))
+        for client in clients:
+            assert client.read_response().status == 200
+
+    ask(5)
+    link.delay(400)
+    ask(6)
+    link.delay(1)
+    for _ in range(4):
+        ask(6)
+    view = settled(stage, nginx, idle=6).view
+    assert view["connect_time"]["sum"] > 0.7
+    assert view["tls_handshake_time"]["sum"] > 0.7
+    assert 0 < view["time_saved"] < 24 * 0.1 * settings.SCALE
+
+
 def test_times_of_connections(stage):
     """Both histograms count the round trips of a link."""
     link = stage.link(round_trip_ms=30)

@@ -29,6 +29,8 @@ static ngx_int_t reuse_group_servers(ngx_http_upstream_reuse_snapshot_t *shot,
 static ngx_uint_t reuse_same_name(ngx_str_t *a, ngx_str_t *b);
 static void reuse_add_view(ngx_http_upstream_reuse_view_t *view,
     ngx_http_upstream_reuse_view_t *server);
+static uint64_t reuse_usual_time(ngx_atomic_uint_t *bucket,
+    ngx_atomic_uint_t count);
 static void reuse_add_up(ngx_http_upstream_reuse_view_t *view);
 static ngx_int_t reuse_copy_samples(ngx_http_upstream_reuse_snapshot_t *shot,
     ngx_http_upstream_reuse_zone_t *zone, ngx_pool_t *pool);
@@ -516,12 +518,46 @@ reuse_complete_view(ngx_http_upstream_reuse_view_t *view)
     }
 
     if (view->connects) {
-        view->saved = ((uint64_t) n[NGX_HTTP_UPSTREAM_REUSE_CONNECT_TIME]
-                       + n[NGX_HTTP_UPSTREAM_REUSE_TLS_TIME])
-                      / view->connects
+        view->saved = (reuse_usual_time(&n[NGX_HTTP_UPSTREAM_REUSE_CONNECT],
+                                        view->connects)
+                       + reuse_usual_time(&n[NGX_HTTP_UPSTREAM_REUSE_TLS],
+                                          view->handshakes)
+                         * view->handshakes / view->connects)
                       * (n[NGX_HTTP_UPSTREAM_REUSE_REUSED]
                          + n[NGX_HTTP_UPSTREAM_REUSE_WARM]);
     }
+}
+
+
+/*
+ * Microseconds that an event of a histogram takes: the mean, unless a few that
+ * took very long make it more than half of them took.
+ */
+
+static uint64_t
+reuse_usual_time(ngx_atomic_uint_t *bucket, ngx_atomic_uint_t count)
+{
+    uint64_t           mean;
+    ngx_uint_t         i;
+    ngx_atomic_uint_t  sum;
+
+    if (count == 0) {
+        return 0;
+    }
+
+    mean = bucket[NGX_HTTP_UPSTREAM_REUSE_BUCKETS] / count;
+    sum = 0;
+
+    for (i = 0; i < NGX_HTTP_UPSTREAM_REUSE_BUCKETS - 1; i++) {
+
+        sum += bucket[i];
+
+        if (sum >= (count + 1) / 2) {
+            return ngx_min(mean, ngx_http_upstream_reuse_bounds[i]);
+        }
+    }
+
+    return mean;
 }
 
 
