@@ -176,6 +176,10 @@ def test_a_limit_below_the_margin_keeps_nothing(stage):
     for _ in range(2):
         assert nginx.get().status == 200
     assert origin.carried == [1, 1]
+    reasons = nginx.status()["total"]["connections"]["closed_by_reason"]
+    assert reasons["expired"] > 0 and reasons["announced"] == 0
+    assert nginx.logged(r'\[warn\].*no connection is reused with '
+                        '"reuse_expiry 10ms", as it is too near its end')
 
 
 @pytest.mark.parametrize("level", ["http", "upstream"])

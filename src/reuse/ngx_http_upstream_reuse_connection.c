@@ -61,7 +61,13 @@ ngx_http_upstream_reuse_keep(ngx_http_upstream_reuse_peer_t *rp,
     if (!ngx_http_upstream_reuse_read_hint(rp, conn)) {
         ngx_log_debug0(NGX_LOG_DEBUG_HTTP, pc->log, 0,
                        "upstream reuse: the origin is about to close");
-        rp->account.explained = NGX_HTTP_UPSTREAM_REUSE_CLOSE_ANNOUNCED;
+
+        /* or the operator has said so */
+
+        rp->account.explained =
+                      (rp->conf->expiry == NGX_HTTP_UPSTREAM_REUSE_EXPIRY_TIME)
+                      ? NGX_HTTP_UPSTREAM_REUSE_CLOSE_EXPIRED
+                      : NGX_HTTP_UPSTREAM_REUSE_CLOSE_ANNOUNCED;
         return NULL;
     }
 

@@ -12,6 +12,9 @@
 #define NGX_HTTP_UPSTREAM_REUSE_ZONE_LEAST  (64 * 1024)  /* bytes */
 #define NGX_HTTP_UPSTREAM_REUSE_WARMEST     10000
 
+/* milliseconds: the margin before an end is as long, even without the network */
+#define NGX_HTTP_UPSTREAM_REUSE_SHORTEST    10
+
 
 static char *reuse_warn_off(ngx_conf_t *cf, void *post, void *data);
 
@@ -72,6 +75,15 @@ ngx_http_upstream_reuse_set_expiry_slot(ngx_conf_t *cf, ngx_command_t *cmd,
     }
 
     rcf->expiry = NGX_HTTP_UPSTREAM_REUSE_EXPIRY_TIME;
+
+    if (rcf->idle <= NGX_HTTP_UPSTREAM_REUSE_SHORTEST) {
+        ngx_http_upstream_reuse_warn(cf, NULL, 0,
+                                     "no connection is reused with "
+                                     "\"reuse_expiry %V\", as it is too near "
+                                     "its end from the beginning: write the "
+                                     "time after which the origin closes idle "
+                                     "connections", &value[1]);
+    }
 
     return NGX_CONF_OK;
 }
