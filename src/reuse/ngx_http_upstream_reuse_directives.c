@@ -12,7 +12,7 @@
 #define NGX_HTTP_UPSTREAM_REUSE_ZONE_LEAST  (64 * 1024)  /* bytes */
 #define NGX_HTTP_UPSTREAM_REUSE_WARMEST     10000
 
-/* milliseconds: the margin before an end is as long, even without the network */
+/* milliseconds: the margin before an end is as long, at the least */
 #define NGX_HTTP_UPSTREAM_REUSE_SHORTEST    10
 
 
