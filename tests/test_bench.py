@@ -76,6 +76,16 @@ def test_stale_sees_what_is_executed_twice(tmp_path):
     assert row["executed_twice"] > 0
 
 
+def test_stale_with_many_workers(tmp_path):
+    text, found = run("stale", tmp_path, "--seed", "1", "--modes", "fin",
+                      "--short", "100", "--requests", "120",
+                      "--contenders", "stock", "--workers", "8")
+    assert ", 8 workers each." in text
+    assert found["workers"] == 8
+    row, = found["rows"]
+    assert row["answered"] == 120
+
+
 def test_stale_says_which_contender_it_does_not_know(tmp_path):
     done = subprocess.run(
         [settings.ROOT / "bench" / "stale", "--as-is", "--contenders",

@@ -16,8 +16,8 @@ import time
 import typing
 
 import exchanges
+import processes
 import scene
-import workers
 from scene import proxies
 
 CALLGRIND = ("--tool=callgrind", "--instr-atstart=no")
@@ -91,7 +91,7 @@ class Worker:
 
     def resident(self):
         """Bytes."""
-        return 1024 * workers.takes(self.proxy.pid)[0]
+        return 1024 * processes.takes(self.proxy.pid)[0]
 
     # under valgrind
 
