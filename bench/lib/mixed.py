@@ -177,7 +177,7 @@ def read_log(path):
     """{target: (did it wait for a connection, what ours says of that)}."""
     made = {}
     for line in path.read_text().splitlines():
-        target, _, times, connection = line.split("|")
+        target, _, times, connection, _ = line.split("|")
         waits = [word for word in times.replace(":", ",").split(",")
                  if word.strip() not in ("-", "")]
         made[target] = any(float(word) > 0 for word in waits), connection
