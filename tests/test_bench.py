@@ -15,7 +15,9 @@ LIB = str(settings.ROOT / "bench" / "lib")
 sys.path.insert(0, LIB)
 
 import goals                                            # noqa: E402
+import paced                                            # noqa: E402
 import scene                                            # noqa: E402
+import upset                                            # noqa: E402
 
 sys.path.remove(LIB)
 
@@ -74,6 +76,16 @@ def test_stale_sees_what_is_executed_twice(tmp_path):
                    "--requests", "150", "--contenders", "stock-retry")
     row, = found["rows"]
     assert row["executed_twice"] > 0
+
+
+def test_stale_with_many_workers(tmp_path):
+    text, found = run("stale", tmp_path, "--seed", "1", "--modes", "fin",
+                      "--short", "100", "--requests", "120",
+                      "--contenders", "stock", "--workers", "8")
+    assert ", 8 workers each." in text
+    assert found["workers"] == 8
+    row, = found["rows"]
+    assert row["answered"] == 120
 
 
 def test_stale_says_which_contender_it_does_not_know(tmp_path):
@@ -207,6 +219,135 @@ def test_churn_looks_at_each_worker(tmp_path):
         # 20 connections, and they are replaced
         assert worker["descriptors_most"] > 20
     assert result["connections"] > 4 * 20 + 100
+
+
+def test_workers_counts_connections_at_each_number_of_workers(tmp_path):
+    text, found = run("workers", tmp_path, "--parts", "pace", "--workers",
+                      "1,8", "--requests", "12", "--contenders", "stock")
+
+    tables = [block.splitlines() for block in text.split("\n\n")
+              if block.startswith("|")]
+    assert [len(table) for table in tables] == [2 + 4, 2 + 2]
+    rows = {(row["tls"], row["rate"], row["workers"]): row
+            for row in found["pace"]}
+    assert list(rows) == [(False, 4, 1), (False, 4, 8), (True, 4, 1),
+                          (True, 4, 8), (False, 40, 1), (False, 40, 8)]
+    for (_, rate, workers), row in rows.items():
+        assert row["requests"] == (12 if rate == 4 else 400)
+        assert row["failed"] == 0
+        assert row["reuse_percent"] == round(
+            100 - 100 * row["connections"] / row["requests"], 1)
+        # spread over all of them, each of which has connections of its own
+        assert row["served"] > 0.5 * paced.by_chance(workers,
+                                                     row["requests"])
+        assert row["connections"] >= row["served"]
+    assert rows[False, 4, 1]["connections"] < 6
+    assert "HAProxy takes no part" in text
+
+
+def test_workers_sees_what_a_reload_costs(tmp_path):
+    _, found = run("workers", tmp_path, "--parts", "reload", "--contenders",
+                   "stock")
+    for row in found["reload"]:
+        assert row["failed"] == 0
+        # new workers have none of what the old ones had
+        assert row["generations"] >= 4 * row["times"]
+        assert row["connections"] >= row["times"]
+        assert row["waited"] >= row["times"]
+    tcp, tls = found["reload"]
+    assert not tcp["tls"] and tcp["full"] == "-"
+    assert tls["tls"]
+    assert tls["times"] <= tls["full"] <= tls["connections"]
+
+
+def test_workers_accounts_for_those_that_are_killed(tmp_path):
+    _, found = run("workers", tmp_path, "--parts", "kill", "--check",
+                   "--contenders", "ours")
+    row, = found["kill"]
+    assert row["failed"] <= row["in_hands"]
+    assert row["failed_others"] == 0
+    assert row["times"] == 5
+    assert row["opened"] == row["open"] + row["closed"] > 0
+    assert row["opened"] <= row["connections"]
+    assert {goal["holds"] for goal in found["goals"]} == {True}
+
+
+def test_workers_with_many_servers(tmp_path):
+    _, found = run("workers", tmp_path, "--parts", "servers", "--contenders",
+                   "stock")
+    row, = found["servers"]
+    assert row["failed"] == 0
+    assert row["requests"] == 500
+    # each server is asked once a second, by any of eight workers
+    assert 100 < row["connections"] < 500
+    assert row["memory_most_mb"] >= row["memory_mb"]
+    assert row["memory_mb"] > row["memory_own_mb"] > 0.1
+    assert row["descriptors_most"] >= row["descriptors"] > 4
+
+
+@pytest.mark.skipif(len(os.sched_getaffinity(0)) < 2,
+                    reason="no second core")
+def test_workers_compares_a_connection_that_is_passed_on(tmp_path):
+    _, found = run("workers", tmp_path, "--parts", "cpu", "--contenders",
+                   "ours")
+    assert [row["name"] for row in found["cpu"]] == ["kept", "same", "apart",
+                                                     "other"]
+    for row in found["cpu"]:
+        assert 1 < row["cpu_us"] < 5000
+        assert row["requests"] == 2 * 320
+        if shutil.which("valgrind"):
+            assert 10000 < row["instructions"] < 200000
+    assert [row["passed"] for row in found["cpu"][:3]] == [0, 0, 0]
+
+
+def paced_row(contender, workers, connections, tls=False):
+    return {"contender": contender, "tls": tls, "rate": 4,
+            "workers": workers, "requests": 91, "failed": 0,
+            "connections": connections}
+
+
+def test_the_goals_of_many_workers():
+    cells = [paced.Cell(tls, 4, 22, workers) for tls, workers
+             in ((False, 1), (False, 64), (True, 64))]
+    names = {"ours", "ours-auto", "haproxy-always"}
+
+    def judged(ours, auto, auto_tls):
+        found = [paced_row("haproxy-always", 64, 10),
+                 paced_row("ours", 64, ours),
+                 paced_row("ours-auto", 1, 20),
+                 paced_row("ours-auto", 64, auto),
+                 paced_row("ours-auto", 64, auto_tls, tls=True)]
+        return [holds for holds, _ in paced.pace_goals(found, cells, names)]
+    assert judged(20, 30, 182) == [True, True, True, True, True]
+    assert judged(21, 31, 183) == [False, False, False, True, True]
+
+    # what takes no part is not missed, what could not be measured is
+    assert not list(paced.pace_goals([], cells, {"ours"}))
+    assert [holds for holds, _ in paced.pace_goals([], cells, names)] == [
+        None, None, None]
+
+
+def test_the_goals_of_reloads():
+    row = {"contender": "ours", "tls": False, "times": 60, "failed": 0,
+           "connections": 2, "waited": 0, "full": "-"}
+    assert all(holds for holds, _ in upset.reload_goals([row]))
+    for key, value in (("failed", 1), ("connections", 3), ("waited", 1)):
+        assert not all(holds for holds, _ in
+                       upset.reload_goals([{**row, key: value}]))
+    tls = {**row, "tls": True, "connections": 99, "waited": 99, "full": 0}
+    assert all(holds for holds, _ in upset.reload_goals([tls]))
+    assert not all(holds for holds, _ in
+                   upset.reload_goals([{**tls, "full": 1}]))
+
+
+def test_what_killed_workers_leave_behind():
+    row = {"left_origin": 3, "left_proxy": 3, "descriptors_more": 3,
+           "opened": 9, "open": 3, "closed": 6}
+    assert not list(upset.leaks(row))
+    for key, value in (("left_origin", 4), ("left_proxy", 4),
+                       ("descriptors_more", 4), ("opened", 10),
+                       ("open", 4)):
+        assert list(upset.leaks({**row, key: value})), key
 
 
 def test_a_port_that_is_held_is_nobody_elses():

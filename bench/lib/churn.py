@@ -7,9 +7,9 @@ import statistics
 import sys
 import time
 
+import processes
 import scene
 import watch
-import workers
 
 CONTENDERS = ("ours-churn", "ours", "stock")
 WORKERS = 4
@@ -59,10 +59,10 @@ def measure(contender, schedule, options):
         due = start
         while due <= start + 60 * options.minutes:
             scene.sleep_until(due)
-            for pid in workers.of(played.proxy.pid):
-                samples[pid].append(workers.takes(pid))
+            for pid in processes.of(played.proxy.pid):
+                samples[pid].append(processes.takes(pid))
             due += options.every
-        cpu = workers.cpu_seconds(played.proxy.pid)
+        cpu = processes.cpu_seconds(played.proxy.pid)
         found = load.finish()
     return samples, found, played.report, cpu
 

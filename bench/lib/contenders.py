@@ -54,6 +54,8 @@ class Setting:
     #: connections, and without end; None for the proxy's defaults
     clients: typing.Optional[int] = None
     peers: tuple = ()                   #: other address:port of the origin
+    zone: bool = False                  #: all workers take turns together
+    status: bool = False                #: /reuse is ours's reuse_status
     single: bool = False                #: nginx is one process
 
     def write(self, name, text):
@@ -104,7 +106,7 @@ def kept_by(default, clients):
     return f"keepalive {max(64, clients)}; keepalive_requests {ENDLESS};"
 
 
-def nginx(upstream, location, load=True, keepalive=""):
+def nginx(upstream, location, load=True, keepalive="", http=""):
     """A function that configures nginx with these lines.
 
     keepalive is what the upstream has unless Setting.clients says more.
@@ -135,6 +137,10 @@ def nginx(upstream, location, load=True, keepalive=""):
             log = f"{setting.directory}/{LOG} bench"
         connection = "$reuse_connection" if load else "-"
         spread = " reuseport" if setting.spread else ""
+        zone = "zone app 8m;" if setting.zone else ""
+        status = ""
+        if setting.status and load:
+            status = "location = /reuse { reuse_status; }"
         servers = "\n        ".join(
             f"server {address} max_fails=0;"
             for address in (setting.origin, *setting.peers))
@@ -152,11 +158,13 @@ error_log stderr error;
 events {{ worker_connections {connections}; }}
 http {{
     log_format bench "$request_uri|$status|$upstream_connect_time|"
-                     "{connection}";
+                     "{connection}|$pid";
     access_log {log};
+    {http}
     {endless}
     {temp_paths}
     upstream app {{
+        {zone}
         {servers}
         {kept}
         {upstream.replace("ORIGIN", setting.origin)}
@@ -167,6 +175,7 @@ http {{
             {location.replace("SCHEME", setting.scheme)}
             {tls}
         }}
+        {status}
     }}
 }}
 """)
@@ -222,7 +231,7 @@ frontend front
     bind 127.0.0.1:{port}
     default_backend back
 backend back
-    server origin {origin} {tls}
+    {servers}
 """
 
 
@@ -234,9 +243,12 @@ def haproxy(options=""):
         tls = ""
         if setting.authority:
             tls = f"ssl verify required ca-file {setting.authority}"
+        servers = "\n    ".join(
+            f"server origin{number} {address} {tls}" for number, address
+            in enumerate((setting.origin, *setting.peers)))
         path = setting.write("haproxy.cfg", HAPROXY.format(
             threads=threads, options=options, port=setting.port,
-            origin=setting.origin, tls=tls))
+            servers=servers))
         return ["haproxy", "-W", "-db", "-f", path]
     return configure
 
@@ -399,6 +411,9 @@ ALL = [
         "stock-reuse", "nginx proxy_pass, reuse on",
         nginx("keepalive 64; reuse on;", STOCK)),
     NginxContender("ours", "myproxy_pass", nginx("", OURS)),
+    NginxContender(
+        "ours-alone", "myproxy_pass, reuse_share off",
+        nginx("", OURS, http="reuse_share off;")),
     NginxContender(
         "ours-no-expiry", "myproxy_pass, reuse_expiry off",
         nginx("reuse_expiry off;", OURS)),

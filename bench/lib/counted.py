@@ -6,6 +6,7 @@ requests that they differ by: all that is not done for a request cancels out.
 """
 
 import contextlib
+import copy
 import dataclasses
 import pathlib
 import re
@@ -16,8 +17,8 @@ import time
 import typing
 
 import exchanges
+import processes
 import scene
-import workers
 from scene import proxies
 
 CALLGRIND = ("--tool=callgrind", "--instr-atstart=no")
@@ -91,25 +92,24 @@ class Worker:
 
     def resident(self):
         """Bytes."""
-        return 1024 * workers.takes(self.proxy.pid)[0]
+        return 1024 * processes.takes(self.proxy.pid)[0]
 
     # under valgrind
 
     def tell_valgrind(self, *words):
-        subprocess.run(
-            ["vgdb", f"--vgdb-prefix={self.directory}/vgdb",
-             f"--pid={self.proxy.pid}", *words], check=True,
-            capture_output=True, timeout=exchanges.PATIENCE)
+        tell_valgrind(self.directory, self.proxy.pid, *words)
+
+    def _dump(self, number):
+        return dump(self.directory, self.proxy.pid, number)
 
     def counted(self, number):
         """Instructions between that dump and the one before."""
-        text = (self.directory / f"out.{number}").read_text()
-        return int(re.search(r"^totals: (\d+)", text, re.MULTILINE)[1])
+        return total(self._dump(number))
 
     def counted_of_malloc(self, number):
         """Those of malloc() and free(), and what they call in their file."""
-        text = (self.directory / f"out.{number}").read_text()
-        names, inside, of_call, total = {}, False, False, 0
+        text = self._dump(number).read_text()
+        names, inside, of_call, malloc = {}, False, False, 0
         for line in text.splitlines():
             if found := re.match(r"(fl|fi|fe|cfi|cfl)=\((\d+)\) ?(.*)", line):
                 kind, key, name = found.groups()
@@ -120,12 +120,12 @@ class Worker:
                 of_call = True          # what was called comes in a line
             elif re.match(r"[-+*\d]", line):
                 if inside and not of_call:
-                    total += int(line.split()[1])
+                    malloc += int(line.split()[1])
                 of_call = False
-        if not total:
+        if not malloc:
             raise scene.Failure("callgrind knows no malloc.c, which takes "
                                 "the package libc6-dbg")
-        return total
+        return malloc
 
     def heap(self):
         """Bytes that it has from malloc."""
@@ -133,6 +133,33 @@ class Worker:
         self.tell_valgrind("snapshot", str(path))
         return int(re.search(r"^mem_heap_B=(\d+)", path.read_text(),
                              re.MULTILINE)[1])
+
+
+def under_valgrind(contender, tool, directory):
+    """That contender, run by a tool of valgrind."""
+    made = copy.copy(contender)
+    made.configure = lambda setting: [
+        "valgrind", "-q", *tool, f"--vgdb-prefix={directory}/vgdb",
+        f"--{tool[0].partition('=')[2]}-out-file={directory}/out.%p",
+        *contender.configure(setting)]
+    return made
+
+
+def tell_valgrind(directory, pid, *words):
+    subprocess.run(
+        ["vgdb", f"--vgdb-prefix={directory}/vgdb", f"--pid={pid}", *words],
+        check=True, capture_output=True, timeout=exchanges.PATIENCE)
+
+
+def dump(directory, pid, number):
+    """The file of a dump that a process was told to write."""
+    return directory / f"out.{pid}.{number}"
+
+
+def total(path):
+    """All instructions in a dump."""
+    return int(re.search(r"^totals: (\d+)", path.read_text(),
+                         re.MULTILINE)[1])
 
 
 @contextlib.contextmanager
@@ -151,11 +178,7 @@ def worker(name, case, tool=()):
             single=True)
         made = contender(name, case.lines)
         if tool:
-            plain = made.configure
-            made.configure = lambda setting: [
-                "valgrind", "-q", *tool, f"--vgdb-prefix={directory}/vgdb",
-                f"--{tool[0].partition('=')[2]}-out-file={directory}/out",
-                *plain(setting)]
+            made = under_valgrind(made, tool, directory)
         proxy = scene.Proxy(scene.Loopback(), made, setting)
         # under valgrind it may take long to see a signal that it can catch
         stack.callback(proxy.stop, (signal.SIGKILL,))

@@ -67,6 +67,8 @@ class Origin:
         self._received = {}
         self._held = []
         self._hold = False
+        #: The descriptor of the connection that each request came on.
+        self.carriers = []
         self._orders, self._ordered = socket.socketpair()
         self._selector.register(self._ordered, selectors.EVENT_READ)
         self._listeners = [socket.create_server(("127.0.0.1", 0),
@@ -144,6 +146,7 @@ class Origin:
             self._received[sock] = received
             return
         self._received[sock] = b""
+        self.carriers.append(sock.fileno())
         if self._hold:
             self._held.append(sock)
         else:
@@ -156,6 +159,10 @@ class Client:
     def __init__(self, port):
         self._sock = socket.create_connection(("127.0.0.1", port), PATIENCE)
         self._sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+
+    @property
+    def own_port(self):
+        return self._sock.getsockname()[1]
 
     def send(self, text):
         self._sock.sendall(text)

@@ -8,9 +8,9 @@ import subprocess
 import sys
 import time
 
+import processes
 import scene
 import watch
-import workers
 from scene import Failure
 
 CONTENDERS = ("stock", "ours", "ours-auto")
@@ -130,11 +130,11 @@ def measure(contender, timeline, schedule, delay, options):
             scene.load_command(played.link, "timed.py",
                                "--clients", CLIENTS), priority=1)
         master = played.proxy.pid
-        begin = workers.sums(master)
+        begin = processes.sums(master)
         start = time.monotonic()
         load.start(start, schedule)
         cpu = follow(played, timeline, start)
-        end = workers.sums(master)
+        end = processes.sums(master)
         found = load.finish()
         played.proxy.stop()
         log = read_log(played.directory / scene.proxies.LOG)
@@ -159,7 +159,7 @@ def follow(played, timeline, start):
     """Does what a phase begins with; {phase: CPU seconds of the workers}."""
     master = played.proxy.pid
     taken = collections.Counter()
-    before = workers.cpu_seconds(master)
+    before = processes.cpu_seconds(master)
     for name, begin, end in timeline:
         scene.sleep_until(start + begin)
         if name == "reload":
@@ -167,7 +167,7 @@ def follow(played, timeline, start):
         elif name == "restart":
             played.origin.tell("restart")
         scene.sleep_until(start + end)
-        now = workers.cpu_seconds(master)
+        now = processes.cpu_seconds(master)
         taken[name] += now - before
         before = now
     return taken
@@ -177,7 +177,7 @@ def read_log(path):
     """{target: (did it wait for a connection, what ours says of that)}."""
     made = {}
     for line in path.read_text().splitlines():
-        target, _, times, connection = line.split("|")
+        target, _, times, connection, _ = line.split("|")
         waits = [word for word in times.replace(":", ",").split(",")
                  if word.strip() not in ("-", "")]
         made[target] = any(float(word) > 0 for word in waits), connection

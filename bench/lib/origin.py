@@ -23,6 +23,10 @@ import struct
 import sys
 import time
 
+import exchanges
+
+#: Descriptors with --many.
+MANY = 20000
 #: A request that comes so long after the last one begins a new burst.
 GAP = 0.1
 INFINITE = float("inf")
@@ -51,6 +55,9 @@ class Origin:
         self.random = random.Random(f"origin {options.seed}")
         # epoll would round the time up to a millisecond
         self.selector = selectors.SelectSelector()
+        if options.many:
+            exchanges.raise_descriptors(MANY)
+            self.selector = selectors.EpollSelector()
         self.conns = set()
         self.opened = 0
         self.executed = collections.Counter()
@@ -142,7 +149,7 @@ class Origin:
         """
         if conn in self.conns and conn.due == due:
             self.late.append(time.monotonic() - due)
-            if select.select([conn], [], [], 0)[0]:
+            if has_come(conn):
                 self._read(conn)
             else:
                 self.close(conn, reset=self.options.rst)
@@ -168,6 +175,8 @@ class Origin:
                 conn.sock.do_handshake()
                 conn.handshaking = False
                 conn.ready = time.monotonic()
+                if self.journal and not conn.sock.session_reused:
+                    self.journal.full_handshakes.append(conn.ready)
             data = conn.sock.recv(65536)
         except (BlockingIOError, ssl.SSLWantReadError):
             return
@@ -201,6 +210,8 @@ class Origin:
 
     def _is_dropped(self, target):
         """The same requests whoever sends them, in whatever order."""
+        if not self.options.drop:
+            return False
         chosen = random.Random(f"{self.options.seed} {target}").random()
         return chosen < self.options.drop / 100
 
@@ -270,6 +281,8 @@ class Journal:
         self.requests = {}
         #: [ready, first request or None, closed] of each that was ready
         self.connections = []
+        #: When handshakes ended that resumed no session.
+        self.full_handshakes = []
         self.protocols = {}
 
     def executed(self, conn, target):
@@ -282,6 +295,13 @@ class Journal:
         tls = isinstance(conn.sock, ssl.SSLSocket)
         protocol = conn.sock.version() if tls else "TCP"
         self.protocols[protocol] = self.protocols.get(protocol, 0) + 1
+
+
+def has_come(conn):
+    """Whether there is something to be read from it."""
+    poll = select.poll()
+    poll.register(conn, select.POLLIN)
+    return bool(poll.poll(0))
 
 
 def take_request(conn):
@@ -328,6 +348,9 @@ def main():
     parser.add_argument("--tls", nargs=2, metavar=("CERT", "KEY"))
     parser.add_argument("--tls13", action="store_true",
                         help="speak nothing older")
+    parser.add_argument("--many", action="store_true",
+                        help="serve more connections than select() can, and"
+                        " be exact to a millisecond only")
     parser.add_argument("--journal", action="store_true",
                         help="report the times of connections")
     origin = Origin(parser.parse_args())

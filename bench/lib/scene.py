@@ -55,6 +55,10 @@ class Process:
         if self._process.stdout.readline() != "ready\n":
             raise Failure(f"{command} did not start")
 
+    @property
+    def pid(self):
+        return self._process.pid
+
     def tell(self, line):
         self._process.stdin.write(line + "\n")
         self._process.stdin.flush()
@@ -76,6 +80,7 @@ class Proxy:
 
     def __init__(self, link, contender, setting):
         self._contender = contender
+        self._expected = None
         self._log = setting.directory / "output"
         with self._log.open("wb") as output:
             self._process = subprocess.Popen(
@@ -91,6 +96,10 @@ class Proxy:
     @property
     def pid(self):
         return self._process.pid
+
+    def expect(self, pattern):
+        """Alerts that match it are part of the play."""
+        self._expected = pattern
 
     def _wait(self, link, port):
         deadline = time.monotonic() + PATIENCE
@@ -108,10 +117,11 @@ class Proxy:
 
     def check(self):
         """Fails if one of its processes has crashed, or the like."""
-        found = re.search(r".*\[(alert|emerg)\].*",
-                          self._log.read_text(errors="replace"))
-        if found:
-            raise Failure(found.group())
+        for found in re.finditer(r".*\[(alert|emerg)\].*",
+                                 self._log.read_text(errors="replace")):
+            if not self._expected or not re.search(self._expected,
+                                                   found.group()):
+                raise Failure(found.group())
 
     def reload(self):
         self._process.send_signal(self._contender.reload)
@@ -155,9 +165,9 @@ def held_port():
         yield holder.getsockname()[1]
 
 
-def origin_command(link, *words):
-    return [*link.enter("b"), sys.executable, str(HERE / "origin.py"),
-            "--address", link.b_address, "--port", str(ORIGIN_PORT),
+def origin_command(link, side, address, *words):
+    return [*link.enter(side), sys.executable, str(HERE / "origin.py"),
+            "--address", address, "--port", str(ORIGIN_PORT),
             *map(str, words)]
 
 
@@ -207,8 +217,13 @@ class Scene:
 
 
 @contextlib.contextmanager
-def play(contender, rtt, origin_words, certificates=None, **setting):
-    """A Scene, for as long as the body takes."""
+def play(contender, rtt, origin_words, certificates=None, beside=(),
+         **setting):
+    """A Scene, for as long as the body takes.
+
+    beside are the addresses of an origin that is on the proxy's own side, in
+    127.0.0.0/8; without them it is on the other one.
+    """
     link = links.Link(rtt / 2)
     hurry(link.pid, 3)
     try:
@@ -217,12 +232,17 @@ def play(contender, rtt, origin_words, certificates=None, **setting):
             if certificates:
                 authority, pair = certificates
                 origin_words = [*origin_words, "--tls", *pair]
-            origin = Process(origin_command(link, *origin_words))
+            side, bound, addresses = "b", link.b_address, [link.b_address]
+            if beside:
+                side, bound, addresses = "a", "0.0.0.0", beside
+            origin = Process(origin_command(link, side, bound,
+                                            *origin_words))
+            servers = [f"{address}:{ORIGIN_PORT}" for address in addresses]
             scene = Scene(link, origin, None, directory)
             try:
                 scene.proxy = Proxy(link, contender, proxies.Setting(
-                    directory, f"{link.b_address}:{ORIGIN_PORT}", authority,
-                    **setting))
+                    directory, servers[0], authority,
+                    peers=tuple(servers[1:]), **setting))
                 yield scene
             finally:
                 if scene.proxy:

@@ -79,7 +79,9 @@ def load_words(mode, options):
 def measure(contender, mode, options):
     """One contender in one mode: (what the load says, the origin says)."""
     with scene.play(contender, options.rtt, origin_words(mode, options),
-                    options.certificates if mode.tls else None) as played:
+                    options.certificates if mode.tls else None,
+                    workers=options.workers,
+                    spread=options.workers is not None) as played:
         done = subprocess.run(
             scene.load_command(played.link, "load.py",
                                *load_words(mode, options)),
@@ -158,6 +160,10 @@ def parse():
     parser.add_argument("--short", type=float, default=0, metavar="PERCENT",
                         help="of the bursts come long before the idle limit,"
                         " which tells who keeps connections (%(default)s)")
+    parser.add_argument("--workers", type=int, metavar="N",
+                        help="processes, or threads, of each proxy; nginx "
+                        "listens with `reuseport` then (one process, or the "
+                        "proxy's default)")
     parser.add_argument("--jobs", type=int, default=3,
                         help="contenders at a time (%(default)s)")
     parser.add_argument("--sequential", action="store_const", const=1,
@@ -166,8 +172,14 @@ def parse():
                         help="600 requests, stock and ours only")
     options = parser.parse_args()
     options.requests = options.requests or (600 if options.quick else 10000)
+    if options.workers is not None and options.workers < 1:
+        parser.error("nobody works with less than one worker")
     default = "stock,ours" if options.quick else ",".join(CONTENDERS)
     return scene.choose_all(parser, options, default, CONTENDERS, MODES)
+
+
+def of_workers(count):
+    return "" if count is None else f", {count} workers each"
 
 
 def main():
@@ -177,7 +189,8 @@ def main():
     print(f"Round trip {options.rtt:g} ms, {options.requests} POSTs a mode "
           f"in bursts of 30 ({options.short:g} % after a third of the idle "
           f"limit), seed {options.seed}, {options.jobs} contenders at a time"
-          f" on {os.cpu_count()} cores.\n")
+          f" on {os.cpu_count()} cores"
+          f"{of_workers(options.workers)}.\n")
     taking_part, versions = scene.call_up(options.contenders)
 
     rows, failures = [], 0
@@ -192,6 +205,7 @@ def main():
         scene.write_json(options.json, {
             "seed": options.seed, "rtt_ms": options.rtt,
             "short_percent": options.short, "requests": options.requests,
+            "workers": options.workers,
             "versions": versions, "rows": rows})
     sys.exit(failures > 0 or not rows)
 

@@ -10,6 +10,9 @@ Connections that the proxy closes are opened again at once, so that a moment
 finds all of them open; if none is idle, there will be one more.  A GET whose
 connection ended before any of the response is sent once more, as browsers
 do; its time goes on.
+
+With --fresh each GET has a connection of its own, whose port is in the target,
+and is sent once.
 """
 
 import argparse
@@ -129,13 +132,43 @@ class Load:
         self._send(client, target)
 
 
+class FreshLoad(Load):
+    def __init__(self, address):
+        super().__init__(address, 0)
+
+    def _request(self, moment):
+        client, port = Client(self.address), 0
+        exchange = [moment, time.monotonic(), None, "refused"]
+        try:
+            client.open()
+            port = client.sock.getsockname()[1]
+        except OSError:
+            pass
+        target = f"/r/{len(self.found)}/{port}"
+        self.found[target] = exchange
+        if port:
+            self.selector.register(client, selectors.EVENT_READ)
+            self._send(client, target)
+
+    def _read(self, client, number):
+        outcome = client.read()
+        if outcome is not None:
+            self._end(client, outcome)
+            self.selector.unregister(number)
+            client.close()
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--address", default="127.0.0.1")
     parser.add_argument("--port", type=int, required=True)
-    parser.add_argument("--clients", type=int, required=True)
+    chosen = parser.add_mutually_exclusive_group(required=True)
+    chosen.add_argument("--clients", type=int)
+    chosen.add_argument("--fresh", action="store_true")
     options = parser.parse_args()
-    load = Load((options.address, options.port), options.clients)
+    address = options.address, options.port
+    load = (FreshLoad(address) if options.fresh
+            else Load(address, options.clients))
     gc.disable()
     print("ready", flush=True)
     schedule = json.loads(sys.stdin.readline())
