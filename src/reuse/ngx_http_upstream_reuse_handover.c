@@ -21,8 +21,9 @@
 #define NGX_HTTP_UPSTREAM_REUSE_VISIT   1000
 #define NGX_HTTP_UPSTREAM_REUSE_LAPSE   3000
 
-/* bytes, of the pool of a connection, as core has it */
-#define NGX_HTTP_UPSTREAM_REUSE_POOL    128
+/* bytes: in the pool of a connection there is room for its record */
+#define NGX_HTTP_UPSTREAM_REUSE_POOL                                          \
+    (256 + sizeof(ngx_http_upstream_reuse_conn_t))
 
 
 /* the server of which all parked connections are closed */
@@ -284,7 +285,10 @@ reuse_adopt(ngx_http_upstream_reuse_srv_conf_t *rcf,
 }
 
 
-/* As ngx_event_connect_peer() makes one. */
+/*
+ * As ngx_event_connect_peer() makes one, but for the event of writing: it would
+ * come at once, and core asks for it when it is needed.
+ */
 
 static ngx_connection_t *
 reuse_open_connection(ngx_http_upstream_reuse_parcel_t *parcel,
@@ -332,14 +336,9 @@ reuse_open_connection(ngx_http_upstream_reuse_parcel_t *parcel,
     wev->log = log;
     wev->ready = 1;
 
-    if (ngx_add_conn) {
-        rc = ngx_add_conn(c);
-
-    } else {
-        rc = ngx_add_event(rev, NGX_READ_EVENT,
-                           (ngx_event_flags & NGX_USE_CLEAR_EVENT)
-                           ? NGX_CLEAR_EVENT : NGX_LEVEL_EVENT);
-    }
+    rc = ngx_add_event(rev, NGX_READ_EVENT,
+                       (ngx_event_flags & NGX_USE_CLEAR_EVENT)
+                       ? NGX_CLEAR_EVENT : NGX_LEVEL_EVENT);
 
     if (rc != NGX_OK) {
         ngx_http_upstream_reuse_close(c);

@@ -10,6 +10,10 @@
 #include "ngx_http_upstream_reuse_places.h"
 
 
+/* 2^64 divided by the golden ratio, odd: spreads words that are alike */
+#define NGX_HTTP_UPSTREAM_REUSE_GOLDEN  0x9e3779b97f4a7c15ull
+
+
 static void reuse_describe(ngx_http_upstream_reuse_parcel_t *parcel,
     ngx_http_upstream_reuse_conn_t *conn);
 static void reuse_forget_events(ngx_connection_t *c);
@@ -20,22 +24,37 @@ ngx_http_upstream_reuse_label(ngx_http_upstream_reuse_parcel_t *parcel,
     ngx_http_upstream_reuse_identity_t *id, struct sockaddr *sockaddr,
     socklen_t socklen, ngx_str_t *name)
 {
-    u_char  *p;
+    size_t    len;
+    u_char   *p;
+    uint64_t  hash, *word;
 
-    if (id->len + socklen + name->len > NGX_HTTP_UPSTREAM_REUSE_LABEL) {
+    len = id->len + socklen + name->len;
+
+    if (len >= NGX_HTTP_UPSTREAM_REUSE_LABEL) {
         return NGX_DECLINED;
     }
 
+    parcel->label[len / sizeof(uint64_t)] = 0;
+
     p = ngx_cpymem(parcel->label, id, id->len);
     p = ngx_cpymem(p, sockaddr, socklen);
-    p = ngx_cpymem(p, name->data, name->len);
+    ngx_memcpy(p, name->data, name->len);
 
-    parcel->label_len = p - (u_char *) parcel->label;
+    parcel->label_len = (uint32_t) len;
     parcel->socklen = socklen;
     parcel->name_len = name->len;
 
-    parcel->hash = ngx_crc32_long((u_char *) parcel->label,
-                                  parcel->label_len);
+    hash = 0;
+
+    for (word = parcel->label;
+         word <= &parcel->label[len / sizeof(uint64_t)];
+         word++)
+    {
+        hash = (hash ^ *word) * NGX_HTTP_UPSTREAM_REUSE_GOLDEN;
+        hash ^= hash >> 32;
+    }
+
+    parcel->hash = (uint32_t) hash;
 
     return NGX_OK;
 }

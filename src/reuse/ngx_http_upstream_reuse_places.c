@@ -45,6 +45,8 @@ typedef struct {
 
 static ngx_int_t reuse_init_places(ngx_shm_zone_t *shm_zone, void *data);
 
+static void reuse_copy(ngx_http_upstream_reuse_parcel_t *dst,
+    ngx_http_upstream_reuse_parcel_t *src);
 static void reuse_lock(void);
 static void reuse_unlock(void);
 static void reuse_restore(void);
@@ -201,7 +203,7 @@ ngx_http_upstream_reuse_park(ngx_http_upstream_reuse_parcel_t *parcel,
         return NGX_DECLINED;
     }
 
-    place->parcel = *parcel;
+    reuse_copy(&place->parcel, parcel);
     place->parked = 1;
 
     reuse_push(&reuse_places->stacks[parcel->hash
@@ -247,7 +249,7 @@ ngx_http_upstream_reuse_unpark(ngx_http_upstream_reuse_parcel_t *parcel)
 
         fd = ngx_http_upstream_reuse_recv_fd(i);
 
-        *parcel = place->parcel;
+        reuse_copy(parcel, &place->parcel);
         reuse_remove(i);
 
         if (fd != -1) {
@@ -304,7 +306,7 @@ ngx_http_upstream_reuse_visit_places(ngx_uint_t *i,
             continue;
         }
 
-        *parcel = place->parcel;
+        reuse_copy(parcel, &place->parcel);
         reuse_remove(*i - 1);
 
         reuse_unlock();
@@ -380,6 +382,17 @@ ngx_http_upstream_reuse_is_time_to_visit(ngx_msec_t pause)
                >= (ngx_msec_int_t) pause
            && ngx_atomic_cmp_set(&reuse_places->visited, visited,
                                  ngx_current_msec);
+}
+
+
+/* Most labels are short. */
+
+static void
+reuse_copy(ngx_http_upstream_reuse_parcel_t *dst,
+    ngx_http_upstream_reuse_parcel_t *src)
+{
+    ngx_memcpy(dst, src, offsetof(ngx_http_upstream_reuse_parcel_t, label)
+                         + src->label_len);
 }
 
 
