@@ -286,8 +286,8 @@ reuse_adopt(ngx_http_upstream_reuse_srv_conf_t *rcf,
 
 
 /*
- * As ngx_event_connect_peer() makes one, but for the event of writing: it would
- * come at once, and core asks for it when it is needed.
+ * As ngx_event_connect_peer() makes one, but for the event of writing, which
+ * would come at once: core asks for it when it is needed.
  */
 
 static ngx_connection_t *
