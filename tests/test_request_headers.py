@@ -2,6 +2,8 @@
 
 import pytest
 
+from harness.nginx import version
+
 PASS = "myproxy_pass http://%{origin};"
 
 
@@ -154,6 +156,14 @@ def test_a_configured_host_replaces_the_clients(stage):
     stage.nginx(location=PASS + "myproxy_set_header hOST $myproxy_host;"
                 ).get("/", host="example.com")
     assert origin.request.values("Host") == [str(origin)]
+
+
+def test_a_constant_host_is_the_operators_business(stage):
+    """Only what may come from a client is looked at."""
+    origin = stage.origin()
+    nginx = stage.nginx(location=PASS + "myproxy_set_header Host a/b@c;")
+    assert nginx.get("/").status == 200
+    assert origin.request.values("Host") == ["a/b@c"]
 
 
 # hop-by-hop fields
@@ -515,6 +525,15 @@ def test_the_authority_of_an_absolute_form_takes_the_place_of_host(
     stage.nginx(location=PASS).get(f"http://{authority}/x",
                                    host="other.example")
     assert origin.request.values("Host") == [authority]
+    assert origin.request.target == "/x"
+
+
+@pytest.mark.skipif(version() >= (1, 29, 0),
+                    reason="for this nginx the host ends behind the colon")
+def test_a_colon_without_a_port_stays_behind(stage):
+    origin = stage.origin()
+    stage.nginx(location=PASS).get("http://example.com:/x")
+    assert origin.request.values("Host") == ["example.com"]
     assert origin.request.target == "/x"
 
 
