@@ -2,7 +2,6 @@
 
 import pytest
 
-from harness.nginx import version
 
 PASS = "myproxy_pass http://%{origin};"
 
@@ -528,13 +527,28 @@ def test_the_authority_of_an_absolute_form_takes_the_place_of_host(
     assert origin.request.target == "/x"
 
 
-@pytest.mark.skipif(version() >= (1, 29, 0),
-                    reason="for this nginx the host ends behind the colon")
-def test_a_colon_without_a_port_stays_behind(stage):
+@pytest.mark.parametrize("host", ["example.com", "Example.COM", "[::1]",
+                                  "192.0.2.1"])
+@pytest.mark.parametrize("behind,target", [
+    ("/x", "/x"), ("?a=b", "/?a=b"), ("", "/")])
+def test_a_colon_without_a_port_stays_behind(stage, host, behind, target):
     origin = stage.origin()
-    stage.nginx(location=PASS).get("http://example.com:/x")
-    assert origin.request.values("Host") == ["example.com"]
-    assert origin.request.target == "/x"
+    nginx = stage.nginx(location=PASS)
+    for port, sent in ("", ""), (":", ""), (":0", ":0"), (":080", ":080"):
+        nginx.get(f"http://{host}{port}{behind}", host="other.example")
+        request = origin.conns[0].requests[-1]
+        assert request.values("Host") == [host + sent]
+        assert request.target == target
+
+
+@pytest.mark.parametrize("authority", [
+    "user@example.com", "user:1@example.com", ":@example.com", ":80", ":", "",
+    "example.com:1:2", "example.com::", "[::1", "[::1]x"])
+def test_an_authority_that_is_none(stage, authority):
+    origin = stage.origin()
+    nginx = stage.nginx(location=PASS)
+    assert nginx.get(f"http://{authority}/x").status == 400
+    assert origin.connections == 0
 
 
 def test_an_absolute_form_needs_no_host_field(stage):
