@@ -39,6 +39,9 @@ WRONG = [
     ("myproxy_upgrade off websocket;",
      'invalid protocol "off" in "myproxy_upgrade", write "off" alone, or '
      'names as in the Upgrade field, each as an argument'),
+    ("myproxy_upgrade on;",
+     '"on" in "myproxy_upgrade" is not a protocol: remove the directive, '
+     'WebSocket passes without it, or write "myproxy_upgrade websocket"'),
     ("myproxy_upgrade websocket,foo;",
      'invalid protocol "websocket,foo" in "myproxy_upgrade"'),
     ('myproxy_upgrade "websocket foo";',

@@ -206,6 +206,57 @@ def test_closed_by_the_origin(stage, tls):
     assert settled(stage, nginx, open=0).closed == {"closed": 1}
 
 
+def test_several_that_were_closed_by_the_origin(stage):
+    """Of whichever was given to the pool last, nothing is to be left."""
+    def script(conn):
+        conn.read_request()
+        arrived.append(conn)
+        stage.wait_until(lambda: len(arrived) == 3)
+        conn.respond()
+        gate.wait()
+
+    arrived = []
+    origin = stage.origin(script)
+    gate = origin.gate()
+    nginx = stage.nginx(location=PASS)
+    clients = [nginx.connect() for _ in range(3)]
+    for client in clients:
+        client.send(http1.request("GET", "/"))
+    for client in clients:
+        assert client.read_response().status == 200
+    settled(stage, nginx, idle=3)
+    gate.open()
+    assert settled(stage, nginx, open=0).closed == {"closed": 3}
+
+
+@pytest.mark.parametrize("lines", ["", "myproxy_buffering off;"])
+def test_closed_with_the_response(stage, lines):
+    """It is in the pool for no longer than it takes to see that."""
+    def script(conn):
+        conn.read_request()
+        arrived.open()
+        gate.wait()
+        conn.respond()
+        conn.half_close()
+        conn.wait_until_delivered()
+        ended.open()
+        conn.wait_for_close()
+
+    origin = stage.origin(script)
+    arrived, gate, ended = (origin.gate() for _ in range(3))
+    nginx = stage.nginx(location=PASS + lines)
+    client = nginx.connect()
+    client.send(http1.request("GET", "/"))
+    arrived.wait()
+    worker, = nginx.workers()
+    nginx.pause_worker(worker)
+    gate.open()
+    ended.wait()
+    nginx.resume_worker(worker)
+    assert client.read_response().status == 200
+    assert settled(stage, nginx, open=0).closed == {"closed": 1}
+
+
 def test_closed_since_the_origin_reset_it(stage):
     def script(conn):
         conn.read_request()

@@ -246,6 +246,20 @@ def test_a_uri_is_asked_for_without_the_rest_of_a_body(stage, answer):
     assert second.request.body == b""
 
 
+def test_a_get_of_nginx_in_place_of_one_of_the_client(stage):
+    """It is another request, for an address of its own."""
+    nginx, second = play(stage, None, first="""
+        myproxy_pass http://%{first};
+        myproxy_request_buffering off;
+        error_page 502 = /sorry;
+    """, server="location = /sorry { myproxy_pass http://%{second}; }")
+    client = nginx.connect()
+    client.send(http1.request("GET", "/", f"Content-Length: {LENGTH}"), FIRST)
+    assert client.read_response().status == 200
+    assert second.request.target == "/sorry"
+    assert second.request.header("Content-Length") is None
+
+
 def test_a_clients_own_get_is_not_sent_without_its_body(stage):
     nginx, second = play(stage, None)
     client = nginx.connect()

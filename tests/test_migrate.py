@@ -249,7 +249,7 @@ def test_bytes_that_are_no_text_survive(place):
     ("http { content_by_lua_block { if { proxy_pass http://a; }",
      "a Lua block that does not end"),
     ("http { include missing; proxy_pass http://a; }",
-     "missing: No such file"),
+     "/missing: No such file"),
     ("http { include nginx.conf; proxy_pass http://a; }", "includes itself"),
 ])
 def test_what_cannot_be_read_is_refused(place, text, reason):
@@ -311,9 +311,35 @@ def test_nothing_is_written_unasked(place):
 
 def test_the_module_is_loaded_when_asked(place):
     text = "# first\n\nuser root;\n" + in_http("proxy_pass http://a;")
-    text, _ = place.move(text, "--module", "/m/ngx_http_myproxy_module.so")
-    assert text.startswith("# first\n\nload_module "
-                           "/m/ngx_http_myproxy_module.so;\nuser root;\n")
+    module = place.write("m/ngx_http_myproxy_module.so", "")
+    text, said = place.move(text, "--module", str(module))
+    assert text.startswith(f"# first\n\nload_module {module};\nuser root;\n")
+    assert "Nothing loads" not in said
+
+
+def test_a_module_that_is_not_there_is_refused(place):
+    module = str(place.directory / "nope.so")
+    place.write("nginx.conf", in_http("proxy_pass http://a;"))
+    assert (f"Needs your hand: - --module {module}: there is no such file"
+            in place.run("--module", module))
+    assert "nothing was written" in place.refuse("--apply", "--module",
+                                                 module)
+
+
+@pytest.mark.parametrize("name, refused", [("there.so", False),
+                                           ("nope.so", True)])
+def test_a_module_is_looked_for_where_nginx_does(place, monkeypatch, name,
+                                                 refused):
+    place.write("prefix/modules/there.so", "")
+    place.write("bin/nginx", "#!/bin/sh\necho configure arguments: "
+                f"--prefix={place.directory}/prefix --with-x >&2\n"
+                ).chmod(0o755)
+    monkeypatch.setenv("PATH", str(place.directory / "bin"), prepend=":")
+    place.write("nginx.conf", in_http("proxy_pass http://a;"))
+    said = place.run("--module", f"modules/{name}")
+    assert ("there is no such file below "
+            f"{place.directory}/prefix, the prefix of nginx" in said
+            ) == refused
 
 
 def test_the_module_is_loaded_once(place):
@@ -325,16 +351,19 @@ def test_the_module_is_loaded_once(place):
     assert "Nothing loads" not in said
 
 
-def test_that_nothing_loads_the_module_is_said(place):
-    assert "Nothing loads ngx_http_myproxy_module.so" in place.move(
-        in_http("proxy_pass http://a;"))[1]
+def test_that_nothing_loads_the_module_is_said_last(place):
+    said = place.move(in_http("proxy_pass http://a;"))[1]
+    assert said.endswith(
+        "Next: nginx -t, then nginx -s reload. Nothing loads "
+        "ngx_http_myproxy_module.so: --module PATH adds the line. Without it "
+        "nginx cannot start, unless the module is built in.")
 
 
 def test_a_second_time_changes_nothing(place):
+    module = str(place.write("m/ngx_http_myproxy_module.so", ""))
     text, _ = place.move(in_http("proxy_pass http://$proxy_host;"),
-                         "--module", "m/ngx_http_myproxy_module.so")
-    assert "Nothing to move" in place.run("--apply", "--module",
-                                          "m/ngx_http_myproxy_module.so")
+                         "--module", module)
+    assert "Nothing to move" in place.run("--apply", "--module", module)
     assert place.read() == text
 
 
@@ -345,6 +374,9 @@ KEY = "the default key has the request's Host in it"
 REUSE = "connections are kept for further requests"
 CLOSE = "close is sent with each request, so that no connection is reused"
 NOTHING = "a value with variables adds nothing"
+NO_HOST = "the key has no Host in it, and Host is the client's own now"
+STAYS = "the line must stay all the same"
+CAN_GO = "the line can go"
 
 
 @pytest.mark.parametrize("text, said, unsaid", [
@@ -397,6 +429,38 @@ NOTHING = "a value with variables adds nothing"
      ["with HTTP/1.0 nothing is reused"], [REUSE]),
     ("proxy_cache z;", [KEY], []),
     ("proxy_cache_key k; server { proxy_cache z; }", [], [KEY]),
+    ("proxy_cache_key $scheme$proxy_host$request_uri; proxy_cache z;"
+     " server { location / { proxy_pass http://a; } }",
+     [NO_HOST, HOST], [KEY]),
+    ("location / { proxy_cache z; proxy_cache_key $uri$is_args$args;"
+     " proxy_pass http://a; }", [NO_HOST], []),
+    ("proxy_cache z; proxy_cache_key $scheme${host}$request_uri;"
+     " proxy_pass http://a;", [], [NO_HOST]),
+    ("proxy_cache z; proxy_cache_key $http_host$uri; proxy_pass http://a;",
+     [], [NO_HOST]),
+    ("proxy_cache z; proxy_cache_key $hostname$uri; proxy_pass http://a;",
+     [NO_HOST], []),
+    ("proxy_cache z; proxy_cache_key $proxy_host$uri; proxy_pass http://a;"
+     " proxy_set_header Host a;", [], [NO_HOST]),
+    ("location / { proxy_cache z; proxy_cache_key $proxy_host$uri;"
+     " proxy_pass https://a.example; }", [], [NO_HOST]),
+    ("proxy_cache_key $proxy_host$uri; location / { proxy_cache off;"
+     " proxy_pass http://a; }", [], [NO_HOST]),
+    ("proxy_set_header X a; location / { proxy_pass http://a;"
+     " proxy_set_header Connection ''; proxy_set_header Upgrade $x; }",
+     ["is the default: " + STAYS, "whatever a map says; " + STAYS],
+     [CAN_GO]),
+    ("proxy_set_header X a; location / { proxy_pass http://a;"
+     " proxy_set_header Connection ''; proxy_set_header X b; }",
+     ["is the default: " + CAN_GO], [STAYS]),
+    ("proxy_set_header Upgrade $x; location / { proxy_pass http://a;"
+     " proxy_set_header Connection ''; }",
+     ["is the default: " + CAN_GO], [STAYS]),
+    ("proxy_set_header X a; location / { proxy_pass https://a.example;"
+     " proxy_set_header Connection ''; }",
+     ["is the default: " + CAN_GO], [STAYS]),
+    ("proxy_http_version 1.0; location / { proxy_http_version 1.1; }",
+     [], [CAN_GO]),
     ("proxy_cache off;", ["For 1 other line nothing differs"], [KEY]),
     ("proxy_cache_path /c keys_zone=z:1m;", ["the zone belongs"], []),
     ("proxy_pass_request_body off;", ["no Content-Length any more"], []),

@@ -2,6 +2,7 @@
 
 import pytest
 
+
 PASS = "myproxy_pass http://%{origin};"
 
 
@@ -154,6 +155,14 @@ def test_a_configured_host_replaces_the_clients(stage):
     stage.nginx(location=PASS + "myproxy_set_header hOST $myproxy_host;"
                 ).get("/", host="example.com")
     assert origin.request.values("Host") == [str(origin)]
+
+
+def test_a_constant_host_is_the_operators_business(stage):
+    """Only what may come from a client is looked at."""
+    origin = stage.origin()
+    nginx = stage.nginx(location=PASS + "myproxy_set_header Host a/b@c;")
+    assert nginx.get("/").status == 200
+    assert origin.request.values("Host") == ["a/b@c"]
 
 
 # hop-by-hop fields
@@ -516,6 +525,30 @@ def test_the_authority_of_an_absolute_form_takes_the_place_of_host(
                                    host="other.example")
     assert origin.request.values("Host") == [authority]
     assert origin.request.target == "/x"
+
+
+@pytest.mark.parametrize("host", ["example.com", "Example.COM", "[::1]",
+                                  "192.0.2.1"])
+@pytest.mark.parametrize("behind,target", [
+    ("/x", "/x"), ("?a=b", "/?a=b"), ("", "/")])
+def test_a_colon_without_a_port_stays_behind(stage, host, behind, target):
+    origin = stage.origin()
+    nginx = stage.nginx(location=PASS)
+    for port, sent in ("", ""), (":", ""), (":0", ":0"), (":080", ":080"):
+        nginx.get(f"http://{host}{port}{behind}", host="other.example")
+        request = origin.conns[0].requests[-1]
+        assert request.values("Host") == [host + sent]
+        assert request.target == target
+
+
+@pytest.mark.parametrize("authority", [
+    "user@example.com", "user:1@example.com", ":@example.com", ":80", ":", "",
+    "example.com:1:2", "example.com::", "[::1", "[::1]x"])
+def test_an_authority_that_is_none(stage, authority):
+    origin = stage.origin()
+    nginx = stage.nginx(location=PASS)
+    assert nginx.get(f"http://{authority}/x").status == 400
+    assert origin.connections == 0
 
 
 def test_an_absolute_form_needs_no_host_field(stage):

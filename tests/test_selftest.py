@@ -13,7 +13,7 @@ import subprocess
 import pytest
 
 from harness import settings
-from harness.nginx import version
+from harness.nginx import product, version
 
 SOURCE = settings.ROOT / "tests/damage/ngx_http_damage_module.c"
 COMPAT = settings.ROOT / "src/ngx_http_myproxy_compat.h"
@@ -31,8 +31,12 @@ FAULTS = {
     "key": "gives a connection to whom it does not belong",
     "take": "does not find a connection that it keeps",
     "short": "does not find a connection that it keeps",
+    "room": "does not make room for a connection",
     "remove": "does not close a connection when it is told to",
 }
+if product() != "angie":
+    # there it is the pool that is asked twice, and not the balancer
+    FAULTS["twice"] = "does not keep a connection"
 
 
 def objects():

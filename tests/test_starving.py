@@ -6,6 +6,7 @@ Apache's prefork, PHP-FPM.  The kernel accepts any number besides.
 """
 
 import contextlib
+import re
 import shutil
 import socket
 import subprocess
@@ -15,6 +16,7 @@ import time
 import pytest
 
 from harness import http1, settings
+from harness.clock import Clock
 from harness.tls import Server
 
 PASS = "myproxy_pass http://app;"
@@ -148,6 +150,60 @@ def test_it_is_noticed_and_stops(stage, warm, workers):
     nginx.reload()
     assert nginx.get().status == 200
     assert idle(nginx) == 0
+
+
+def test_it_stops_for_longer_each_time(stage):
+    clock = Clock(stage)
+    Processes(stage, 2)
+    nginx = stage.nginx(http=up("4"), location=PASS, env=clock.env)
+    nginx.expect_log("is not kept warm for")
+    for seconds in 60, 120, 240:
+        stage.wait_until(lambda: idle(nginx) == 4)
+        assert [nginx.get().status for _ in range(6)] == [200] * 6
+        nginx.wait_log(f"is not kept warm for {seconds} seconds")
+        assert idle(nginx) == 0
+        clock.forward(seconds)
+    assert len(nginx.logged("is not kept warm for")) == 3
+
+
+def test_a_slow_answer_is_forgotten(stage):
+    """What is usual of late decides how soon it is noticed."""
+    clock = Clock(stage)
+    Processes(stage, 2)
+    nginx = stage.nginx(http=up("4"), location=PASS, env=clock.env)
+    nginx.expect_log("is not kept warm for")
+    stage.wait_until(lambda: idle(nginx) == 4)
+    assert [nginx.get().status for _ in range(6)] == [200] * 6
+    nginx.wait_log(STOPPED)
+    # less than what would show that they were not to blame
+    assert nginx.get("/0.6").status == 200
+    for _ in range(60):
+        assert nginx.get().status == 200
+    clock.forward(60)
+    stage.wait_until(lambda: idle(nginx) == 4)
+    assert [nginx.get().status for _ in range(6)] == [200] * 6
+    line, = nginx.wait_log("is not kept warm for 120 seconds")
+    waited = int(re.search(r"unanswered for (\d+) ms", line)[1])
+    assert waited < 4 * 600
+
+
+def test_connections_to_others_are_opened_all_the_same(stage):
+    """Those to the server alone that does not answer are given up."""
+    Processes(stage, 2)
+    other = stage.origin(lambda conn: conn.wait_for_close(), name="other")
+    nginx = stage.nginx(
+        http=up("4") + "upstream hung { server %{other}; reuse_warm 2; }",
+        server="location /hung { myproxy_pass https://hung; }",
+        location=PASS)
+    nginx.expect_log(STOPPED)
+    stage.wait_until(lambda: idle(nginx) == 4 and other.connections == 2)
+    assert [nginx.get().status for _ in range(6)] == [200] * 6
+    nginx.wait_log(STOPPED)
+    assert closed(nginx) >= 3
+    hung, = (view for view in nginx.status()["upstreams"]
+             if view["name"] == "hung")
+    assert hung["connections"]["closed"] == 0
+    assert not any(conn.closed for conn in other.conns)
 
 
 def test_when_requests_time_out(stage):
@@ -307,6 +363,50 @@ def test_a_client_that_sends_slowly(stage):
     client.send(b"dy")
     assert client.read_response().status == 200
     assert closed(nginx) == 0
+
+
+def test_others_are_answered_meanwhile(stage):
+    """As long as they are, one that waits is no sign."""
+    clock = Clock(stage)
+    held = Held(stage)
+    nginx = stage.nginx(http=up("4"), location=PASS, env=clock.env)
+    begin(stage, nginx, "4")
+    client = held.hold(nginx, "/slow")
+    stage.wait_until(lambda: len(held.origin.requests) == 1)
+    # by then it has waited for more than a second, and less than four
+    for _ in range(5):
+        clock.forward(0.5)
+        assert nginx.get("/quick").status == 200
+        assert closed(nginx) == 0
+    held.release("/slow", client)
+
+
+def test_the_time_of_a_client_that_sends_slowly(stage):
+    """The origin is waited for from when it has the request."""
+    clock = Clock(stage)
+    held = Held(stage)
+    nginx = stage.nginx(
+        http=up("4", "reuse_expiry 100s;"), env=clock.env,
+        location=PASS + "myproxy_request_buffering off;")
+    begin(stage, nginx, "4")
+    held.gates["/slow"] = held.origin.gate()
+    client = nginx.connect()
+    client.send(b"POST /slow HTTP/1.1\r\nHost: x\r\n"
+                b"Content-Length: 4\r\n\r\nbo")
+    stage.wait_until(lambda: idle(nginx) == 4
+                     and any(conn.requests for conn in held.origin.conns))
+    clock.forward(5)
+    # a plan is made before there is a second answer
+    assert (closed(nginx), closed(nginx)) == (0, 0)
+    client.send(b"dy")
+    stage.wait_until(lambda: held.origin.requests[0].body == b"body")
+    opened = held.origin.connections
+    other = held.hold(nginx, "/other")
+    # another one is made, since a connection is missing
+    stage.wait_until(lambda: held.origin.connections == opened + 1)
+    assert closed(nginx) == 0
+    held.release("/slow", client)
+    held.release("/other", other)
 
 
 def test_a_slow_request_beside_quick_ones(stage):

@@ -385,6 +385,20 @@ def test_nginx_ends_while_it_waits(stage, dns):
         nginx.stop()
 
 
+def test_what_nobody_waits_for_any_more_keeps_no_worker(stage, dns):
+    """With a cache the resolver goes on without the request."""
+    stage.origin()
+    nginx = stage.nginx(http=ZONE, location=CACHED)
+    with waiting(stage, dns, nginx,
+                 http1.request("GET", A + "&key=1")) as client:
+        client.close()
+        nginx.wait_log("client prematurely closed connection")
+        begun = time.monotonic()
+        nginx.stop()
+    # and not the default resolver_timeout
+    assert time.monotonic() - begun < settings.PATIENCE / 2
+
+
 # the cache
 
 def ask(nginx, target, key):

@@ -7,7 +7,7 @@ import pytest
 
 from harness import settings
 from harness.warming import (
-    PASS, TLS_PASS, UP, counts, idle, reached, requests, two,
+    PASS, TLS_PASS, UP, counts, idle, live, reached, requests, two,
     wait_idle)
 
 
@@ -29,6 +29,30 @@ def test_a_failure_is_logged_once_and_the_next_try_waits(stage):
     wait_idle(stage, nginx, 4)
     assert nginx.get().status == 200
     assert requests(nginx) == (1, 0, 0)
+
+
+def test_each_outage_is_logged(stage):
+    """What is known of one is forgotten when it is over."""
+    origin = stage.origin()
+    nginx = stage.nginx(http=UP.format("reuse_warm 2;"), location=PASS)
+    refused = r"\[error\].*Connection refused"
+    nginx.expect_log(refused)
+
+    def rested():
+        found = counts(nginx)["connections"]
+        return found["idle"] == found["open"] >= 2
+
+    for _ in range(2):
+        stage.wait_until(rested)
+        # a server that answers wants connections, however young they end
+        assert nginx.get().status == 200
+        stage.wait_until(rested)
+        told = len(nginx.logged(refused))
+        origin.refuse()
+        for conn in live(origin):
+            conn.half_close()
+        nginx.wait_log(refused, count=told + 1)
+        origin.listen()
 
 
 @pytest.mark.parametrize("wanted", [True, False],

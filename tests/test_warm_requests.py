@@ -10,6 +10,7 @@ import pytest
 
 from harness import http1, settings, tls
 from harness.warming import PASS, TLS_PASS, UP, counts, wait_idle
+from harness.wire import Truncated
 
 
 @pytest.mark.parametrize("method", ["GET", "POST"])
@@ -156,30 +157,75 @@ def test_the_end_in_tls_is_an_end(stage, authority, maximum, method):
     assert origin.connections == 2
 
 
-class LateTickets:
-    """An origin whose session tickets come when the test says so."""
+@VERSIONS
+def test_the_end_of_tcp_alone_does_not_end_a_response(stage, authority,
+                                                      maximum):
+    """While it is idle that is an end like any other; in a response what is
+    missing may have been cut off."""
+    def script(conn):
+        if conn.number == 1:
+            conn.read_request()
+            conn.send(b"HTTP/1.1 200 OK\r\n\r\nhalf of it")
+        else:
+            conn.serve()
 
-    def __init__(self, stage, context):
-        self.context = context
-        self.delivered = False
-        self.origin = stage.origin(self.play)
-        self.gate = self.origin.gate()
+    origin = stage.origin(script, tls=tls.Server(authority.issue("app"),
+                                                 maximum=maximum))
+    nginx = stage.nginx(http=UP.format("keepalive 1; reuse_warm 1;"),
+                        location=TLS_PASS)
+    wait_idle(stage, nginx, 1)
+    client = nginx.connect()
+    client.send(http1.request("GET", "/"))
+    with pytest.raises(Truncated):
+        client.read_response()
+    assert counts(nginx)["requests"]["warm"] == 1
+    assert origin.carried[0] == 1
 
-    def play(self, conn):
-        self.sock = conn.sock
-        self.received, self.sent = ssl.MemoryBIO(), ssl.MemoryBIO()
-        self.tls = self.context.wrap_bio(self.received, self.sent,
-                                         server_side=True)
-        self.until_there(self.tls.do_handshake)
-        self.gate.wait()
-        self.flush()
+
+@VERSIONS
+@pytest.mark.parametrize("method", ["GET", "POST"])
+def test_a_part_of_a_record_is_no_ticket(stage, authority, maximum, method):
+    """What it says cannot be known before the rest is there."""
+    server = tls.Server(authority.issue("app"), maximum=maximum)
+
+    def script(conn):
+        if conn.number > 1:
+            conn.sock = server.wrap(conn)
+            conn.serve()
+            return
+        stray = TlsInMemory(conn.sock, server.context)
+        stray.until_there(stray.tls.do_handshake)
+        stray.flush()
+        gate.wait()
+        stray.tls.write(http1.response(200, body=b"stray"))
+        record = stray.sent.read()
+        conn.sock.sendall(record[:-1])
         conn.wait_until_delivered()
-        self.delivered = True
-        request = self.until_there(lambda: self.tls.read(65536))
-        assert request.startswith(b"GET / ")
-        self.tls.write(http1.response(200, body=b"ok"))
-        self.flush()
-        conn.wait_for_close()
+        conn.said = True
+        if conn.sock.recv(1):
+            conn.sock.sendall(record[-1:])
+            conn.wait_for_close()
+
+    origin = stage.origin(script)
+    gate = origin.gate()
+    nginx = stage.nginx(http=UP.format("keepalive 1; reuse_warm 1;"),
+                        location=TLS_PASS)
+    wait_idle(stage, nginx, 1)
+    gate.open()
+    stage.wait_until(lambda: hasattr(origin.conns[0], "said"))
+    response = nginx.request(method, "/", body=b"x")
+    assert (response.status, response.body) == (200, b"hello\n")
+    assert counts(nginx)["requests"]["new_by_reason"]["stale"] == 1
+
+
+class TlsInMemory:
+    """An origin's end of TLS, which sends what it has when it is told to."""
+
+    def __init__(self, sock, context):
+        self.sock = sock
+        self.received, self.sent = ssl.MemoryBIO(), ssl.MemoryBIO()
+        self.tls = context.wrap_bio(self.received, self.sent,
+                                    server_side=True)
 
     def until_there(self, read):
         """What it returns once enough has been received."""
@@ -193,6 +239,29 @@ class LateTickets:
     def flush(self):
         if self.sent.pending:
             self.sock.sendall(self.sent.read())
+
+
+class LateTickets:
+    """An origin whose session tickets come when the test says so."""
+
+    def __init__(self, stage, context):
+        self.context = context
+        self.delivered = False
+        self.origin = stage.origin(self.play)
+        self.gate = self.origin.gate()
+
+    def play(self, conn):
+        ours = TlsInMemory(conn.sock, self.context)
+        ours.until_there(ours.tls.do_handshake)
+        self.gate.wait()
+        ours.flush()
+        conn.wait_until_delivered()
+        self.delivered = True
+        request = ours.until_there(lambda: ours.tls.read(65536))
+        assert request.startswith(b"GET / ")
+        ours.tls.write(http1.response(200, body=b"ok"))
+        ours.flush()
+        conn.wait_for_close()
 
 
 @pytest.mark.skipif(not shutil.which("strace"), reason="no strace")

@@ -5,9 +5,10 @@ import ssl
 import pytest
 
 from harness import tls
+from harness.clock import Clock
 from harness.nginx import build_info, has, product, version
 from harness.warming import (
-    NAMES, NATIVE, PASS, TLS_PASS, UP, counts, live, requests,
+    NAMES, NATIVE, PASS, TLS_PASS, UP, counts, live, requests, two,
     unused, wait_idle)
 
 needs_sticky = pytest.mark.skipif(
@@ -31,6 +32,35 @@ def test_names_share_the_number_and_do_not_mix(stage, authority):
         for request in conn.requests:
             assert conn.sni == request.target[1] + ".test"
     assert requests(nginx)[2] == 0
+
+
+def test_a_name_with_a_port(stage, authority):
+    """Neither is the port sent, nor is it looked for in the certificate."""
+    origin = stage.origin(tls=tls.Server(authority.issue("a.test")))
+    nginx = stage.nginx(
+        http=UP.format("reuse_warm 2;"),
+        location="myproxy_pass https://app; myproxy_ssl_name a.test:8443; "
+                 "myproxy_ssl_trusted_certificate %{authority.path};")
+    wait_idle(stage, nginx, 2)
+    stage.wait_until(lambda: [conn.sni for conn in live(origin)]
+                     == ["a.test"] * 2)
+    assert nginx.get().status == 200
+    assert requests(nginx) == (1, 0, 0)
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "::1"])
+def test_no_address_is_a_name(stage, host, request):
+    if host == "::1":
+        request.getfixturevalue("ipv6")
+    origin = stage.origin(tls="app",
+                          family="ipv6" if host == "::1" else "ipv4")
+    nginx = stage.nginx(
+        http="reuse_warm 1;",
+        location="myproxy_pass https://%{origin}; myproxy_ssl_verify off;")
+    wait_idle(stage, nginx, 1)
+    assert nginx.get().status == 200
+    assert requests(nginx) == (1, 0, 0)
+    assert origin.conns[0].sni is None
 
 
 def test_a_name_that_a_request_has_shown(stage, authority):
@@ -100,6 +130,79 @@ def test_any_number_of_names(stage, authority):
             assert request.target == f"/?name={conn.sni}"
 
 
+EIGHT = [f"{letter}.test" for letter in "abcdefgh"]
+
+
+def ask_for(stage, authority, *more, **config):
+    """An origin of which eight names, as many as are remembered, were asked
+    for, and a function that asks for one."""
+    origin = stage.origin(tls=tls.Server(authority.issue(*EIGHT, *more)))
+    nginx = stage.nginx(
+        http=UP.format("reuse_warm 2;"),
+        location="myproxy_pass https://app; myproxy_ssl_name $arg_name; "
+                 "myproxy_ssl_trusted_certificate %{authority.path};",
+        **config)
+
+    def ask(name):
+        assert nginx.get(f"/?name={name}").status == 200
+    for name in EIGHT * 2:
+        ask(name)
+    return origin, nginx, ask
+
+
+def rest(stage, nginx):
+    """Until no connection is used, or being opened."""
+    def rested():
+        found = counts(nginx)["connections"]
+        return found["idle"] == found["open"] >= 2
+    stage.wait_until(rested)
+
+
+def end_used(stage, nginx, origin):
+    """Those that requests have opened."""
+    rest(stage, nginx)
+    used = [conn for conn in live(origin) if conn.requests]
+    for conn in used:
+        conn.half_close()
+    stage.wait_until(lambda: all(conn.closed for conn in used))
+    rest(stage, nginx)
+
+
+def names_of(conns):
+    return sorted(str(conn.sni) for conn in conns)
+
+
+def test_a_further_name_takes_no_place_of_one_of_late(stage, authority):
+    origin, nginx, ask = ask_for(stage, authority, "new.test")
+
+    def planned():
+        """The names, as long after a change as it takes to make a plan."""
+        end_used(stage, nginx, origin)
+        stage.let_pass(1.1)
+        rest(stage, nginx)
+        stage.wait_until(lambda: "None" not in names_of(unused(origin)))
+        return names_of(unused(origin))
+    before = planned()
+    ask("new.test")
+    assert planned() == before
+
+
+def test_a_further_name_takes_the_place_of_a_forgotten_one(stage, authority):
+    clock = Clock(stage)
+    origin, nginx, ask = ask_for(stage, authority, "new.test", env=clock.env)
+    end_used(stage, nginx, origin)
+    for _ in range(3):
+        opened = counts(nginx)["warm"]["opened"]
+        # the default keepalive_timeout has them made anew
+        clock.forward(61)
+        stage.wait_until(lambda: counts(nginx)["warm"]["opened"] > opened)
+        rest(stage, nginx)
+    for _ in range(2):
+        ask("new.test")
+    end_used(stage, nginx, origin)
+    stage.wait_until(lambda: "new.test" in names_of(unused(origin)))
+
+
 def test_an_upstream_that_variables_name(stage):
     stage.origin()
     nginx = stage.nginx(
@@ -160,6 +263,26 @@ def test_sessions_are_taken_up(stage, authority, zone, maximum):
     found = counts(nginx)
     assert found["tls"]["full"] >= 1
     assert found["requests"]["warm"] == 2
+
+
+def test_each_server_has_sessions_of_its_own(stage, authority):
+    """That of one is of no use to the other."""
+    first, second, http = two(stage, more="reuse_warm 2;")
+    for origin in first, second:
+        origin.tls = tls.Server(authority.issue("app"),
+                                maximum=ssl.TLSVersion.TLSv1_2)
+    nginx = stage.nginx(http=http, location=TLS_PASS)
+    for origin in first, second, first, second:
+        wait_idle(stage, nginx, 2)
+        ended, = live(origin)
+        stage.wait_until(lambda: ended.tls_version)
+        ended.half_close()
+        stage.wait_until(lambda: ended.closed and live(origin))
+    wait_idle(stage, nginx, 2)
+    for origin in first, second:
+        stage.wait_until(lambda: origin.conns[-1].tls_version)
+        assert [conn.session_reused for conn in origin.conns] == [
+            False, True, True]
 
 
 def test_a_session_that_comes_while_it_is_idle(stage, authority):

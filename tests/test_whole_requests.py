@@ -2,10 +2,12 @@
 
 import os
 import re
+import ssl
 
 import pytest
 
 from harness import http1
+from harness.tls import Server
 
 NAME = "localhost"
 
@@ -128,6 +130,33 @@ def test_what_was_sent_in_part_is_executed_once(stage, scheme):
     assert client.post("/", LARGE).status == 502
     assert origin.connections == 1
     assert len(received) == 1
+
+
+def test_the_end_of_tls_is_told_behind_parts(stage):
+    """As it is where no record was ever sent in part."""
+    ends = []
+
+    def script(conn):
+        request = conn.read_head()
+        gate.wait()
+        conn.read_body(request)
+        conn.respond(200, "Connection: close")
+        conn.sock.unwrap()
+        ends.append("close_notify")
+
+    server = Server(stage.authority.issue(NAME))
+    # or else Python takes any end for that of TLS
+    server.context.options &= ~getattr(ssl, "OP_IGNORE_UNEXPECTED_EOF", 0)
+    origin = stage.origin(script, tls=server)
+    gate = origin.gate()
+    nginx = start(stage, "https", "sendfile_max_chunk 0;")
+    client = nginx.connect()
+    client.send(http1.request("POST", "/", body=LARGE))
+    # the socket takes no more of a record
+    nginx.wait_log("SSL_write: -1")
+    gate.open()
+    assert client.read_response().status == 200
+    stage.wait_until(lambda: ends)
 
 
 @SCHEMES

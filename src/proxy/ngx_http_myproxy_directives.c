@@ -7,8 +7,13 @@
 
 
 #include "ngx_http_myproxy_module.h"
+#include "ngx_http_upstream_reuse_module.h"
 
 
+static char *myproxy_set_http_version(ngx_conf_t *cf, ngx_command_t *cmd,
+    void *conf);
+static char *myproxy_set_upgrade(ngx_conf_t *cf, ngx_command_t *cmd,
+    void *conf);
 static char *myproxy_check_lowat(ngx_conf_t *cf, void *post, void *data);
 
 
@@ -46,7 +51,7 @@ ngx_command_t  ngx_http_myproxy_commands[] = {
 
     { ngx_string("myproxy_http_version"),
       NGX_HTTP_MAIN_CONF|NGX_HTTP_SRV_CONF|NGX_HTTP_LOC_CONF|NGX_CONF_TAKE1,
-      ngx_http_myproxy_set_http_version,
+      myproxy_set_http_version,
       NGX_HTTP_LOC_CONF_OFFSET,
       0,
       NULL },
@@ -74,7 +79,7 @@ ngx_command_t  ngx_http_myproxy_commands[] = {
 
     { ngx_string("myproxy_upgrade"),
       NGX_HTTP_MAIN_CONF|NGX_HTTP_SRV_CONF|NGX_HTTP_LOC_CONF|NGX_CONF_1MORE,
-      ngx_http_myproxy_set_upgrade,
+      myproxy_set_upgrade,
       NGX_HTTP_LOC_CONF_OFFSET,
       0,
       NULL },
@@ -577,6 +582,116 @@ ngx_command_t  ngx_http_myproxy_commands[] = {
 
       ngx_null_command
 };
+
+
+/* refuses the protocols that we do not speak, and says which module does */
+
+static char *
+myproxy_set_http_version(ngx_conf_t *cf, ngx_command_t *cmd, void *conf)
+{
+    ngx_http_myproxy_loc_conf_t  *mlcf = conf;
+
+    ngx_str_t  *value;
+
+    if (mlcf->http_version != NGX_CONF_UNSET_UINT) {
+        return "is duplicate";
+    }
+
+    value = cf->args->elts;
+
+    if (ngx_strcmp(value[1].data, "1.1") == 0) {
+        mlcf->http_version = NGX_HTTP_VERSION_11;
+        return NGX_CONF_OK;
+    }
+
+    if (ngx_strcmp(value[1].data, "1.0") == 0) {
+        mlcf->http_version = NGX_HTTP_VERSION_10;
+
+        ngx_http_upstream_reuse_warn(cf, NULL, 0,
+                                     "no connection is reused with "
+                                     "\"%V 1.0\": remove the directive to "
+                                     "speak HTTP/1.1", &cmd->name);
+        return NGX_CONF_OK;
+    }
+
+    if (ngx_strcmp(value[1].data, "2") == 0) {
+        ngx_conf_log_error(NGX_LOG_EMERG, cf, 0,
+                           "\"%V 2\" is not supported: this module speaks "
+                           "HTTP/1.1, for HTTP/2 to the origin use "
+                           "\"proxy_pass\" with \"proxy_http_version 2\"",
+                           &cmd->name);
+        return NGX_CONF_ERROR;
+    }
+
+    ngx_conf_log_error(NGX_LOG_EMERG, cf, 0,
+                       "invalid value \"%V\" in \"%V\", it must be \"1.1\" "
+                       "or \"1.0\"", &value[1], &cmd->name);
+
+    return NGX_CONF_ERROR;
+}
+
+
+/* myproxy_upgrade off | PROTOCOL ...; */
+
+static char *
+myproxy_set_upgrade(ngx_conf_t *cf, ngx_command_t *cmd, void *conf)
+{
+    ngx_http_myproxy_loc_conf_t  *mlcf = conf;
+
+    ngx_str_t   *value, *protocol;
+    ngx_uint_t   i;
+
+    if (mlcf->upgrade != NGX_CONF_UNSET_PTR) {
+        return "is duplicate";
+    }
+
+    value = cf->args->elts;
+
+    if (cf->args->nelts == 2 && ngx_strcmp(value[1].data, "off") == 0) {
+        mlcf->upgrade = NULL;
+        return NGX_CONF_OK;
+    }
+
+    mlcf->upgrade = ngx_array_create(cf->pool, cf->args->nelts - 1,
+                                     sizeof(ngx_str_t));
+    if (mlcf->upgrade == NULL) {
+        return NGX_CONF_ERROR;
+    }
+
+    for (i = 1; i < cf->args->nelts; i++) {
+
+        if (ngx_strcmp(value[i].data, "on") == 0) {
+            ngx_conf_log_error(NGX_LOG_EMERG, cf, 0,
+                               "\"on\" in \"%V\" is not a protocol: remove "
+                               "the directive, WebSocket passes without it, "
+                               "or write \"%V websocket\"",
+                               &cmd->name, &cmd->name);
+            return NGX_CONF_ERROR;
+        }
+
+        if (value[i].len == 0
+            || ngx_strcmp(value[i].data, "off") == 0
+            || ngx_strlchr(value[i].data, value[i].data + value[i].len, ',')
+            || ngx_strlchr(value[i].data, value[i].data + value[i].len, ' '))
+        {
+            ngx_conf_log_error(NGX_LOG_EMERG, cf, 0,
+                               "invalid protocol \"%V\" in \"%V\", write "
+                               "\"off\" alone, or names as in the Upgrade "
+                               "field, each as an argument",
+                               &value[i], &cmd->name);
+            return NGX_CONF_ERROR;
+        }
+
+        protocol = ngx_array_push(mlcf->upgrade);
+        if (protocol == NULL) {
+            return NGX_CONF_ERROR;
+        }
+
+        *protocol = value[i];
+    }
+
+    return NGX_CONF_OK;
+}
 
 
 static char *

@@ -104,7 +104,11 @@ ngx_http_myproxy_find_host(ngx_http_request_t *r,
 }
 
 
-/* In an HTTP/1.x request line nginx has the host end before the port. */
+/*
+ * In an HTTP/1.x request line nginx has the host end before the port, and from
+ * 1.29.4 on behind it.  A colon without a port is left out: an IPv6 address
+ * ends with a bracket.
+ */
 
 static u_char *
 end_of_authority(ngx_http_request_t *r)
@@ -113,15 +117,17 @@ end_of_authority(ngx_http_request_t *r)
 
     p = r->host_end;
 
-    if (r->http_version >= NGX_HTTP_VERSION_20 || *p != ':') {
+    if (r->http_version >= NGX_HTTP_VERSION_20) {
         return p;
     }
 
-    do {
-        p++;
-    } while (*p >= '0' && *p <= '9');
+    if (*p == ':') {
+        do {
+            p++;
+        } while (*p >= '0' && *p <= '9');
+    }
 
-    return (p == r->host_end + 1) ? r->host_end : p;
+    return (p > r->host_start && p[-1] == ':') ? p - 1 : p;
 }
 
 

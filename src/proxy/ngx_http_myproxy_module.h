@@ -291,13 +291,6 @@ void *ngx_http_myproxy_create_loc_conf(ngx_conf_t *cf);
 char *ngx_http_myproxy_merge_loc_conf(ngx_conf_t *cf, void *parent,
     void *child);
 
-/* refuses the protocols that we do not speak, and says which module does */
-char *ngx_http_myproxy_set_http_version(ngx_conf_t *cf, ngx_command_t *cmd,
-    void *conf);
-/* myproxy_upgrade off | PROTOCOL ...; */
-char *ngx_http_myproxy_set_upgrade(ngx_conf_t *cf, ngx_command_t *cmd,
-    void *conf);
-
 
 /* nonempty */
 

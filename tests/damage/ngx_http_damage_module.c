@@ -105,6 +105,8 @@ static ngx_http_upstream_t         *upstream;
 static ngx_event_get_peer_pt        get_peer;
 static ngx_event_free_peer_pt       free_peer;
 static ngx_connection_t            *kept;  /* the first one */
+static ngx_connection_t            *last;
+static ngx_uint_t                   ngiven;
 
 static ngx_conf_post_t              damage_post = { damage_number };
 
@@ -292,6 +294,8 @@ damage_init_peer(ngx_http_request_t *r, ngx_http_upstream_srv_conf_t *us)
     if (us != damaged) {
         damaged = us;
         kept = NULL;
+        last = NULL;
+        ngiven = 0;
     }
 
     upstream = r->upstream;
@@ -347,7 +351,21 @@ damage_free(ngx_peer_connection_t *pc, void *data, ngx_uint_t state)
         pc->socklen = ngx_min(pc->socklen, sizeof(struct sockaddr_in));
     }
 
+    if (is("room") && c && ++ngiven == 4 && last && last->idle) {
+
+        /* the one that was given last, in place of the oldest */
+
+        last->read->timedout = 1;
+        last->read->handler(last->read);
+    }
+
+    last = c;
+
     free_peer(pc, data, state);
+
+    if (is("twice")) {
+        free_peer(pc, data, state);
+    }
 
     if (c && pc->connection == NULL) {
 
