@@ -19,6 +19,7 @@
  *     steps       the same for Angie, which connects in a step of its own
  *     identity    whom a connection may serve
  *     sessions    which TLS session it may take up
+ *     ssl_digest  what its TLS settings are, by value
  *     retry       it was not delivered and is sent again
  *     http2       the same for requests in HTTP/2
  *     reasons     why its connection is new, or was closed
@@ -34,6 +35,7 @@
  *
  *     worker      it begins and ends
  *     zone        what workers know of servers together, in shared memory
+ *     session_cache  TLS sessions, in shared memory
  *     counters    what became of each request and each connection
  *     variables   what a log may have of all this
  */
@@ -95,6 +97,14 @@ typedef struct {
     ngx_pool_t                      *pool;
     ngx_shm_zone_t                  *zone;
     size_t                           zone_size;
+
+#if (NGX_HTTP_SSL)
+    ngx_shm_zone_t                  *sessions;
+    u_char                          *system_cas;  /* a digest; NULL: it was not
+                                                     needed so far */
+    u_char                           generation[16];  /* random */
+#endif
+    size_t                           sessions_size;
 
     ngx_http_upstream_srv_conf_t    *unbounded;  /* of addresses that only
                                                     variables name */
@@ -602,6 +612,8 @@ char *ngx_http_upstream_reuse_set_expiry_slot(ngx_conf_t *cf,
 char *ngx_http_upstream_reuse_set_warm_slot(ngx_conf_t *cf,
     ngx_command_t *cmd, void *conf);
 char *ngx_http_upstream_reuse_set_zone_slot(ngx_conf_t *cf,
+    ngx_command_t *cmd, void *conf);
+char *ngx_http_upstream_reuse_set_sessions_slot(ngx_conf_t *cf,
     ngx_command_t *cmd, void *conf);
 
 
