@@ -244,6 +244,20 @@
 
 
 /*
+ * OpenSSL 1.1.1: all that decides what an SSL_CTX accepts can be read.  Others
+ * with its interface are not tested for it.
+ */
+
+#if (NGX_HTTP_SSL && OPENSSL_VERSION_NUMBER >= 0x10101000L                    \
+     && !defined(LIBRESSL_VERSION_NUMBER) && !defined(OPENSSL_IS_BORINGSSL)   \
+     && !defined(OPENSSL_IS_AWSLC))
+#define NGX_HTTP_MYPROXY_SSL_BY_VALUE  1
+#else
+#define NGX_HTTP_MYPROXY_SSL_BY_VALUE  0
+#endif
+
+
+/*
  * Of what is declared from here on nothing is for others, so that calls within
  * the module need no table to find their way.
  */

@@ -5,6 +5,7 @@
 
 
 #include "ngx_http_myproxy_module.h"
+#include "ngx_http_upstream_reuse_module.h"
 
 
 #if (NGX_HTTP_SSL)
@@ -221,6 +222,7 @@ static ngx_int_t
 create_ssl(ngx_conf_t *cf, ngx_http_myproxy_loc_conf_t *conf)
 {
     ngx_ssl_t                 *ssl;
+    ngx_uint_t                 system;
     ngx_pool_cleanup_t        *cln;
     ngx_http_upstream_conf_t  *ucf;
 
@@ -275,7 +277,18 @@ create_ssl(ngx_conf_t *cf, ngx_http_myproxy_loc_conf_t *conf)
         return NGX_ERROR;
     }
 
-    return ngx_ssl_conf_commands(cf, ssl, conf->ssl_conf_commands);
+    if (ngx_ssl_conf_commands(cf, ssl, conf->ssl_conf_commands) != NGX_OK) {
+        return NGX_ERROR;
+    }
+
+    if (!ucf->ssl_session_reuse) {
+        return NGX_OK;
+    }
+
+    system = ucf->ssl_verify && conf->ssl_trusted_certificate.len == 0;
+
+    return ngx_http_upstream_reuse_describe_ssl(cf, ssl, system,
+                                                conf->ssl_conf_commands);
 }
 
 

@@ -20,6 +20,7 @@
  *     steps       the same for Angie, which connects in a step of its own
  *     identity    whom a connection may serve
  *     sessions    which TLS session it may take up
+ *     ssl_digest  what its TLS settings are, by value
  *     retry       it was not delivered and is sent again
  *     http2       the same for requests in HTTP/2
  *     reasons     why its connection is new, or was closed
@@ -39,6 +40,7 @@
  *
  *     worker      it begins and ends
  *     zone        what workers know of servers together, in shared memory
+ *     session_cache  TLS sessions, in shared memory
  *     counters    what became of each request and each connection
  *     variables   what a log may have of all this
  */
@@ -106,6 +108,14 @@ typedef struct {
     ngx_shm_zone_t                  *places;
     ngx_uint_t                       nplaces;  /* 0: none is shared */
     ngx_uint_t                       cycle;   /* its number */
+
+#if (NGX_HTTP_SSL)
+    ngx_shm_zone_t                  *sessions;
+    u_char                          *system_cas;  /* a digest; NULL: it was not
+                                                     needed so far */
+    u_char                           generation[16];  /* random */
+#endif
+    size_t                           sessions_size;
 
     ngx_http_upstream_srv_conf_t    *unbounded;  /* of addresses that only
                                                     variables name */
@@ -641,6 +651,8 @@ char *ngx_http_upstream_reuse_set_warm_slot(ngx_conf_t *cf,
 char *ngx_http_upstream_reuse_set_share_slot(ngx_conf_t *cf,
     ngx_command_t *cmd, void *conf);
 char *ngx_http_upstream_reuse_set_zone_slot(ngx_conf_t *cf,
+    ngx_command_t *cmd, void *conf);
+char *ngx_http_upstream_reuse_set_sessions_slot(ngx_conf_t *cf,
     ngx_command_t *cmd, void *conf);
 
 

@@ -10,6 +10,7 @@
 
 
 #define NGX_HTTP_UPSTREAM_REUSE_ZONE_LEAST  (64 * 1024)  /* bytes */
+#define NGX_HTTP_UPSTREAM_REUSE_SESSIONS_LEAST  (256 * 1024)
 #define NGX_HTTP_UPSTREAM_REUSE_WARMEST     10000
 
 /* milliseconds: the margin before an end is as long, at the least */
@@ -200,6 +201,43 @@ ngx_http_upstream_reuse_set_zone_slot(ngx_conf_t *cf, ngx_command_t *cmd,
     }
 
     rmcf->zone_size = size;
+
+    return NGX_CONF_OK;
+}
+
+
+/* reuse_sessions SIZE; */
+
+char *
+ngx_http_upstream_reuse_set_sessions_slot(ngx_conf_t *cf, ngx_command_t *cmd,
+    void *conf)
+{
+    ngx_http_upstream_reuse_main_conf_t  *rmcf = conf;
+
+    ssize_t     size, least;
+    ngx_str_t  *value;
+
+    if (rmcf->sessions_size) {
+        return "is duplicate";
+    }
+
+    value = cf->args->elts;
+
+    size = ngx_parse_size(&value[1]);
+
+    least = ngx_max(NGX_HTTP_UPSTREAM_REUSE_SESSIONS_LEAST,
+                    (ssize_t) (8 * ngx_pagesize));
+
+    if (size < least) {
+        ngx_conf_log_error(NGX_LOG_EMERG, cf, 0,
+                           "invalid value \"%V\" of \"reuse_sessions\": it is "
+                           "the size of the shared memory for TLS sessions, "
+                           "such as \"8m\", at least \"%zk\"", &value[1],
+                           least / 1024);
+        return NGX_CONF_ERROR;
+    }
+
+    rmcf->sessions_size = size;
 
     return NGX_CONF_OK;
 }

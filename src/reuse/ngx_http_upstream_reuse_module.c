@@ -5,11 +5,13 @@
 
 
 #include "ngx_http_upstream_reuse.h"
+#include "ngx_http_upstream_reuse_session_cache.h"
 
 
 /* bytes; a page is not taken from the system before it is needed */
 
-#define NGX_HTTP_UPSTREAM_REUSE_ZONE  (8 * 1024 * 1024)
+#define NGX_HTTP_UPSTREAM_REUSE_ZONE      (8 * 1024 * 1024)
+#define NGX_HTTP_UPSTREAM_REUSE_SESSIONS  (8 * 1024 * 1024)
 
 
 static ngx_int_t ngx_http_upstream_reuse_preconfiguration(ngx_conf_t *cf);
@@ -38,6 +40,10 @@ static ngx_int_t reuse_create_srv_conf(ngx_conf_t *cf,
     ngx_http_upstream_srv_conf_t *uscf);
 static ngx_int_t reuse_add_port(ngx_conf_t *cf,
     ngx_http_upstream_srv_conf_t *uscf, ngx_str_t *name);
+#if (NGX_HTTP_SSL)
+static ngx_int_t reuse_add_sessions(ngx_conf_t *cf,
+    ngx_http_upstream_reuse_main_conf_t *rmcf);
+#endif
 static void reuse_note_version(ngx_conf_t *cf);
 
 
@@ -81,6 +87,13 @@ static ngx_command_t  ngx_http_upstream_reuse_commands[] = {
     { ngx_string("reuse_zone"),
       NGX_HTTP_MAIN_CONF|NGX_CONF_TAKE1,
       ngx_http_upstream_reuse_set_zone_slot,
+      NGX_HTTP_MAIN_CONF_OFFSET,
+      0,
+      NULL },
+
+    { ngx_string("reuse_sessions"),
+      NGX_HTTP_MAIN_CONF|NGX_CONF_TAKE1,
+      ngx_http_upstream_reuse_set_sessions_slot,
       NGX_HTTP_MAIN_CONF_OFFSET,
       0,
       NULL },
@@ -262,6 +275,12 @@ ngx_http_upstream_reuse_init_main_conf(ngx_conf_t *cf, void *conf)
     if (rmcf->places == NULL) {
         return NGX_CONF_ERROR;
     }
+
+#if (NGX_HTTP_SSL)
+    if (reuse_add_sessions(cf, rmcf) != NGX_OK) {
+        return NGX_CONF_ERROR;
+    }
+#endif
 
     reuse_note_version(cf);
 
@@ -609,6 +628,29 @@ ngx_http_upstream_reuse_postconfiguration(ngx_conf_t *cf)
 
     return NGX_OK;
 }
+
+
+#if (NGX_HTTP_SSL)
+
+static ngx_int_t
+reuse_add_sessions(ngx_conf_t *cf, ngx_http_upstream_reuse_main_conf_t *rmcf)
+{
+    if (RAND_bytes(rmcf->generation, sizeof(rmcf->generation)) != 1) {
+        ngx_ssl_error(NGX_LOG_EMERG, cf->log, 0, "RAND_bytes() failed");
+        return NGX_ERROR;
+    }
+
+    if (rmcf->sessions_size == 0) {
+        rmcf->sessions_size = NGX_HTTP_UPSTREAM_REUSE_SESSIONS;
+    }
+
+    rmcf->sessions = ngx_http_upstream_reuse_add_session_zone(cf,
+                                                         rmcf->sessions_size);
+
+    return rmcf->sessions ? NGX_OK : NGX_ERROR;
+}
+
+#endif
 
 
 /* Logs a notice if this nginx is newer than those that were tested. */

@@ -98,6 +98,25 @@ ngx_int_t ngx_http_upstream_reuse_ask_unbounded(ngx_conf_t *cf,
 ngx_int_t ngx_http_upstream_reuse_foresee(ngx_conf_t *cf,
     ngx_http_upstream_conf_t *conf);
 
+#if (NGX_HTTP_SSL)
+
+/*
+ * Tells that an SSL_CTX is complete, and what of it cannot be seen there.  Its
+ * TLS sessions are resumed after a reload as well then, if it is the same by
+ * value.  Without this, those with verification or with an own certificate are
+ * resumed as long as the configuration is in force.
+ *
+ *     system    whether it trusts the system's CAs, as by
+ *               SSL_CTX_set_default_verify_paths()
+ *     commands  ngx_keyval_t; of SSL_CONF_cmd(); NULL: none
+ *
+ * Returns NGX_OK, or NGX_ERROR if there is no memory.
+ */
+ngx_int_t ngx_http_upstream_reuse_describe_ssl(ngx_conf_t *cf, ngx_ssl_t *ssl,
+    ngx_uint_t system, ngx_array_t *commands);
+
+#endif
+
 /*
  * Tells that the handler of this request speaks HTTP/1.1, sets u->keepalive as
  * it should be, and will call ngx_http_upstream_reuse_hint().  To be called

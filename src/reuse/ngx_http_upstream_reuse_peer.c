@@ -615,6 +615,18 @@ reuse_prepare(ngx_peer_connection_t *pc, ngx_http_upstream_reuse_peer_t *rp,
         rp->upstream->keepalive = 0;
     }
 
+#if (NGX_HTTP_SSL)
+
+    if ((state & NGX_PEER_FAILED)
+        && pc->connection
+        && rp->conn == NULL
+        && !rp->upstream->request_sent)
+    {
+        ngx_http_upstream_reuse_forget_session(pc->connection, rp->conf);
+    }
+
+#endif
+
     if (!rp->upstream->keepalive
         || pc->connection == NULL
         || (state & NGX_PEER_FAILED))

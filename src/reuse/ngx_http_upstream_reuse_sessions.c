@@ -2,40 +2,46 @@
 /*
  * Copyright (C) 2026 The ngx_http_myproxy_module authors
  *
- * TLS sessions: only one of the same identity is taken up.  Those of
- * connections that are opened ahead are kept where core keeps those of the
- * same server, and come when no request is there.
+ * TLS sessions: all workers have them together, and only one that was made for
+ * the same is taken up.  Those of connections that are opened ahead come when
+ * no request is there.
  */
 
 
 #include <ngx_config.h>
 #include <ngx_core.h>
-#include <ngx_md5.h>
 #include "ngx_http_upstream_reuse.h"
+#include "ngx_http_upstream_reuse_session_cache.h"
 #include "ngx_http_upstream_reuse_steps.h"
 
 
 #if (NGX_HTTP_SSL)
 
 
+#define NGX_HTTP_UPSTREAM_REUSE_KEY  NGX_HTTP_UPSTREAM_REUSE_SESSION_KEY
+
+
 typedef void (*reuse_save_session_pt)(ngx_connection_t *c);
 
 
-/* bytes of an MD5 */
-#define NGX_HTTP_UPSTREAM_REUSE_DIGEST  16
-
-
 static ngx_uint_t reuse_is_verified(ngx_connection_t *c, ngx_str_t *name);
-static ngx_int_t reuse_name_session(ngx_peer_connection_t *pc,
-    u_char *digest);
-static ngx_int_t reuse_check_session(ngx_peer_connection_t *pc,
-    u_char *digest);
-static void reuse_digest(ngx_http_upstream_reuse_identity_t *id,
-    u_char *digest);
+static ngx_int_t reuse_make_key(ngx_peer_connection_t *pc,
+    ngx_http_upstream_reuse_srv_conf_t *rcf,
+    ngx_http_upstream_reuse_identity_t *id, u_char *key);
+static ngx_int_t reuse_add_identity(EVP_MD_CTX *md,
+    ngx_http_upstream_reuse_srv_conf_t *rcf,
+    ngx_http_upstream_reuse_identity_t *id);
+static ngx_int_t reuse_set(SSL *ssl, size_t len, u_char *key);
+static u_char *reuse_key_of(SSL_SESSION *session);
+static void reuse_put(ngx_connection_t *c,
+    ngx_http_upstream_reuse_srv_conf_t *rcf);
+static time_t reuse_expire(SSL_SESSION *session);
 static int reuse_peek(SSL *ssl);
-static ngx_uint_t reuse_lock_peer(ngx_http_upstream_srv_conf_t *uscf,
-    ngx_http_upstream_reuse_server_t *server,
-    ngx_http_upstream_rr_peer_data_t *rrp);
+
+
+/* worker: a session, while it is read or written */
+
+static u_char  reuse_buffer[NGX_HTTP_UPSTREAM_REUSE_SESSION_MAX];
 
 
 ngx_int_t
@@ -44,19 +50,9 @@ ngx_http_upstream_reuse_set_session(ngx_peer_connection_t *pc, void *data)
     ngx_http_upstream_reuse_peer_t  *rp =
                                      ngx_http_upstream_reuse_peer_of(pc, data);
 
-    u_char  digest[NGX_HTTP_UPSTREAM_REUSE_DIGEST];
-
     rp->account.connected = ngx_current_msec;
 
-    reuse_digest(rp->identity, digest);
-
-    if (reuse_name_session(pc, digest) != NGX_OK
-        || rp->next.set_session(pc, rp->next.data) != NGX_OK)
-    {
-        return NGX_ERROR;
-    }
-
-    return reuse_check_session(pc, digest);
+    return ngx_http_upstream_reuse_resume_session(pc, rp->conf, rp->identity);
 }
 
 
@@ -75,7 +71,26 @@ ngx_http_upstream_reuse_save_session(ngx_peer_connection_t *pc, void *data)
     if (!u->conf->ssl_verify
         || reuse_is_verified(pc->connection, &u->ssl_name))
     {
-        rp->next.save_session(pc, rp->next.data);
+        reuse_put(pc->connection, rp->conf);
+    }
+}
+
+
+void
+ngx_http_upstream_reuse_keep_session(ngx_connection_t *c,
+    ngx_http_upstream_reuse_srv_conf_t *rcf,
+    ngx_http_upstream_reuse_identity_t *id)
+{
+    ngx_str_t  name;
+
+    ngx_http_upstream_reuse_host_name(id, &name);
+
+    /* a handshake that the origin has begun anew was not looked at */
+
+    if (!(id->checks & NGX_HTTP_UPSTREAM_REUSE_VERIFIED)
+        || reuse_is_verified(c, &name))
+    {
+        reuse_put(c, rcf);
     }
 }
 
@@ -89,75 +104,250 @@ reuse_is_verified(ngx_connection_t *c, ngx_str_t *name)
 
 
 /*
- * nginx has one TLS session for each peer, whatever it was made for.  A
- * resumed handshake verifies nothing anew and shows no certificate, so only a
- * session of the same identity is taken up.  A session carries its identity
- * as its session ID context, which OpenSSL would insist upon later.
+ * A resumed handshake verifies nothing anew and shows no certificate, so only
+ * a session that was made for the same is taken up.  It carries its key as its
+ * session ID context, which OpenSSL would insist upon later.
  */
 
-static ngx_int_t
-reuse_name_session(ngx_peer_connection_t *pc, u_char *digest)
+ngx_int_t
+ngx_http_upstream_reuse_resume_session(ngx_peer_connection_t *pc,
+    ngx_http_upstream_reuse_srv_conf_t *rcf,
+    ngx_http_upstream_reuse_identity_t *id)
 {
-    SSL  *ssl;
+    SSL     *ssl;
+    size_t   len;
+    u_char   key[NGX_HTTP_UPSTREAM_REUSE_KEY];
 
     ssl = pc->connection->ssl->connection;
 
-    if (SSL_set_session_id_context(ssl, digest,
-                                   NGX_HTTP_UPSTREAM_REUSE_DIGEST)
-        != 1)
+    if (reuse_make_key(pc, rcf, id, key) != NGX_OK
+        || SSL_set_session_id_context(ssl, key, NGX_HTTP_UPSTREAM_REUSE_KEY)
+           != 1)
     {
         ngx_ssl_error(NGX_LOG_ALERT, pc->log, 0,
-                      "SSL_set_session_id_context() failed");
+                      "upstream reuse: no key of a session could be made");
         return NGX_ERROR;
     }
+
+    len = ngx_http_upstream_reuse_get_session(rcf->main->sessions, key,
+                                              reuse_buffer);
+    if (len == 0) {
+        ngx_log_debug0(NGX_LOG_DEBUG_HTTP, pc->log, 0,
+                       "upstream reuse: there is no session to resume");
+        return NGX_OK;
+    }
+
+    if (reuse_set(ssl, len, key) != NGX_OK) {
+
+        ngx_log_error(NGX_LOG_ALERT, pc->log, 0,
+                      "upstream reuse: a session of %uz bytes is broken, and "
+                      "is not used", len);
+
+        ngx_http_upstream_reuse_drop_sessions(rcf->main->sessions, key);
+
+        ERR_clear_error();
+        return NGX_OK;
+    }
+
+    ngx_log_debug1(NGX_LOG_DEBUG_HTTP, pc->log, 0,
+                   "upstream reuse: offered a session of %uz bytes", len);
 
     return NGX_OK;
 }
 
 
 static ngx_int_t
-reuse_check_session(ngx_peer_connection_t *pc, u_char *digest)
+reuse_set(SSL *ssl, size_t len, u_char *key)
 {
-    SSL                  *ssl;
-    SSL_SESSION          *session;
-    unsigned int          len;
-    const unsigned char  *context;
+    u_char        *own;
+    ngx_int_t      rc;
+    SSL_SESSION   *session;
+    const u_char  *p;
 
-    ssl = pc->connection->ssl->connection;
-    session = SSL_get_session(ssl);
+    p = reuse_buffer;
 
+    session = d2i_SSL_SESSION(NULL, &p, len);
     if (session == NULL) {
-        return NGX_OK;
+        return NGX_ERROR;
     }
+
+    own = reuse_key_of(session);
+
+    rc = (own && ngx_memcmp(own, key, NGX_HTTP_UPSTREAM_REUSE_KEY) == 0
+          && SSL_set_session(ssl, session) == 1)
+         ? NGX_OK : NGX_ERROR;
+
+    SSL_SESSION_free(session);
+
+    return rc;
+}
+
+
+/* NULL: it was not made by a connection that has one. */
+
+static u_char *
+reuse_key_of(SSL_SESSION *session)
+{
+    unsigned int   len;
+    const u_char  *context;
 
     context = SSL_SESSION_get0_id_context(session, &len);
 
-    if (len == NGX_HTTP_UPSTREAM_REUSE_DIGEST
-        && ngx_memcmp(context, digest, len) == 0)
-    {
-        return NGX_OK;
-    }
-
-    ngx_log_debug0(NGX_LOG_DEBUG_HTTP, pc->log, 0,
-                   "upstream reuse: session is not of this identity");
-
-    if (SSL_set_session(ssl, NULL) != 1) {
-        ngx_ssl_error(NGX_LOG_ALERT, pc->log, 0, "SSL_set_session() failed");
-        return NGX_ERROR;
-    }
-
-    return NGX_OK;
+    return (len == NGX_HTTP_UPSTREAM_REUSE_KEY) ? (u_char *) context : NULL;
 }
 
 
-static void
-reuse_digest(ngx_http_upstream_reuse_identity_t *id, u_char *digest)
+static ngx_int_t
+reuse_make_key(ngx_peer_connection_t *pc,
+    ngx_http_upstream_reuse_srv_conf_t *rcf,
+    ngx_http_upstream_reuse_identity_t *id, u_char *key)
 {
-    ngx_md5_t  md5;
+    size_t       len[2];
+    ngx_int_t    rc;
+    EVP_MD_CTX  *md;
 
-    ngx_md5_init(&md5);
-    ngx_md5_update(&md5, id, id->len);
-    ngx_md5_final(digest, &md5);
+    md = EVP_MD_CTX_new();
+    if (md == NULL) {
+        return NGX_ERROR;
+    }
+
+    len[0] = rcf->name.len;
+    len[1] = pc->socklen;
+
+    rc = NGX_ERROR;
+
+    if (EVP_DigestInit_ex(md, EVP_sha256(), NULL) == 1
+        && EVP_DigestUpdate(md, len, sizeof(len)) == 1
+        && EVP_DigestUpdate(md, rcf->name.data, rcf->name.len) == 1
+        && EVP_DigestUpdate(md, pc->sockaddr, pc->socklen) == 1
+        && reuse_add_identity(md, rcf, id) == NGX_OK
+        && EVP_DigestFinal_ex(md, key, NULL) == 1)
+    {
+        rc = NGX_OK;
+    }
+
+    EVP_MD_CTX_free(md);
+
+    return rc;
+}
+
+
+/*
+ * By value, as addresses in memory are others after a reload.  Which location
+ * and which protocol it is for matters to connections, and not to sessions.
+ */
+
+static ngx_int_t
+reuse_add_identity(EVP_MD_CTX *md, ngx_http_upstream_reuse_srv_conf_t *rcf,
+    ngx_http_upstream_reuse_identity_t *id)
+{
+    size_t      value[4];
+    ngx_uint_t  verified;
+
+    value[0] = id->checks;
+    value[1] = id->local_len;
+    value[2] = id->name_len;
+    value[3] = id->certificate_len;
+
+    verified = (id->checks & NGX_HTTP_UPSTREAM_REUSE_VERIFIED);
+
+    if (EVP_DigestUpdate(md, value, sizeof(value)) != 1
+        || EVP_DigestUpdate(md, id + 1, id->len - sizeof(*id)) != 1
+        || ngx_http_upstream_reuse_add_ssl(md, rcf->main, id->ssl, verified)
+           != NGX_OK)
+    {
+        return NGX_ERROR;
+    }
+
+    /* only the name of the file of a certificate is known here */
+
+    return id->certificate_len
+           ? ngx_http_upstream_reuse_add_generation(md, rcf->main, id->ssl)
+           : NGX_OK;
+}
+
+
+/* The new session of a connection; its key was set before the handshake. */
+
+static void
+reuse_put(ngx_connection_t *c, ngx_http_upstream_reuse_srv_conf_t *rcf)
+{
+    int                                 len;
+    u_char                             *p;
+    SSL_SESSION                        *session;
+    ngx_http_upstream_reuse_session_t   kept;
+
+    session = ngx_ssl_get0_session(c);
+
+    if (session == NULL) {
+        return;
+    }
+
+    kept.key = reuse_key_of(session);
+
+    len = i2d_SSL_SESSION(session, NULL);
+
+    if (kept.key == NULL
+        || len <= 0
+        || len > NGX_HTTP_UPSTREAM_REUSE_SESSION_MAX)
+    {
+        ngx_log_debug1(NGX_LOG_DEBUG_HTTP, c->log, 0,
+                       "upstream reuse: session of %d bytes is not kept", len);
+        return;
+    }
+
+    p = reuse_buffer;
+
+    kept.len = i2d_SSL_SESSION(session, &p);
+    kept.data = reuse_buffer;
+    kept.expire = reuse_expire(session);
+    kept.maker = c->number;
+    kept.full = !SSL_session_reused(c->ssl->connection);
+
+#ifdef TLS1_3_VERSION
+    kept.several = (SSL_SESSION_get_protocol_version(session)
+                    == TLS1_3_VERSION);
+#else
+    kept.several = 0;
+#endif
+
+    ngx_http_upstream_reuse_put_session(rcf->main->sessions, &kept);
+
+    ngx_log_debug1(NGX_LOG_DEBUG_HTTP, c->log, 0,
+                   "upstream reuse: kept a session of %uz bytes", kept.len);
+}
+
+
+static time_t
+reuse_expire(SSL_SESSION *session)
+{
+    long           timeout;
+    unsigned long  hint;
+
+    timeout = SSL_SESSION_get_timeout(session);
+    hint = SSL_SESSION_get_ticket_lifetime_hint(session);
+
+    if (hint && hint < (unsigned long) timeout) {
+        timeout = hint;
+    }
+
+    return (time_t) SSL_SESSION_get_time(session) + timeout;
+}
+
+
+void
+ngx_http_upstream_reuse_forget_session(ngx_connection_t *c,
+    ngx_http_upstream_reuse_srv_conf_t *rcf)
+{
+    u_char       *key;
+    SSL_SESSION  *session;
+
+    session = c->ssl ? SSL_get_session(c->ssl->connection) : NULL;
+    key = session ? reuse_key_of(session) : NULL;
+
+    if (key) {
+        ngx_http_upstream_reuse_drop_sessions(rcf->main->sessions, key);
+    }
 }
 
 
@@ -265,70 +455,7 @@ ngx_http_upstream_reuse_save_ticket(ngx_connection_t *c)
 
     conn = ngx_http_upstream_reuse_find_conn(c);
 
-    ngx_http_upstream_reuse_save_server_session(c, conn->identity,
-                                                conn->conf->uscf,
-                                                conn->server);
-}
-
-
-void
-ngx_http_upstream_reuse_save_server_session(ngx_connection_t *c,
-    ngx_http_upstream_reuse_identity_t *id,
-    ngx_http_upstream_srv_conf_t *uscf,
-    ngx_http_upstream_reuse_server_t *server)
-{
-    ngx_str_t                         name;
-    ngx_peer_connection_t             pc;
-    ngx_http_upstream_rr_peer_data_t  rrp;
-
-    ngx_http_upstream_reuse_host_name(id, &name);
-
-    /* a handshake that the origin has begun anew was not looked at */
-
-    if ((id->checks & NGX_HTTP_UPSTREAM_REUSE_VERIFIED)
-        && !reuse_is_verified(c, &name))
-    {
-        return;
-    }
-
-    ngx_memzero(&pc, sizeof(ngx_peer_connection_t));
-
-    pc.connection = c;
-    pc.log = c->log;
-
-    if (reuse_lock_peer(uscf, server, &rrp)) {
-        ngx_http_upstream_save_round_robin_peer_session(&pc, &rrp);
-    }
-
-    ngx_http_upstream_rr_peers_unlock(rrp.peers);
-}
-
-
-ngx_int_t
-ngx_http_upstream_reuse_set_server_session(ngx_peer_connection_t *pc,
-    ngx_http_upstream_reuse_identity_t *id,
-    ngx_http_upstream_srv_conf_t *uscf,
-    ngx_http_upstream_reuse_server_t *server)
-{
-    u_char                            digest[NGX_HTTP_UPSTREAM_REUSE_DIGEST];
-    ngx_int_t                         rc;
-    ngx_http_upstream_rr_peer_data_t  rrp;
-
-    reuse_digest(id, digest);
-
-    if (reuse_name_session(pc, digest) != NGX_OK) {
-        return NGX_ERROR;
-    }
-
-    rc = NGX_OK;
-
-    if (reuse_lock_peer(uscf, server, &rrp)) {
-        rc = ngx_http_upstream_set_round_robin_peer_session(pc, &rrp);
-    }
-
-    ngx_http_upstream_rr_peers_unlock(rrp.peers);
-
-    return (rc == NGX_OK) ? reuse_check_session(pc, digest) : rc;
+    ngx_http_upstream_reuse_keep_session(c, conn->conf, conn->identity);
 }
 
 
@@ -363,39 +490,6 @@ ngx_http_upstream_reuse_host_name(ngx_http_upstream_reuse_identity_t *id,
     if (p) {
         name->len = p - name->data;
     }
-}
-
-
-/*
- * Locks the peers of an upstream, and has a server be the one that was chosen.
- * Returns 0 if it is gone, as it may be when its name is resolved anew.
- */
-
-static ngx_uint_t
-reuse_lock_peer(ngx_http_upstream_srv_conf_t *uscf,
-    ngx_http_upstream_reuse_server_t *server,
-    ngx_http_upstream_rr_peer_data_t *rrp)
-{
-    ngx_http_upstream_rr_peer_t  *peer;
-
-    ngx_memzero(rrp, sizeof(ngx_http_upstream_rr_peer_data_t));
-
-    rrp->peers = uscf->peer.data;
-
-    ngx_http_upstream_rr_peers_rlock(rrp->peers);
-
-    for (peer = rrp->peers->peer; peer; peer = peer->next) {
-
-        if (ngx_memn2cmp((u_char *) peer->sockaddr, server->node.str.data,
-                         peer->socklen, server->node.str.len)
-            == 0)
-        {
-            rrp->current = peer;
-            return 1;
-        }
-    }
-
-    return 0;
 }
 
 #endif

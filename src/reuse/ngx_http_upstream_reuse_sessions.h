@@ -30,19 +30,22 @@ void ngx_http_upstream_reuse_save_session(ngx_peer_connection_t *pc,
 ngx_int_t ngx_http_upstream_reuse_drain(ngx_connection_t *c);
 
 /*
- * Has a connection that is being opened take up the session of the server, if
- * that is of the same identity.
+ * Has a connection that is being opened take up a session that was made for
+ * the same: upstream, address, identity and TLS settings.  NGX_ERROR: the
+ * connection is of no use.
  */
-ngx_int_t ngx_http_upstream_reuse_set_server_session(
-    ngx_peer_connection_t *pc, ngx_http_upstream_reuse_identity_t *id,
-    ngx_http_upstream_srv_conf_t *uscf,
-    ngx_http_upstream_reuse_server_t *server);
+ngx_int_t ngx_http_upstream_reuse_resume_session(ngx_peer_connection_t *pc,
+    ngx_http_upstream_reuse_srv_conf_t *rcf,
+    ngx_http_upstream_reuse_identity_t *id);
 
-/* Saves the session of a connection that was verified as its identity says. */
-void ngx_http_upstream_reuse_save_server_session(ngx_connection_t *c,
-    ngx_http_upstream_reuse_identity_t *id,
-    ngx_http_upstream_srv_conf_t *uscf,
-    ngx_http_upstream_reuse_server_t *server);
+/* Keeps the new session of a connection, if it is as its identity says. */
+void ngx_http_upstream_reuse_keep_session(ngx_connection_t *c,
+    ngx_http_upstream_reuse_srv_conf_t *rcf,
+    ngx_http_upstream_reuse_identity_t *id);
+
+/* A handshake has failed, maybe because of the session that it took up. */
+void ngx_http_upstream_reuse_forget_session(ngx_connection_t *c,
+    ngx_http_upstream_reuse_srv_conf_t *rcf);
 
 /* c->ssl->save_session of a connection that is kept: a ticket has come. */
 void ngx_http_upstream_reuse_save_ticket(ngx_connection_t *c);
@@ -54,6 +57,22 @@ void ngx_http_upstream_reuse_host_name(ngx_http_upstream_reuse_identity_t *id,
 /* Drains a connection that is kept, and may have no request. */
 ngx_int_t ngx_http_upstream_reuse_read_tickets(
     ngx_http_upstream_reuse_conn_t *conn);
+
+
+/* ssl_digest */
+
+/*
+ * Adds what an SSL_CTX is, by value.  If connections are verified and it is
+ * not known whom it trusts, no other SSL_CTX has the same value, nor has this
+ * one after a reload.  NGX_OK, or NGX_ERROR if there is no memory.
+ */
+ngx_int_t ngx_http_upstream_reuse_add_ssl(EVP_MD_CTX *md,
+    ngx_http_upstream_reuse_main_conf_t *rmcf, ngx_ssl_t *ssl,
+    ngx_uint_t verified);
+
+/* Adds what is the same in all workers of one configuration only. */
+ngx_int_t ngx_http_upstream_reuse_add_generation(EVP_MD_CTX *md,
+    ngx_http_upstream_reuse_main_conf_t *rmcf, ngx_ssl_t *ssl);
 
 #endif
 

@@ -75,10 +75,8 @@ reuse_init_tls(ngx_http_reuse_warm_preconnect_t *p, ngx_connection_t *c)
 
     c->ssl->save_session = reuse_save_session;
 
-    if (ngx_http_upstream_reuse_set_server_session(&p->peer,
-                                                   p->profile->identity,
-                                                   p->warm->conf->uscf,
-                                                   p->server)
+    if (ngx_http_upstream_reuse_resume_session(&p->peer, p->warm->conf,
+                                               p->profile->identity)
         != NGX_OK)
     {
         return NGX_ERROR;
@@ -140,6 +138,8 @@ reuse_handshake_handler(ngx_connection_t *c)
                           "upstream timed out");
         }
 
+        ngx_http_upstream_reuse_forget_session(c, p->warm->conf);
+
         p->handler(p, NGX_ERROR);
         return;
     }
@@ -147,6 +147,8 @@ reuse_handshake_handler(ngx_connection_t *c)
     if ((p->profile->identity->checks & NGX_HTTP_UPSTREAM_REUSE_VERIFIED)
         && reuse_verify(p, c) != NGX_OK)
     {
+        ngx_http_upstream_reuse_forget_session(c, p->warm->conf);
+
         p->handler(p, NGX_ERROR);
         return;
     }
@@ -195,9 +197,8 @@ reuse_save_session(ngx_connection_t *c)
 
     p = c->data;
 
-    ngx_http_upstream_reuse_save_server_session(c, p->profile->identity,
-                                                p->warm->conf->uscf,
-                                                p->server);
+    ngx_http_upstream_reuse_keep_session(c, p->warm->conf,
+                                         p->profile->identity);
 }
 
 #endif
