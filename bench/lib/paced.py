@@ -19,6 +19,8 @@ IDLE = 5000
 LEAD = 0.5
 #: Requests a second of all loads that run at a time.
 AT_ONCE = 400
+#: The part of the time between two requests that one may be late.
+LATE = 0.5
 #: The part of the workers that should have had requests, by chance, without
 #: which the load was not spread.
 SPREAD = 0.7
@@ -138,7 +140,8 @@ def pace(contender, cell, options, gate):
     """A row.
 
     gate() waits until all are there that are measured at a time, and says
-    which part of an interval this one's requests come later.
+    which part of an interval this one's requests come later.  Nobody leaves
+    before all have finished, since to stop many workers takes a while.
     """
     with scene.play(contender, options.rtt, origin_words(cell.tls),
                     options.certificates if cell.tls else None,
@@ -148,6 +151,7 @@ def pace(contender, cell, options, gate):
         schedule = evenly(cell.rate, cell.seconds, gate())
         start = start_load(load, schedule)
         found = finish_load(load, start, schedule)
+        gate()
         played.proxy.stop()
         workers = served_by(played.directory / scene.proxies.LOG)
     report = played.report
@@ -168,7 +172,7 @@ def pace(contender, cell, options, gate):
 
 def doubts(row, rtt):
     """What makes a row of pace() doubtful, one line each."""
-    if row["late_ms"] > scene.LATE * max(rtt, 1000 / row["rate"]):
+    if row["late_ms"] > max(scene.LATE * rtt, LATE * 1000 / row["rate"]):
         yield f"the load was {row['late_ms']:.1f} ms late to send"
     if row["served"] != "-":
         wanted = by_chance(row["workers"], row["requests"])

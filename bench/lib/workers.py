@@ -60,7 +60,7 @@ def together(notes, function, tasks):
 
 
 def make_gate(count):
-    """What waits until so many wait, or some time; see paced.pace()."""
+    """What waits for so many, but not for long; see paced.pace()."""
     barrier = threading.Barrier(count)
 
     def gate():
@@ -101,9 +101,9 @@ def play_pace(able, options, notes):
     wanted = cells(options)
     groups = {}
     for cell in wanted:
-        groups.setdefault(max(cell.rate, paced.AUTO_RATE), []).append(cell)
+        groups.setdefault(cell.rate, []).append(cell)
     for rate, group in groups.items():
-        say(f"pace, up to {rate:g} requests a second")
+        say(f"pace, {rate:g} a second")
         jobs = max(1, math.floor(paced.AT_ONCE / rate))
         tasks = [(contender, cell) for cell in group for contender in able]
         for first in range(0, len(tasks), jobs):
