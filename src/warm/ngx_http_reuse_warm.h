@@ -22,8 +22,7 @@
 #include "ngx_http_upstream_reuse.h"
 
 
-/* so many profiles of one upstream are kept warm */
-#define NGX_HTTP_REUSE_WARM_PROFILES  8
+#define NGX_HTTP_REUSE_WARM_PROFILES  NGX_HTTP_UPSTREAM_REUSE_PROFILES
 
 /* milliseconds after which a plan is made again, if nothing has changed */
 #define NGX_HTTP_REUSE_WARM_SELDOM  1000
@@ -38,6 +37,9 @@
  */
 
 struct ngx_http_reuse_warm_profile_s {
+    ngx_uint_t                           index;  /* in the upstream */
+    ngx_uint_t                           number;  /* changes as another one
+                                                     takes its place */
     ngx_http_upstream_reuse_identity_t  *identity;
     size_t                               room;   /* bytes, for the identity */
     ngx_http_conf_ctx_t                  ctx;
@@ -101,6 +103,7 @@ struct ngx_http_reuse_warm_preconnect_s {
     ngx_http_reuse_warm_t      *warm;
     ngx_http_reuse_warm_profile_t      *profile;
     ngx_http_upstream_reuse_server_t    *server;
+    ngx_http_upstream_reuse_attempts_t  *attempts;
 
     ngx_peer_connection_t                peer;
     ngx_event_t                          event;  /* posted: connect() is over
@@ -135,16 +138,25 @@ void ngx_http_reuse_warm_schedule(ngx_http_reuse_warm_t *warm,
     ngx_msec_t delay);
 
 /* An attempt to open a connection is over. */
-void ngx_http_reuse_warm_note_preconnect(ngx_http_reuse_warm_t *warm,
-    ngx_http_upstream_reuse_server_t *server, ngx_uint_t opened);
+void ngx_http_reuse_warm_note_preconnect(
+    ngx_http_reuse_warm_preconnect_t *p);
 
 /* An idle connection was closed. */
 void ngx_http_reuse_warm_note_closed_idle(
     ngx_http_upstream_reuse_conn_t *conn,
     ngx_http_upstream_reuse_close_e reason);
 
-/* A server takes connections, and keeps them. */
-void ngx_http_reuse_warm_recover(ngx_http_upstream_reuse_server_t *server);
+/*
+ * A server takes connections of a profile, and keeps them.  Nothing is known
+ * of those whose profile is NULL.
+ */
+void ngx_http_reuse_warm_recover(ngx_http_reuse_warm_profile_t *profile,
+    ngx_http_upstream_reuse_server_t *server);
+
+/* How connections of a profile to a server went of late. */
+ngx_http_upstream_reuse_attempts_t *ngx_http_reuse_warm_find_attempts(
+    ngx_http_reuse_warm_profile_t *profile,
+    ngx_http_upstream_reuse_server_t *server);
 
 
 /* profiles */

@@ -380,7 +380,7 @@ reuse_begin_idle(ngx_http_upstream_reuse_conn_t *conn)
 
         /* the server has answered a request */
 
-        ngx_http_reuse_warm_recover(conn->server);
+        ngx_http_reuse_warm_recover(conn->profile, conn->server);
     }
 }
 
@@ -408,7 +408,7 @@ reuse_end_idle(ngx_http_upstream_reuse_conn_t *conn)
     if (conn->warm
         && ngx_current_msec - conn->since >= NGX_HTTP_UPSTREAM_REUSE_PROVED)
     {
-        ngx_http_reuse_warm_recover(conn->server);
+        ngx_http_reuse_warm_recover(conn->profile, conn->server);
     }
 
     if (conn->state != NGX_HTTP_UPSTREAM_REUSE_CONN_USED

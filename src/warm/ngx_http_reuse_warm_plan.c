@@ -57,8 +57,9 @@ static void reuse_warm_server(ngx_http_reuse_warm_t *warm,
     ngx_http_upstream_reuse_server_t *server, ngx_uint_t wanted,
     ngx_msec_t *next);
 static ngx_uint_t reuse_may_open(ngx_http_reuse_warm_t *warm,
+    ngx_http_reuse_warm_profile_t *profile,
     ngx_http_upstream_reuse_server_t *server, ngx_uint_t wanted,
-    ngx_msec_t *next);
+    ngx_uint_t connecting, ngx_msec_t *next);
 static ngx_uint_t reuse_is_hopeless(ngx_http_reuse_warm_t *warm,
     ngx_http_upstream_reuse_server_t *server);
 static ngx_uint_t reuse_retire(ngx_http_reuse_warm_t *warm,
@@ -342,10 +343,8 @@ reuse_count_ready(ngx_http_reuse_warm_t *warm,
 
         age = ngx_current_msec - conn->since;
 
-        if (conn->server->ahead.failures
-            && age >= NGX_HTTP_UPSTREAM_REUSE_PROVED)
-        {
-            ngx_http_reuse_warm_recover(conn->server);
+        if (age >= NGX_HTTP_UPSTREAM_REUSE_PROVED) {
+            ngx_http_reuse_warm_recover(profile, conn->server);
         }
 
         left = ngx_http_upstream_reuse_left(conn);
@@ -408,7 +407,7 @@ reuse_warm_server(ngx_http_reuse_warm_t *warm,
     }
 
     while (server->ahead.ready + connecting < wanted
-           && reuse_may_open(warm, server, wanted, next))
+           && reuse_may_open(warm, profile, server, wanted, connecting, next))
     {
         /* an eighth more than there are to be, for as long as it takes */
 
@@ -445,10 +444,12 @@ reuse_warm_server(ngx_http_reuse_warm_t *warm,
 
 static ngx_uint_t
 reuse_may_open(ngx_http_reuse_warm_t *warm,
+    ngx_http_reuse_warm_profile_t *profile,
     ngx_http_upstream_reuse_server_t *server, ngx_uint_t wanted,
-    ngx_msec_t *next)
+    ngx_uint_t connecting, ngx_msec_t *next)
 {
-    ngx_msec_int_t  wait;
+    ngx_msec_int_t                       wait;
+    ngx_http_upstream_reuse_attempts_t  *attempts;
 
     if (server->ahead.connecting >= NGX_HTTP_REUSE_WARM_AT_A_TIME) {
 
@@ -474,13 +475,15 @@ reuse_may_open(ngx_http_reuse_warm_t *warm,
         return 0;
     }
 
-    if (server->ahead.failures) {
+    attempts = ngx_http_reuse_warm_find_attempts(profile, server);
 
-        if (server->ahead.connecting) {
+    if (attempts->failures) {
+
+        if (connecting) {
             return 0;
         }
 
-        wait = server->ahead.retry_at - ngx_current_msec;
+        wait = attempts->retry_at - ngx_current_msec;
 
         if (wait > 0) {
             *next = ngx_min(*next, (ngx_msec_t) wait);
@@ -488,10 +491,10 @@ reuse_may_open(ngx_http_reuse_warm_t *warm,
         }
     }
 
-    if (ngx_current_msec - server->ahead.wasted_since < 1000
-        && server->ahead.wasted > wanted + 2)
+    if (ngx_current_msec - attempts->wasted_since < 1000
+        && attempts->wasted > wanted + 2)
     {
-        *next = ngx_min(*next, server->ahead.wasted_since + 1000
+        *next = ngx_min(*next, attempts->wasted_since + 1000
                                - ngx_current_msec);
         return 0;
     }
