@@ -48,6 +48,9 @@ typedef struct {
 
 typedef struct {
     ngx_uint_t                       used;   /* connections with requests */
+    ngx_uint_t                       peak;   /* at a time, of late */
+    ngx_uint_t                       seen;   /* since that was lowered */
+    ngx_msec_t                       lowered;
     ngx_uint_t                       nidle;  /* idle, of all profiles */
     ngx_uint_t                       nwarm;  /* of these, never used */
 
@@ -66,6 +69,19 @@ typedef struct {
     ngx_msec_t                       answered;  /* when it last did */
     ngx_msec_t                       trial_seen;  /* when that one began */
 
+    /* what all workers have, as far as this one has to know it */
+
+    ngx_uint_t                       elsewhere;  /* idle: in other workers,
+                                                    and parked */
+    ngx_uint_t                       ending;  /* parked, near their end */
+    ngx_uint_t                       opening;  /* ahead, by other workers */
+    ngx_uint_t                       unused;  /* of both, never used */
+    ngx_atomic_uint_t                unwanted;  /* of the record, as seen */
+    ngx_int_t                        credit;  /* so many may be opened ahead
+                                                 with "auto" */
+    ngx_atomic_uint_t                requests;  /* that were counted */
+    ngx_msec_t                       busy;   /* when there was another one */
+
     /* while a plan is made, of one profile after the other */
 
     ngx_uint_t                       round;
@@ -74,6 +90,8 @@ typedef struct {
     ngx_uint_t                       ready;  /* idle, and not near their end */
     ngx_uint_t                       idle;   /* ready or not */
 
+    unsigned                         planner:1;  /* this worker opens those
+                                                    that any may use */
     unsigned                         hopeless:1;  /* they end too soon */
     unsigned                         own_trial:1;  /* this worker's goes on */
     unsigned                         timed_out:1;  /* the request with which

@@ -136,6 +136,17 @@ ngx_http_reuse_warm_note_closed_idle(ngx_http_upstream_reuse_conn_t *conn,
         return;
     }
 
+    if (conn->profile == NULL) {
+
+        /* it was parked, and another worker may have opened it */
+
+        if (ended) {
+            (void) ngx_atomic_fetch_add(&server->record->unwanted, 1);
+        }
+
+        return;
+    }
+
     attempts = ngx_http_reuse_warm_find_attempts(conn->profile, server);
 
     if (ngx_current_msec - attempts->wasted_since >= 1000) {
@@ -155,6 +166,36 @@ ngx_http_reuse_warm_note_closed_idle(ngx_http_upstream_reuse_conn_t *conn,
         attempts->young_closed = ngx_current_msec;
 
         reuse_back_off(attempts);
+    }
+}
+
+
+void
+ngx_http_reuse_warm_note_parked(ngx_http_reuse_warm_t *warm,
+    ngx_http_upstream_reuse_server_t *server, ngx_uint_t proved)
+{
+    ngx_uint_t                           i, unwanted;
+    ngx_http_upstream_reuse_attempts_t  *attempts;
+
+    unwanted = (server->ahead.unwanted != server->record->unwanted);
+    server->ahead.unwanted = server->record->unwanted;
+
+    for (i = 0; i < warm->nprofiles; i++) {
+
+        if (warm->profiles[i]->identity->ssl) {
+            continue;
+        }
+
+        attempts = ngx_http_reuse_warm_find_attempts(warm->profiles[i],
+                                                     server);
+
+        if (unwanted) {
+            attempts->unwanted = 1;
+            reuse_back_off(attempts);
+
+        } else if (proved && attempts->unwanted) {
+            reuse_recover(attempts);
+        }
     }
 }
 

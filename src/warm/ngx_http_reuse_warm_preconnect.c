@@ -117,6 +117,7 @@ reuse_create_preconnect(ngx_http_reuse_warm_t *warm,
 
     warm->connecting++;
     server->ahead.connecting++;
+    server->share->connecting++;
     profile->unused++;
 
     return p;
@@ -577,6 +578,7 @@ reuse_free_preconnect(ngx_http_reuse_warm_preconnect_t *p)
 
     p->warm->connecting--;
     p->server->ahead.connecting--;
+    p->server->share->connecting--;
     p->profile->unused--;
 
     if (p->telling) {
