@@ -301,6 +301,7 @@ def test_what_a_name_was_used_is_forgotten(stage, authority):
 def test_a_reload_has_no_cold_start(stage, what):
     burst = Burst(stage)
     nginx = stage.nginx(http=UP.format(f"reuse_warm {what};"), location=PASS)
+    pay(nginx)
     burst.play(nginx, 3)
     stage.wait_until(lambda: idle(nginx) >= 3)
     nginx.reload()

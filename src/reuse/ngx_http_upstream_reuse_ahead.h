@@ -75,6 +75,8 @@ typedef struct {
                                                     and parked */
     ngx_uint_t                       ending;  /* parked, near their end */
     ngx_uint_t                       opening;  /* ahead, by other workers */
+    ngx_uint_t                       others;  /* both, in workers of the same
+                                                 configuration */
     ngx_uint_t                       unused;  /* of both, never used */
     ngx_atomic_uint_t                unwanted;  /* of the record, as seen */
     ngx_int_t                        credit;  /* so many may be opened ahead

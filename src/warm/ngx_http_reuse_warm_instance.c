@@ -32,6 +32,7 @@ typedef struct {
     ngx_uint_t                        idle;
     ngx_uint_t                        opening;
     ngx_uint_t                        unused;
+    ngx_uint_t                        others;
 } ngx_http_reuse_warm_stock_t;
 
 
@@ -42,8 +43,7 @@ static void reuse_begin_part(ngx_http_upstream_reuse_zone_t *zone);
 static ngx_msec_t reuse_add_parked(ngx_http_reuse_warm_t *warm,
     ngx_http_upstream_reuse_server_t *server, ngx_msec_t ahead);
 static void reuse_add_up(ngx_http_reuse_warm_stock_t *stock,
-    ngx_http_upstream_reuse_record_t *record, ngx_msec_t configured,
-    ngx_uint_t shared);
+    ngx_http_upstream_reuse_record_t *record, ngx_msec_t configured);
 static void reuse_add_counters(ngx_http_upstream_reuse_paid_t *paid,
     ngx_atomic_uint_t *counters);
 static ngx_int_t reuse_find_credit(ngx_http_upstream_reuse_zone_t *zone,
@@ -203,7 +203,7 @@ reuse_begin_part(ngx_http_upstream_reuse_zone_t *zone)
     {
         ngx_memzero(&stock, sizeof(ngx_http_reuse_warm_stock_t));
 
-        reuse_add_up(&stock, record, 0, 0);
+        reuse_add_up(&stock, record, 0);
 
         record->paid[zone->part] = stock.paid;
     }
@@ -265,11 +265,12 @@ ngx_http_reuse_warm_take_stock(ngx_http_reuse_warm_t *warm,
 
     server->share->configured = warm->configured;
 
-    reuse_add_up(&stock, record, warm->configured, shared);
+    reuse_add_up(&stock, record, warm->configured);
 
     server->ahead.elsewhere = stock.idle;
     server->ahead.opening = stock.opening;
     server->ahead.unused = stock.unused;
+    server->ahead.others = stock.others;
     server->ahead.credit = reuse_find_credit(zone, record, &stock);
 
     server->ahead.planner = shared
@@ -331,14 +332,13 @@ reuse_add_parked(ngx_http_reuse_warm_t *warm,
 
 
 /*
- * Idle connections of workers with another configuration count if they are
- * handed over; otherwise they are about to be closed.
+ * Idle connections of workers with another configuration are handed over, or
+ * are about to be closed.
  */
 
 static void
 reuse_add_up(ngx_http_reuse_warm_stock_t *stock,
-    ngx_http_upstream_reuse_record_t *record, ngx_msec_t configured,
-    ngx_uint_t shared)
+    ngx_http_upstream_reuse_record_t *record, ngx_msec_t configured)
 {
     ngx_http_upstream_reuse_share_t  *share;
 
@@ -348,16 +348,18 @@ reuse_add_up(ngx_http_reuse_warm_stock_t *stock,
 
         reuse_add_counters(&stock->paid, share->counters);
 
-        if (share->pid == 0
-            || share->pid == ngx_pid
-            || (!shared && share->configured != configured))
-        {
+        if (share->pid == 0 || share->pid == ngx_pid) {
             continue;
         }
 
         stock->idle += share->counters[NGX_HTTP_UPSTREAM_REUSE_IDLE];
         stock->opening += share->connecting;
         stock->unused += share->unused + share->connecting;
+
+        if (share->configured == configured) {
+            stock->others += share->counters[NGX_HTTP_UPSTREAM_REUSE_IDLE]
+                             + share->connecting;
+        }
     }
 }
 

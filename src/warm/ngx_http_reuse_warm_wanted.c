@@ -145,8 +145,7 @@ reuse_room(ngx_http_reuse_warm_t *warm,
     /* those that are near their end are replaced, and so are not counted */
 
     have = server->ahead.nidle - (server->ahead.idle - server->ahead.ready)
-           + server->ahead.elsewhere
-           + server->ahead.connecting + server->ahead.opening;
+           + server->ahead.connecting + server->ahead.others;
 
     if (warm->conf->warm > 0) {
         most = ngx_max(most,
