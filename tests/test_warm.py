@@ -17,7 +17,7 @@ from harness import http1, settings, tls
 from harness.clock import Clock
 from harness.nginx import version
 from harness.warming import (
-    NATIVE, PASS, TLS_PASS, UP, counts, idle, live, reached,
+    NATIVE, PASS, TLS_PASS, UP, counts, idle, live, pay, reached,
     requests, two, unused, wait_idle)
 
 #: So many connections in excess while one is being replaced.
@@ -101,14 +101,6 @@ def test_no_more_than_the_number_at_steady_load(stage):
         assert client.get("/").status == 200
     assert origin.connections <= 5
     assert len(unused(origin)) <= 4
-
-
-def test_each_worker_has_its_own(stage):
-    origin = stage.origin()
-    nginx = stage.nginx(http=UP.format("reuse_warm 2;"), location=PASS,
-                        workers=3)
-    wait_idle(stage, nginx, 6)
-    reached(stage, (origin, 6))
 
 
 @pytest.mark.parametrize("method", [
@@ -212,7 +204,7 @@ def wait_peak(stage, nginx, peak):
 def test_auto_follows_the_peak(stage):
     burst = Burst(stage)
     nginx = stage.nginx(http=UP.format("reuse_warm auto;"), location=PASS)
-    assert nginx.get("/").status == 200
+    pay(nginx)
     burst.play(nginx, 6)
     wait_peak(stage, nginx, 6)
     first = live(burst.origin)
@@ -264,6 +256,7 @@ def test_a_peak_is_forgotten(stage):
     nginx = stage.nginx(http=UP.format("keepalive 64; keepalive_timeout 20s; "
                                        "reuse_warm auto;"),
                         location=PASS, env=clock.env)
+    pay(nginx, count=300)
     burst.play(nginx, 8)
     wait_peak(stage, nginx, 8)
     # three minutes, and the time in which those that are too many expire
@@ -308,6 +301,7 @@ def test_what_a_name_was_used_is_forgotten(stage, authority):
 def test_a_reload_has_no_cold_start(stage, what):
     burst = Burst(stage)
     nginx = stage.nginx(http=UP.format(f"reuse_warm {what};"), location=PASS)
+    pay(nginx)
     burst.play(nginx, 3)
     stage.wait_until(lambda: idle(nginx) >= 3)
     nginx.reload()

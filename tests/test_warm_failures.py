@@ -5,10 +5,10 @@ import time
 
 import pytest
 
-from harness import settings
+from harness import settings, tls
 from harness.warming import (
-    PASS, TLS_PASS, UP, counts, idle, live, reached, requests, two,
-    wait_idle)
+    NAMES, PASS, TLS_PASS, UP, counts, idle, pay, reached, requests, two,
+    unused, wait_idle)
 
 
 def test_a_failure_is_logged_once_and_the_next_try_waits(stage):
@@ -171,6 +171,31 @@ def test_a_certificate_that_is_not_valid(stage):
     assert idle(nginx) == 0
     assert nginx.get().status == 502
     assert all(conn.closed for conn in origin.conns[:3])
+
+
+@pytest.mark.parametrize("warm", ["4", "auto"])
+def test_one_location_fails_and_another_does_not(stage, authority, warm):
+    """The certificate is good for one name of two. Only connections for the
+    other name wait for longer each time, whatever those of the first do."""
+    origin = stage.origin(tls=tls.Server(authority.issue("a.test")))
+    nginx = stage.nginx(http=UP.format(f"reuse_warm {warm};"), server=NAMES)
+    pattern = 'does not match "b.test"'
+    nginx.expect_log(pattern)
+    pay(nginx, "/a")
+    if warm == "4":
+        nginx.wait_log(pattern + '.* for "reuse_warm"')
+    begun = time.monotonic()
+    before = origin.connections
+    for _ in range(20):
+        assert nginx.get("/a").status == 200
+        stage.let_pass(0.05)
+    stage.wait_until(
+        lambda: len([conn for conn in unused(origin) if conn.sni == "a.test"])
+        >= 1)
+    # 0.1 s at least, then 0.2 s, then 0.4 s
+    most = int(math.log2(10 * (time.monotonic() - begun) + 1))
+    assert origin.connections - before <= 4 + 2 + most
+    assert len([line for line in nginx.lines if pattern in line]) <= 1
 
 
 def test_servers_that_hang_keep_no_others_cold(stage):

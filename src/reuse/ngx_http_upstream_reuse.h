@@ -54,6 +54,7 @@
 #include "ngx_http_upstream_reuse_module.h"
 #include "ngx_http_upstream_reuse_counters.h"
 #include "ngx_http_upstream_reuse_zone.h"
+#include "ngx_http_upstream_reuse_ahead.h"
 
 
 /* the methods that nginx does not send again unless told to */
@@ -209,53 +210,6 @@ typedef struct {
 
 #define ngx_http_upstream_reuse_identity_name(id)                             \
     ((u_char *) ((id) + 1) + (id)->local_len)
-
-
-/*
- * worker: what src/warm remembers of a server, which nobody else reads.  Times
- * are in milliseconds, as ngx_current_msec is.
- */
-
-typedef struct {
-    ngx_uint_t                       used;   /* connections with requests */
-    ngx_uint_t                       nidle;  /* idle, of all profiles */
-    ngx_uint_t                       nwarm;  /* of these, never used */
-
-    /* those that are being opened, and how that went of late */
-
-    ngx_uint_t                       connecting;
-    ngx_uint_t                       failures;  /* in a row */
-    ngx_msec_t                       retry_at;
-    ngx_msec_t                       young_closed;  /* when the server last
-                                                       closed a new one */
-    ngx_msec_t                       old_closed;  /* and an old one, as it
-                                                     does when it restarts */
-    ngx_uint_t                       wasted;  /* closed without a request */
-    ngx_msec_t                       wasted_since;  /* within a second from
-                                                       then on */
-
-    /* whether connections without a request keep it from answering */
-
-    ngx_msec_t                       bare_since;  /* there are none of them */
-    ngx_msec_t                       answered;  /* when it last did */
-    ngx_msec_t                       trial_seen;  /* when that one began */
-
-    /* while a plan is made, of one profile after the other */
-
-    ngx_uint_t                       round;
-    ngx_uint_t                       weight;
-    ngx_uint_t                       room;   /* left by max_conns */
-    ngx_uint_t                       ready;  /* idle, and not near their end */
-    ngx_uint_t                       idle;   /* ready or not */
-
-    unsigned                         unwanted:1;  /* it closes them at once */
-    unsigned                         telling:1;  /* one attempt may log */
-    unsigned                         told:1;     /* a failure was logged */
-    unsigned                         hopeless:1;  /* they end too soon */
-    unsigned                         own_trial:1;  /* this worker's goes on */
-    unsigned                         timed_out:1;  /* the request with which
-                                                      the trial began */
-} ngx_http_upstream_reuse_ahead_t;
 
 
 /* worker: the same address, by which it is found without a lock */

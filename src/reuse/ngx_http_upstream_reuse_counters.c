@@ -14,12 +14,17 @@
 /* milliseconds: from then on nginx's own clock is exact enough */
 #define NGX_HTTP_UPSTREAM_REUSE_COARSE  2
 
+/* milliseconds, longer than from one plan of src/warm to the next one */
+#define NGX_HTTP_UPSTREAM_REUSE_PLANNED  3000
+
 
 static void reuse_count_time(ngx_atomic_uint_t *bucket, uint64_t us);
 
 static ngx_int_t reuse_view_record(ngx_http_upstream_reuse_snapshot_t *shot,
     ngx_http_upstream_reuse_record_t *record, ngx_pool_t *pool);
 static void reuse_set_marks(ngx_http_upstream_reuse_zone_t *zone);
+static void reuse_view_warmth(ngx_http_upstream_reuse_view_t *view,
+    ngx_http_upstream_reuse_record_t *record);
 static void reuse_add_record(ngx_http_upstream_reuse_view_t *view,
     ngx_http_upstream_reuse_record_t *record);
 static void reuse_add_share(ngx_atomic_uint_t *sum, ngx_atomic_uint_t *share);
@@ -464,6 +469,8 @@ reuse_view_record(ngx_http_upstream_reuse_snapshot_t *shot,
     view->limit = record->limit.idle;
     view->rtt = record->limit.rtt;
 
+    reuse_view_warmth(view, record);
+
     reuse_add_record(view, record);
     reuse_complete_view(view);
 
@@ -476,6 +483,22 @@ reuse_view_record(ngx_http_upstream_reuse_snapshot_t *shot,
     }
 
     return NGX_OK;
+}
+
+
+static void
+reuse_view_warmth(ngx_http_upstream_reuse_view_t *view,
+    ngx_http_upstream_reuse_record_t *record)
+{
+    ngx_msec_t  until;
+
+    until = record->starving.until;
+
+    view->starving = until && (ngx_msec_int_t) (until - ngx_current_msec) > 0;
+
+    view->unpaid = record->unpaid
+                   && (ngx_msec_int_t) (ngx_current_msec - record->unpaid)
+                      < NGX_HTTP_UPSTREAM_REUSE_PLANNED;
 }
 
 
@@ -613,6 +636,8 @@ reuse_add_view(ngx_http_upstream_reuse_view_t *view,
     reuse_add_up(view);
 
     view->saved += server->saved;
+    view->unpaid += server->unpaid;
+    view->starving += server->starving;
     view->late.requests += server->late.requests;
 
     for (i = 0; i < NGX_HTTP_UPSTREAM_REUSE_CLOSE_LAST; i++) {

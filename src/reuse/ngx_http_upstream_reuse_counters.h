@@ -129,6 +129,12 @@ typedef struct {
     ngx_atomic_uint_t                    handshakes;
     uint64_t                             saved;     /* microseconds */
 
+    /* servers to which fewer connections are opened ahead than wanted: for
+       want of requests, and because those may keep it from answering */
+
+    ngx_uint_t                           unpaid;
+    ngx_uint_t                           starving;
+
     ngx_http_upstream_reuse_closes_t     late;      /* of late only */
     ngx_http_upstream_reuse_counters_t   counters;
 } ngx_http_upstream_reuse_view_t;

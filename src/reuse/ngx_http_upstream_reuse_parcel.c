@@ -73,11 +73,14 @@ ngx_http_upstream_reuse_park_conn(ngx_http_upstream_reuse_conn_t *conn)
     rev = c->read;
     cln = c->pool->cleanup;
 
-    /* a second cleanup is that of a state which cannot leave the worker */
+    /*
+     * A second cleanup is that of a state which cannot leave the worker.  As
+     * a worker ends, TLS may have been shut down before this is called.
+     */
 
     if (ngx_http_upstream_reuse_nplaces == 0
         || conn->conf->reuse == 0
-        || c->ssl
+        || conn->identity->ssl
         || rev->eof || rev->error || rev->timedout || rev->ready
         || c->write->error
         || cln == NULL || cln->next

@@ -338,34 +338,53 @@ ngx_http_upstream_reuse_is_of_server(ngx_http_upstream_reuse_parcel_t *parcel,
 
 /* Without the lock: the next request changes it anyway. */
 
-ngx_uint_t
+void
 ngx_http_upstream_reuse_count_parked(ngx_http_upstream_reuse_srv_conf_t *rcf,
-    ngx_http_upstream_reuse_server_t *server, ngx_uint_t *warm)
+    ngx_http_upstream_reuse_server_t *server, ngx_msec_t ahead,
+    ngx_http_upstream_reuse_parked_t *parked)
 {
-    ngx_uint_t      i, n;
-    reuse_place_t  *place;
+    ngx_uint_t                         i;
+    reuse_place_t                     *place;
+    ngx_msec_int_t                     left;
+    ngx_http_upstream_reuse_parcel_t  *parcel;
 
-    n = 0;
-    *warm = 0;
+    ngx_memzero(parked, sizeof(ngx_http_upstream_reuse_parked_t));
+
+    parked->next = NGX_MAX_INT32_VALUE;
 
     if (ngx_http_upstream_reuse_nplaces == 0) {
-        return 0;
+        return;
     }
 
     for (i = 0; i < reuse_places->used; i++) {
 
         place = &reuse_places->places[i];
+        parcel = &place->parcel;
 
-        if (*(volatile uint32_t *) &place->parked
-            && ngx_http_upstream_reuse_is_of_server(&place->parcel, rcf,
-                                                    server))
+        if (!*(volatile uint32_t *) &place->parked
+            || !ngx_http_upstream_reuse_is_of_server(parcel, rcf, server))
         {
-            n++;
-            *warm += place->parcel.warm;
+            continue;
+        }
+
+        parked->warm += parcel->warm;
+        parked->proved += parcel->warm
+                          && (ngx_msec_int_t) (parcel->seen - parcel->since)
+                             >= NGX_HTTP_UPSTREAM_REUSE_PROVED;
+
+        left = parcel->end - ngx_current_msec;
+
+        if (left <= 0) {
+            continue;
+        }
+
+        parked->idle++;
+
+        if ((ngx_msec_t) left > ahead) {
+            parked->lasting++;
+            parked->next = ngx_min(parked->next, (ngx_msec_t) left - ahead);
         }
     }
-
-    return n;
 }
 
 

@@ -132,13 +132,23 @@ ngx_socket_t ngx_http_upstream_reuse_visit_places(ngx_uint_t *i,
     ngx_http_upstream_reuse_visit_pt visit, void *data,
     ngx_http_upstream_reuse_parcel_t *parcel);
 
-/*
- * How many connections to a server are parked, and how many of them have
- * carried no request.
- */
-ngx_uint_t ngx_http_upstream_reuse_count_parked(
+/* the parked connections to a server */
+
+typedef struct {
+    ngx_uint_t                           warm;   /* carried no request */
+    ngx_uint_t                           proved;  /* of these, for as long as
+                                                     shows they are wanted */
+    ngx_uint_t                           idle;   /* their time is not over */
+    ngx_uint_t                           lasting;  /* for some time */
+    ngx_msec_t                           next;   /* milliseconds until there
+                                                    are fewer of these */
+} ngx_http_upstream_reuse_parked_t;
+
+/* Counts them, and those that last for more than so many milliseconds. */
+void ngx_http_upstream_reuse_count_parked(
     ngx_http_upstream_reuse_srv_conf_t *rcf,
-    ngx_http_upstream_reuse_server_t *server, ngx_uint_t *warm);
+    ngx_http_upstream_reuse_server_t *server, ngx_msec_t ahead,
+    ngx_http_upstream_reuse_parked_t *parked);
 
 /* Tells whether a parcel is of a server, which stands for no others. */
 ngx_uint_t ngx_http_upstream_reuse_is_of_server(

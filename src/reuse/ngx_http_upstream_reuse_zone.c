@@ -104,6 +104,7 @@ reuse_init_zone(ngx_shm_zone_t *shm_zone, void *data)
                     ngx_str_rbtree_insert_value);
 
     zone->lowered = ngx_current_msec;
+    zone->parted = ngx_current_msec;
     zone->sampled = ngx_current_msec;
     zone->marked = ngx_current_msec;
 
@@ -596,6 +597,19 @@ reuse_inherit(ngx_http_upstream_reuse_record_t *record,
     for (i = 0; i < NGX_HTTP_UPSTREAM_REUSE_COUNTERS; i++) {
         record->counters[i] += n[i];
         n[i] = 0;
+    }
+
+    if (share->used) {
+        (void) ngx_atomic_fetch_add(&record->used,
+                                    -(ngx_atomic_int_t) share->used);
+    }
+
+    share->used = 0;
+    share->connecting = 0;
+    share->unused = 0;
+
+    if (record->planner == share->pid) {
+        record->planner = 0;
     }
 
     share->pid = 0;

@@ -79,8 +79,30 @@ typedef struct ngx_http_upstream_reuse_share_s
 struct ngx_http_upstream_reuse_share_s {
     ngx_http_upstream_reuse_share_t     *next;
     ngx_pid_t                            pid;   /* 0: nobody's */
+
+    /* for src/warm: connections that this worker has now */
+
+    ngx_atomic_uint_t                    used;   /* with requests */
+    ngx_atomic_uint_t                    connecting;  /* opened ahead */
+    ngx_atomic_uint_t                    unused;  /* idle, were never used */
+    ngx_msec_t                           configured;  /* its configuration is
+                                                         of that time */
+
     ngx_http_upstream_reuse_counters_t   counters;
 };
+
+
+/* so many parts of an hour are kept apart */
+#define NGX_HTTP_UPSTREAM_REUSE_PARTS  6
+
+
+/* cycle, in shared memory: what was counted of a server by some time */
+
+typedef struct {
+    ngx_atomic_uint_t                    requests;
+    ngx_atomic_uint_t                    unused;  /* opened ahead, and not
+                                                     used so far */
+} ngx_http_upstream_reuse_paid_t;
 
 
 /* cycle, in shared memory: an address of an upstream */
@@ -92,11 +114,28 @@ typedef struct {
                                                      carried no request */
 
     /*
-     * How many connections a worker has used at a time: of late, and since
-     * it was last lowered.  Raised without the lock.
+     * How many connections all workers use now, and have used at a time: of
+     * late, and since that was last lowered.  Raised without the lock.
      */
+    ngx_atomic_t                         used;
     ngx_uint_t                           peak;
     ngx_uint_t                           seen;
+
+    /* the worker that opens connections for all of them, and when it did */
+
+    ngx_pid_t                            planner;  /* 0: none */
+    ngx_msec_t                           planned;
+    ngx_msec_t                           configured;  /* as in its share */
+
+    /* what was counted by the parts of the last hour; and for want of requests
+       fewer connections were opened than wanted: the last time, 0: never */
+
+    ngx_http_upstream_reuse_paid_t
+                                  paid[NGX_HTTP_UPSTREAM_REUSE_PARTS];
+    ngx_msec_t                           unpaid;
+
+    /* parked connections that the server closed as soon as they were there */
+    ngx_atomic_t                         unwanted;
 
     ngx_http_upstream_reuse_starving_t   starving;
 
@@ -122,6 +161,8 @@ typedef struct {
     ngx_uint_t                           full;  /* unsigned  full:1; */
 
     ngx_msec_t                           lowered;  /* the servers' peaks */
+    ngx_msec_t                           parted;   /* the last part began */
+    ngx_uint_t                           part;     /* of an hour: the oldest */
 
     ngx_msec_t                           marked;   /* last */
     ngx_msec_t                           sampled;  /* last */

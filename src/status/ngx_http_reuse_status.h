@@ -51,6 +51,10 @@ void ngx_http_reuse_status_write_html(ngx_http_reuse_status_text_t *text,
 void ngx_http_reuse_status_write_label(ngx_http_reuse_status_text_t *text,
     ngx_str_t *value);
 
+/* Microseconds, for HTML, in a unit that suits them. */
+void ngx_http_reuse_status_write_time(ngx_http_reuse_status_text_t *text,
+    uint64_t us);
+
 
 /* formats */
 

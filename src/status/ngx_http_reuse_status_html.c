@@ -53,7 +53,6 @@ static void html_number(ngx_http_reuse_status_text_t *text, const char *name,
     ngx_atomic_uint_t number);
 static void html_percent(ngx_http_reuse_status_text_t *text,
     ngx_atomic_uint_t part, ngx_atomic_uint_t whole);
-static void html_time(ngx_http_reuse_status_text_t *text, uint64_t us);
 
 
 static u_char  html_page[] =
@@ -153,7 +152,7 @@ html_summary(ngx_http_reuse_status_text_t *text,
     ngx_http_reuse_status_write(text,
                                 " opened in all</span></div>"
                                 "<div>handshake time saved<b>");
-    html_time(text, total->saved);
+    ngx_http_reuse_status_write_time(text, total->saved);
     ngx_http_reuse_status_write(text,
                                 "</b><span class=\"soft\">TLS: ");
     html_number(text, "full", n[NGX_HTTP_UPSTREAM_REUSE_FULL]);
@@ -322,25 +321,27 @@ html_server(ngx_http_reuse_status_text_t *text,
     ngx_http_reuse_status_write(text, "</td><td data-name=\"TCP\">");
 
     if (view->connects) {
-        html_time(text, n[NGX_HTTP_UPSTREAM_REUSE_CONNECT_TIME]
-                        / view->connects);
+        ngx_http_reuse_status_write_time(text,
+                                   n[NGX_HTTP_UPSTREAM_REUSE_CONNECT_TIME]
+                                   / view->connects);
     }
 
     ngx_http_reuse_status_write(text, "</td><td data-name=\"TLS\">");
 
     if (view->handshakes) {
-        html_time(text, n[NGX_HTTP_UPSTREAM_REUSE_TLS_TIME]
-                        / view->handshakes);
+        ngx_http_reuse_status_write_time(text,
+                                   n[NGX_HTTP_UPSTREAM_REUSE_TLS_TIME]
+                                   / view->handshakes);
     }
 
     ngx_http_reuse_status_write(text, "</td><td data-name=\"idle limit\">");
 
     if (view->limit) {
-        html_time(text, (uint64_t) view->limit * 1000);
+        ngx_http_reuse_status_write_time(text, (uint64_t) view->limit * 1000);
     }
 
     ngx_http_reuse_status_write(text, "</td><td data-name=\"saved\">");
-    html_time(text, view->saved);
+    ngx_http_reuse_status_write_time(text, view->saved);
     ngx_http_reuse_status_write(text, "</td></tr>");
 }
 
@@ -516,6 +517,21 @@ html_warm(ngx_http_reuse_status_text_t *text,
     html_number(text, "unused", n[NGX_HTTP_UPSTREAM_REUSE_UNUSED]);
     ngx_http_reuse_status_write(text,
                                 " were closed without having served any.</p>");
+
+    if (shot->total.unpaid) {
+        ngx_http_reuse_status_write(text,
+            "<p>\"reuse_warm auto\" holds back at %ui server%s: within the "
+            "last hour there were not more requests than connections opened "
+            "ahead and not used.</p>", shot->total.unpaid,
+            shot->total.unpaid == 1 ? "" : "s");
+    }
+
+    if (shot->total.starving) {
+        ngx_http_reuse_status_write(text,
+            "<p>%ui server%s not kept warm now: idle connections may have "
+            "kept requests from being answered.</p>", shot->total.starving,
+            shot->total.starving == 1 ? " is" : "s are");
+    }
 }
 
 
@@ -606,28 +622,4 @@ html_percent(ngx_http_reuse_status_text_t *text, ngx_atomic_uint_t part,
 
     ngx_http_reuse_status_write(text, "%ui.%02ui\xe2\x80\xaf%%", n / 100,
                                 n % 100);
-}
-
-
-static void
-html_time(ngx_http_reuse_status_text_t *text, uint64_t us)
-{
-    if (us < 1000) {
-        ngx_http_reuse_status_write(text, "%uL&nbsp;\xc2\xb5s", us);
-
-    } else if (us < 1000000) {
-        ngx_http_reuse_status_write(text, "%uL.%uL&nbsp;ms", us / 1000,
-                                    us % 1000 / 100);
-
-    } else if (us < 600000000) {
-        ngx_http_reuse_status_write(text, "%uL.%uL&nbsp;s", us / 1000000,
-                                    us % 1000000 / 100000);
-
-    } else if (us < (uint64_t) 600 * 60000000) {
-        ngx_http_reuse_status_write(text, "%uL&nbsp;min", us / 60000000);
-
-    } else {
-        ngx_http_reuse_status_write(text, "%uL&nbsp;h",
-                                    us / ((uint64_t) 60 * 60000000));
-    }
 }

@@ -162,12 +162,13 @@ json_view(ngx_http_reuse_status_text_t *text,
 
     ngx_http_reuse_status_write(text,
         "}},\"retries\":{\"proven\":%uA,\"refused\":%uA,\"lost\":%uA},"
-        "\"warm\":{\"opened\":%uA,\"used\":%uA,\"unused\":%uA},"
+        "\"warm\":{\"opened\":%uA,\"used\":%uA,\"unused\":%uA,"
+        "\"held_back\":{\"unpaid\":%ui,\"starving\":%ui}},"
         "\"tls\":{\"full\":%uA,\"resumed\":%uA},\"connect_time\":",
         n[NGX_HTTP_UPSTREAM_REUSE_PROVEN], n[NGX_HTTP_UPSTREAM_REUSE_REFUSED],
         n[NGX_HTTP_UPSTREAM_REUSE_LOST], n[NGX_HTTP_UPSTREAM_REUSE_AHEAD],
         n[NGX_HTTP_UPSTREAM_REUSE_WARM], n[NGX_HTTP_UPSTREAM_REUSE_UNUSED],
-        n[NGX_HTTP_UPSTREAM_REUSE_FULL],
+        view->unpaid, view->starving, n[NGX_HTTP_UPSTREAM_REUSE_FULL],
         n[NGX_HTTP_UPSTREAM_REUSE_RESUMED]);
 
     json_histogram(text, &n[NGX_HTTP_UPSTREAM_REUSE_CONNECT], view->connects);

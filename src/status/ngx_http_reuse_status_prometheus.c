@@ -46,6 +46,8 @@ static void prometheus_parked(ngx_http_reuse_status_text_t *text,
     ngx_http_upstream_reuse_view_t *view, const char *name);
 static void prometheus_retries(ngx_http_reuse_status_text_t *text,
     ngx_http_upstream_reuse_view_t *view, const char *name);
+static void prometheus_held_back(ngx_http_reuse_status_text_t *text,
+    ngx_http_upstream_reuse_view_t *view, const char *name);
 static void prometheus_handshakes(ngx_http_reuse_status_text_t *text,
     ngx_http_upstream_reuse_view_t *view, const char *name);
 static void prometheus_connect_time(ngx_http_reuse_status_text_t *text,
@@ -110,6 +112,11 @@ static prometheus_metric_t  prometheus_metrics[] = {
       "Connections opened before they were needed, and closed without having "
       "served a request.",
       NULL, NGX_HTTP_UPSTREAM_REUSE_UNUSED },
+
+    { "nginx_reuse_warm_held_back", "gauge",
+      "1 if fewer connections are opened before they are needed than wanted, "
+      "by reason.",
+      prometheus_held_back, 0 },
 
     { "nginx_reuse_tls_handshakes_total", "counter",
       "TLS handshakes, full ones and resumed sessions.",
@@ -333,6 +340,15 @@ prometheus_retries(ngx_http_reuse_status_text_t *text,
                     n[NGX_HTTP_UPSTREAM_REUSE_REFUSED]);
     prometheus_line(text, view, name, "outcome", "lost",
                     n[NGX_HTTP_UPSTREAM_REUSE_LOST]);
+}
+
+
+static void
+prometheus_held_back(ngx_http_reuse_status_text_t *text,
+    ngx_http_upstream_reuse_view_t *view, const char *name)
+{
+    prometheus_line(text, view, name, "reason", "unpaid", view->unpaid);
+    prometheus_line(text, view, name, "reason", "starving", view->starving);
 }
 
 

@@ -218,3 +218,28 @@ status_grow(ngx_http_reuse_status_text_t *text, size_t need)
 
     return NGX_OK;
 }
+
+
+void
+ngx_http_reuse_status_write_time(ngx_http_reuse_status_text_t *text,
+    uint64_t us)
+{
+    if (us < 1000) {
+        ngx_http_reuse_status_write(text, "%uL&nbsp;\xc2\xb5s", us);
+
+    } else if (us < 1000000) {
+        ngx_http_reuse_status_write(text, "%uL.%uL&nbsp;ms", us / 1000,
+                                    us % 1000 / 100);
+
+    } else if (us < 600000000) {
+        ngx_http_reuse_status_write(text, "%uL.%uL&nbsp;s", us / 1000000,
+                                    us % 1000000 / 100000);
+
+    } else if (us < (uint64_t) 600 * 60000000) {
+        ngx_http_reuse_status_write(text, "%uL&nbsp;min", us / 60000000);
+
+    } else {
+        ngx_http_reuse_status_write(text, "%uL&nbsp;h",
+                                    us / ((uint64_t) 60 * 60000000));
+    }
+}

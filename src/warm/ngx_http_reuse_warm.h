@@ -8,9 +8,11 @@
  *     module      which upstreams; what becomes of their connections
  *     profiles    what connections are opened with
  *     plan        how many of which profile, to which server
+ *     wanted      how many that is
  *     starving    servers that idle connections may keep from answering
  *     preconnect  one of them is opened
  *     handshake   TLS on it
+ *     instance    what all workers have together, and which of them plans
  *     pace        when the next plan is made, and after which failures
  */
 
@@ -22,11 +24,13 @@
 #include "ngx_http_upstream_reuse.h"
 
 
-/* so many profiles of one upstream are kept warm */
-#define NGX_HTTP_REUSE_WARM_PROFILES  8
+#define NGX_HTTP_REUSE_WARM_PROFILES  NGX_HTTP_UPSTREAM_REUSE_PROFILES
 
 /* milliseconds after which a plan is made again, if nothing has changed */
 #define NGX_HTTP_REUSE_WARM_SELDOM  1000
+
+/* the same for connections of which other workers take some now */
+#define NGX_HTTP_REUSE_WARM_OFTEN   100
 
 /* seconds after which a peak of use is lowered */
 #define NGX_HTTP_REUSE_WARM_LOWER  60
@@ -38,6 +42,9 @@
  */
 
 struct ngx_http_reuse_warm_profile_s {
+    ngx_uint_t                           index;  /* in the upstream */
+    ngx_uint_t                           number;  /* changes as another one
+                                                     takes its place */
     ngx_http_upstream_reuse_identity_t  *identity;
     size_t                               room;   /* bytes, for the identity */
     ngx_http_conf_ctx_t                  ctx;
@@ -59,6 +66,7 @@ struct ngx_http_reuse_warm_profile_s {
 
 struct ngx_http_reuse_warm_s {
     ngx_http_upstream_reuse_srv_conf_t  *conf;
+    ngx_msec_t                           configured;  /* when it was read */
 
     ngx_http_reuse_warm_profile_t      *profiles[NGX_HTTP_REUSE_WARM_PROFILES];
     ngx_uint_t                           nprofiles;
@@ -68,6 +76,8 @@ struct ngx_http_reuse_warm_s {
     ngx_uint_t                           nidle;
     ngx_uint_t                           used;   /* with requests */
     ngx_uint_t                           connecting;
+    ngx_uint_t                           wanted;  /* ready in this worker, by
+                                                     the last plan */
     ngx_msec_t                           lowered;  /* the profiles' peaks */
     ngx_msec_t                           due;    /* the next plan */
 
@@ -101,6 +111,7 @@ struct ngx_http_reuse_warm_preconnect_s {
     ngx_http_reuse_warm_t      *warm;
     ngx_http_reuse_warm_profile_t      *profile;
     ngx_http_upstream_reuse_server_t    *server;
+    ngx_http_upstream_reuse_attempts_t  *attempts;
 
     ngx_peer_connection_t                peer;
     ngx_event_t                          event;  /* posted: connect() is over
@@ -135,16 +146,63 @@ void ngx_http_reuse_warm_schedule(ngx_http_reuse_warm_t *warm,
     ngx_msec_t delay);
 
 /* An attempt to open a connection is over. */
-void ngx_http_reuse_warm_note_preconnect(ngx_http_reuse_warm_t *warm,
-    ngx_http_upstream_reuse_server_t *server, ngx_uint_t opened);
+void ngx_http_reuse_warm_note_preconnect(
+    ngx_http_reuse_warm_preconnect_t *p);
 
 /* An idle connection was closed. */
 void ngx_http_reuse_warm_note_closed_idle(
     ngx_http_upstream_reuse_conn_t *conn,
     ngx_http_upstream_reuse_close_e reason);
 
-/* A server takes connections, and keeps them. */
-void ngx_http_reuse_warm_recover(ngx_http_upstream_reuse_server_t *server);
+/*
+ * For the planner: whether parked connections were closed as soon as they were
+ * there, or have been kept by their server.
+ */
+void ngx_http_reuse_warm_note_parked(ngx_http_reuse_warm_t *warm,
+    ngx_http_upstream_reuse_server_t *server, ngx_uint_t proved);
+
+/*
+ * A server takes connections of a profile, and keeps them.  Nothing is known
+ * of those whose profile is NULL.
+ */
+void ngx_http_reuse_warm_recover(ngx_http_reuse_warm_profile_t *profile,
+    ngx_http_upstream_reuse_server_t *server);
+
+/* How connections of a profile to a server went of late. */
+ngx_http_upstream_reuse_attempts_t *ngx_http_reuse_warm_find_attempts(
+    ngx_http_reuse_warm_profile_t *profile,
+    ngx_http_upstream_reuse_server_t *server);
+
+
+/* instance */
+
+/* How many workers there are. */
+ngx_uint_t ngx_http_reuse_warm_count_workers(void);
+
+/*
+ * A request has got a connection, and gives it back.  The first tells whether
+ * more are used at a time than of late.
+ */
+ngx_uint_t ngx_http_reuse_warm_begin_use(
+    ngx_http_upstream_reuse_server_t *server);
+void ngx_http_reuse_warm_end_use(ngx_http_upstream_reuse_server_t *server);
+
+/* How many connections all workers use now. */
+ngx_uint_t ngx_http_reuse_warm_count_used(
+    ngx_http_upstream_reuse_server_t *server);
+
+/* Has peaks of use forgotten: what workers remember together, and its own. */
+void ngx_http_reuse_warm_lower_peaks(void);
+void ngx_http_reuse_warm_lower_own(ngx_http_upstream_reuse_server_t *server);
+
+/*
+ * For a plan: what other workers have, whether this one is the planner, and
+ * for how many connections requests have paid.  Parked connections that end
+ * within so many milliseconds are near their end.  Takes the lock of the zone.
+ * Returns after how many milliseconds that is to be done again.
+ */
+ngx_msec_t ngx_http_reuse_warm_take_stock(ngx_http_reuse_warm_t *warm,
+    ngx_http_upstream_reuse_server_t *server, ngx_msec_t ahead);
 
 
 /* profiles */
@@ -171,6 +229,36 @@ ngx_http_reuse_warm_profile_t *ngx_http_reuse_warm_learn_profile(
  * after how many milliseconds that is to be looked at again.
  */
 ngx_msec_t ngx_http_reuse_warm_plan(ngx_http_reuse_warm_t *warm);
+
+
+/* wanted */
+
+/* Of what is shared out in parts, one that comes after others. */
+
+typedef struct {
+    ngx_uint_t                           before;
+    ngx_uint_t                           share;
+    ngx_uint_t                           all;
+} ngx_http_reuse_warm_part_t;
+
+/* All parts together are the whole. */
+ngx_uint_t ngx_http_reuse_warm_part(ngx_uint_t whole,
+    ngx_http_reuse_warm_part_t *part);
+
+/* Tells whether one worker opens connections for all of them. */
+ngx_uint_t ngx_http_reuse_warm_is_shared(ngx_http_reuse_warm_t *warm,
+    ngx_http_reuse_warm_profile_t *profile);
+
+/*
+ * How many connections of a profile to a server are to be ready: in all
+ * workers, or in this one if they are not shared.  The parts are those of the
+ * profile, and of the server by its weight.  ready and idle of the server have
+ * to be those of the profile in this worker.
+ */
+ngx_uint_t ngx_http_reuse_warm_count_wanted(ngx_http_reuse_warm_t *warm,
+    ngx_http_reuse_warm_profile_t *profile,
+    ngx_http_upstream_reuse_server_t *server,
+    ngx_http_reuse_warm_part_t *part, ngx_http_reuse_warm_part_t *weight);
 
 
 /* starving */

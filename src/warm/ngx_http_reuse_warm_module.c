@@ -42,8 +42,6 @@ static void reuse_begin_idle(ngx_http_upstream_reuse_conn_t *conn);
 static void reuse_end_idle(ngx_http_upstream_reuse_conn_t *conn);
 
 static void reuse_handler(ngx_event_t *ev);
-static void reuse_lower_peaks(void);
-static ngx_uint_t reuse_is_due(ngx_http_upstream_reuse_zone_t *zone);
 
 
 /* worker */
@@ -168,6 +166,7 @@ reuse_init_upstream(ngx_conf_t *cf, ngx_http_upstream_srv_conf_t *uscf,
     }
 
     warm->conf = rcf;
+    warm->configured = ngx_current_msec;
     ngx_queue_init(&warm->idle);
     ngx_queue_init(&warm->waiting);
 
@@ -270,10 +269,9 @@ ngx_http_reuse_warm_init_process(ngx_cycle_t *cycle)
 static void
 reuse_begin_use(ngx_http_upstream_reuse_peer_t *rp)
 {
-    ngx_uint_t                         used, more;
-    ngx_http_reuse_warm_profile_t     *profile;
-    ngx_http_reuse_warm_t             *warm;
-    ngx_http_upstream_reuse_record_t  *record;
+    ngx_uint_t                      used, more;
+    ngx_http_reuse_warm_t          *warm;
+    ngx_http_reuse_warm_profile_t  *profile;
 
     warm = rp->conf->warmth;
 
@@ -281,18 +279,7 @@ reuse_begin_use(ngx_http_upstream_reuse_peer_t *rp)
 
     ngx_http_reuse_warm_begin_waiting(rp);
 
-    record = rp->server->record;
-    used = ++rp->server->ahead.used;
-    more = 0;
-
-    if (used > record->seen) {
-        record->seen = used;
-
-        if (used > record->peak) {
-            record->peak = used;
-            more = 1;
-        }
-    }
+    more = ngx_http_reuse_warm_begin_use(rp->server);
 
     profile = ngx_http_reuse_warm_find_profile(rp);
     rp->profile = profile;
@@ -309,7 +296,7 @@ reuse_begin_use(ngx_http_upstream_reuse_peer_t *rp)
     /* while there are enough, nothing costs anything */
 
     if (rp->conf->warm > 0) {
-        more = warm->nidle < (ngx_uint_t) rp->conf->warm
+        more = warm->nidle < warm->wanted
                && (rp->conf->size == 0
                    || warm->used + warm->nidle + warm->connecting
                       < rp->conf->size);
@@ -328,7 +315,7 @@ reuse_end_use(ngx_http_upstream_reuse_peer_t *rp)
 
     rp->conf->warmth->used--;
 
-    rp->server->ahead.used--;
+    ngx_http_reuse_warm_end_use(rp->server);
 
     if (rp->profile) {
         rp->profile->used--;
@@ -363,6 +350,7 @@ reuse_begin_idle(ngx_http_upstream_reuse_conn_t *conn)
     warm->nidle++;
     conn->server->ahead.nidle++;
     conn->server->ahead.nwarm += conn->warm;
+    conn->server->share->unused += conn->warm;
 
     if (conn->profile) {
         conn->profile->unused++;
@@ -380,7 +368,7 @@ reuse_begin_idle(ngx_http_upstream_reuse_conn_t *conn)
 
         /* the server has answered a request */
 
-        ngx_http_reuse_warm_recover(conn->server);
+        ngx_http_reuse_warm_recover(conn->profile, conn->server);
     }
 }
 
@@ -396,6 +384,7 @@ reuse_end_idle(ngx_http_upstream_reuse_conn_t *conn)
     conn->queued = 0;
     warm->nidle--;
     conn->server->ahead.nidle--;
+    conn->server->share->unused -= conn->warm;
 
     if (conn->warm && --conn->server->ahead.nwarm == 0) {
         conn->server->ahead.bare_since = ngx_current_msec;
@@ -408,7 +397,7 @@ reuse_end_idle(ngx_http_upstream_reuse_conn_t *conn)
     if (conn->warm
         && ngx_current_msec - conn->since >= NGX_HTTP_UPSTREAM_REUSE_PROVED)
     {
-        ngx_http_reuse_warm_recover(conn->server);
+        ngx_http_reuse_warm_recover(conn->profile, conn->server);
     }
 
     if (conn->state != NGX_HTTP_UPSTREAM_REUSE_CONN_USED
@@ -420,58 +409,6 @@ reuse_end_idle(ngx_http_upstream_reuse_conn_t *conn)
 
         ngx_http_reuse_warm_schedule(warm, NGX_HTTP_REUSE_WARM_SOON);
     }
-}
-
-
-/* What workers remember together; any of them does it for all. */
-
-static void
-reuse_lower_peaks(void)
-{
-    ngx_shm_zone_t                       *shm_zone;
-    ngx_slab_pool_t                      *shpool;
-    ngx_http_upstream_reuse_zone_t       *zone;
-    ngx_http_upstream_reuse_record_t     *record;
-    ngx_http_upstream_reuse_main_conf_t  *rmcf;
-
-    rmcf = ngx_http_cycle_get_module_main_conf(ngx_cycle,
-                                              ngx_http_upstream_reuse_module);
-
-    shm_zone = rmcf->zone;
-    shpool = (ngx_slab_pool_t *) shm_zone->shm.addr;
-    zone = shm_zone->data;
-
-    if (!reuse_is_due(zone)) {
-        return;
-    }
-
-    ngx_shmtx_lock(&shpool->mutex);
-
-    if (reuse_is_due(zone)) {
-
-        zone->lowered = ngx_current_msec;
-
-        for (record = ngx_http_upstream_reuse_next_record(zone, NULL);
-             record;
-             record = ngx_http_upstream_reuse_next_record(zone, record))
-        {
-            record->peak = ngx_http_reuse_warm_lower(record->peak,
-                                                     record->seen);
-            record->seen = 0;
-        }
-    }
-
-    ngx_shmtx_unlock(&shpool->mutex);
-}
-
-
-/* Another worker's time may be a little ahead of ours. */
-
-static ngx_uint_t
-reuse_is_due(ngx_http_upstream_reuse_zone_t *zone)
-{
-    return (ngx_msec_int_t) (ngx_current_msec - zone->lowered)
-           >= NGX_HTTP_REUSE_WARM_LOWER * 1000;
 }
 
 
@@ -488,7 +425,7 @@ reuse_handler(ngx_event_t *ev)
         return;
     }
 
-    reuse_lower_peaks();
+    ngx_http_reuse_warm_lower_peaks();
 
     warm = reuse_main->upstreams.elts;
     soonest = NGX_HTTP_REUSE_WARM_SELDOM;

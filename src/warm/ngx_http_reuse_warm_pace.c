@@ -17,7 +17,10 @@
 #define NGX_HTTP_REUSE_WARM_DOUBLED   7      /* times, at most */
 
 
-static void reuse_back_off(ngx_http_upstream_reuse_server_t *server);
+static void reuse_excuse_young(ngx_http_reuse_warm_t *warm,
+    ngx_http_upstream_reuse_server_t *server);
+static void reuse_back_off(ngx_http_upstream_reuse_attempts_t *attempts);
+static void reuse_recover(ngx_http_upstream_reuse_attempts_t *attempts);
 
 
 /* worker */
@@ -72,32 +75,30 @@ ngx_http_reuse_warm_set_timer(ngx_msec_t delay)
 
 
 void
-ngx_http_reuse_warm_note_preconnect(
-    ngx_http_reuse_warm_t *warm,
-    ngx_http_upstream_reuse_server_t *server, ngx_uint_t opened)
+ngx_http_reuse_warm_note_preconnect(ngx_http_reuse_warm_preconnect_t *p)
 {
     if (ngx_exiting || ngx_terminate) {
         return;
     }
 
-    if (server->ahead.nwarm == 0 && server->ahead.connecting == 0) {
-        server->ahead.bare_since = ngx_current_msec;
+    if (p->server->ahead.nwarm == 0 && p->server->ahead.connecting == 0) {
+        p->server->ahead.bare_since = ngx_current_msec;
     }
 
-    if (!opened) {
-        reuse_back_off(server);
+    if (!p->opened) {
+        reuse_back_off(p->attempts);
 
-    } else if (server->ahead.unwanted) {
+    } else if (p->attempts->unwanted) {
 
         /* it has still to show whether it wants this one */
 
-        server->ahead.retry_at = ngx_current_msec;
+        p->attempts->retry_at = ngx_current_msec;
 
     } else {
-        ngx_http_reuse_warm_recover(server);
+        reuse_recover(p->attempts);
     }
 
-    ngx_http_reuse_warm_schedule(warm, 1);
+    ngx_http_reuse_warm_schedule(p->warm, 1);
 }
 
 
@@ -105,8 +106,9 @@ void
 ngx_http_reuse_warm_note_closed_idle(ngx_http_upstream_reuse_conn_t *conn,
     ngx_http_upstream_reuse_close_e reason)
 {
-    ngx_uint_t                         ended, young;
-    ngx_http_upstream_reuse_server_t  *server;
+    ngx_uint_t                           ended, young;
+    ngx_http_upstream_reuse_server_t    *server;
+    ngx_http_upstream_reuse_attempts_t  *attempts;
 
     server = conn->server;
 
@@ -117,17 +119,8 @@ ngx_http_reuse_warm_note_closed_idle(ngx_http_upstream_reuse_conn_t *conn,
     young = (ngx_current_msec - conn->since < NGX_HTTP_UPSTREAM_REUSE_PROVED);
 
     if (ended && !young) {
-
-        /* with this one it has closed others, of whatever age */
-
         server->ahead.old_closed = ngx_current_msec;
-
-        if (server->ahead.unwanted
-            && ngx_current_msec - server->ahead.young_closed
-               < NGX_HTTP_REUSE_WARM_TOGETHER)
-        {
-            ngx_http_reuse_warm_recover(server);
-        }
+        reuse_excuse_young(conn->conf->warmth, server);
     }
 
     if (!conn->warm) {
@@ -143,12 +136,25 @@ ngx_http_reuse_warm_note_closed_idle(ngx_http_upstream_reuse_conn_t *conn,
         return;
     }
 
-    if (ngx_current_msec - server->ahead.wasted_since >= 1000) {
-        server->ahead.wasted_since = ngx_current_msec;
-        server->ahead.wasted = 0;
+    if (conn->profile == NULL) {
+
+        /* it was parked, and another worker may have opened it */
+
+        if (ended) {
+            (void) ngx_atomic_fetch_add(&server->record->unwanted, 1);
+        }
+
+        return;
     }
 
-    server->ahead.wasted++;
+    attempts = ngx_http_reuse_warm_find_attempts(conn->profile, server);
+
+    if (ngx_current_msec - attempts->wasted_since >= 1000) {
+        attempts->wasted_since = ngx_current_msec;
+        attempts->wasted = 0;
+    }
+
+    attempts->wasted++;
 
     if (ended && young
         && ngx_current_msec - server->ahead.old_closed
@@ -156,21 +162,75 @@ ngx_http_reuse_warm_note_closed_idle(ngx_http_upstream_reuse_conn_t *conn,
     {
         /* it accepts connections, but does not want them */
 
-        server->ahead.unwanted = 1;
-        server->ahead.young_closed = ngx_current_msec;
+        attempts->unwanted = 1;
+        attempts->young_closed = ngx_current_msec;
 
-        reuse_back_off(server);
+        reuse_back_off(attempts);
+    }
+}
+
+
+void
+ngx_http_reuse_warm_note_parked(ngx_http_reuse_warm_t *warm,
+    ngx_http_upstream_reuse_server_t *server, ngx_uint_t proved)
+{
+    ngx_uint_t                           i, unwanted;
+    ngx_http_upstream_reuse_attempts_t  *attempts;
+
+    unwanted = (server->ahead.unwanted != server->record->unwanted);
+    server->ahead.unwanted = server->record->unwanted;
+
+    for (i = 0; i < warm->nprofiles; i++) {
+
+        if (warm->profiles[i]->identity->ssl) {
+            continue;
+        }
+
+        attempts = ngx_http_reuse_warm_find_attempts(warm->profiles[i],
+                                                     server);
+
+        if (unwanted) {
+            attempts->unwanted = 1;
+            reuse_back_off(attempts);
+
+        } else if (proved && attempts->unwanted) {
+            reuse_recover(attempts);
+        }
+    }
+}
+
+
+/* With an old connection a server has closed others, of whatever age. */
+
+static void
+reuse_excuse_young(ngx_http_reuse_warm_t *warm,
+    ngx_http_upstream_reuse_server_t *server)
+{
+    ngx_uint_t                           i;
+    ngx_http_upstream_reuse_attempts_t  *attempts;
+
+    for (i = 0; i < warm->nprofiles; i++) {
+
+        attempts = ngx_http_reuse_warm_find_attempts(warm->profiles[i],
+                                                     server);
+
+        if (attempts->unwanted
+            && ngx_current_msec - attempts->young_closed
+               < NGX_HTTP_REUSE_WARM_TOGETHER)
+        {
+            reuse_recover(attempts);
+        }
     }
 }
 
 
 static void
-reuse_back_off(ngx_http_upstream_reuse_server_t *server)
+reuse_back_off(ngx_http_upstream_reuse_attempts_t *attempts)
 {
     ngx_msec_t  delay;
 
-    if (server->ahead.failures
-        && (ngx_msec_int_t) (server->ahead.retry_at - ngx_current_msec) > 0)
+    if (attempts->failures
+        && (ngx_msec_int_t) (attempts->retry_at - ngx_current_msec) > 0)
     {
         /* several fail together, for one reason */
 
@@ -178,19 +238,48 @@ reuse_back_off(ngx_http_upstream_reuse_server_t *server)
     }
 
     delay = NGX_HTTP_REUSE_WARM_BACK_OFF
-            << ngx_min(server->ahead.failures,
-                       NGX_HTTP_REUSE_WARM_DOUBLED);
+            << ngx_min(attempts->failures, NGX_HTTP_REUSE_WARM_DOUBLED);
 
-    server->ahead.failures++;
-    server->ahead.retry_at = ngx_current_msec + delay / 2
-                             + (ngx_msec_t) ngx_random() % delay;
+    attempts->failures++;
+    attempts->retry_at = ngx_current_msec + delay / 2
+                         + (ngx_msec_t) ngx_random() % delay;
 }
 
 
 void
-ngx_http_reuse_warm_recover(ngx_http_upstream_reuse_server_t *server)
+ngx_http_reuse_warm_recover(ngx_http_reuse_warm_profile_t *profile,
+    ngx_http_upstream_reuse_server_t *server)
 {
-    server->ahead.failures = 0;
-    server->ahead.unwanted = 0;
-    server->ahead.told = 0;
+    if (profile) {
+        reuse_recover(ngx_http_reuse_warm_find_attempts(profile, server));
+    }
+}
+
+
+static void
+reuse_recover(ngx_http_upstream_reuse_attempts_t *attempts)
+{
+    attempts->failures = 0;
+    attempts->unwanted = 0;
+    attempts->told = 0;
+}
+
+
+ngx_http_upstream_reuse_attempts_t *
+ngx_http_reuse_warm_find_attempts(ngx_http_reuse_warm_profile_t *profile,
+    ngx_http_upstream_reuse_server_t *server)
+{
+    ngx_http_upstream_reuse_attempts_t  *attempts;
+
+    attempts = &server->ahead.attempts[profile->index];
+
+    if (attempts->number != profile->number) {
+
+        /* these were of a profile that is gone */
+
+        ngx_memzero(attempts, sizeof(ngx_http_upstream_reuse_attempts_t));
+        attempts->number = profile->number;
+    }
+
+    return attempts;
 }

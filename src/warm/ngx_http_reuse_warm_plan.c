@@ -22,10 +22,6 @@
 
 #define NGX_HTTP_REUSE_WARM_HOPELESS  100
 
-/* with "auto", so many more than were needed of late, at least */
-
-#define NGX_HTTP_REUSE_WARM_SPARE     3
-
 /*
  * So many at a time to a server, and in all: those that hang are not to keep
  * others from being opened.
@@ -42,23 +38,24 @@ static ngx_uint_t reuse_is_live(ngx_http_upstream_rr_peers_t *peers,
     ngx_http_upstream_rr_peer_t *peer);
 static void reuse_lower_profiles(ngx_http_reuse_warm_t *warm);
 
+static void reuse_take_stock(ngx_http_reuse_warm_t *warm, ngx_msec_t *next);
 static void reuse_warm_profile(ngx_http_reuse_warm_t *warm,
-    ngx_http_reuse_warm_profile_t *profile, ngx_uint_t before,
-    ngx_uint_t share, ngx_uint_t all, ngx_msec_t *next);
+    ngx_http_reuse_warm_profile_t *profile, ngx_http_reuse_warm_part_t *part,
+    ngx_msec_t *next);
+static void reuse_count_elsewhere(ngx_http_upstream_reuse_server_t *server,
+    ngx_http_reuse_warm_part_t *part);
 static void reuse_count_ready(ngx_http_reuse_warm_t *warm,
     ngx_http_reuse_warm_profile_t *profile, ngx_msec_t *next);
 static ngx_msec_t reuse_ahead_of(ngx_http_reuse_warm_t *warm,
     ngx_http_upstream_reuse_server_t *server);
-static ngx_uint_t reuse_part(ngx_uint_t whole, ngx_uint_t before,
-    ngx_uint_t share, ngx_uint_t all);
-static ngx_uint_t reuse_wanted(ngx_http_upstream_reuse_server_t *server);
 static void reuse_warm_server(ngx_http_reuse_warm_t *warm,
     ngx_http_reuse_warm_profile_t *profile,
     ngx_http_upstream_reuse_server_t *server, ngx_uint_t wanted,
     ngx_msec_t *next);
 static ngx_uint_t reuse_may_open(ngx_http_reuse_warm_t *warm,
+    ngx_http_reuse_warm_profile_t *profile,
     ngx_http_upstream_reuse_server_t *server, ngx_uint_t wanted,
-    ngx_msec_t *next);
+    ngx_uint_t connecting, ngx_msec_t *next);
 static ngx_uint_t reuse_is_hopeless(ngx_http_reuse_warm_t *warm,
     ngx_http_upstream_reuse_server_t *server);
 static ngx_uint_t reuse_retire(ngx_http_reuse_warm_t *warm,
@@ -69,8 +66,9 @@ static ngx_uint_t reuse_retire(ngx_http_reuse_warm_t *warm,
 ngx_msec_t
 ngx_http_reuse_warm_plan(ngx_http_reuse_warm_t *warm)
 {
-    ngx_msec_t                        next;
-    ngx_uint_t                        i, all, before, share;
+    ngx_msec_t                       next;
+    ngx_uint_t                       i, evenly;
+    ngx_http_reuse_warm_part_t       part;
     ngx_http_reuse_warm_profile_t  **profile;
 
     next = NGX_HTTP_REUSE_WARM_SELDOM;
@@ -80,26 +78,34 @@ ngx_http_reuse_warm_plan(ngx_http_reuse_warm_t *warm)
     }
 
     reuse_lower_profiles(warm);
+    reuse_take_stock(warm, &next);
 
     ngx_http_reuse_warm_watch_waiting(warm, &next);
 
     /* by how much they are used, and one for what is in the configuration */
 
     profile = warm->profiles;
-    all = 0;
+    part.all = 0;
 
     for (i = 0; i < warm->nprofiles; i++) {
-        all += profile[i]->peak + !profile[i]->learned;
+        part.all += profile[i]->peak + !profile[i]->learned;
     }
 
-    before = 0;
+    evenly = (part.all == 0);
+
+    if (evenly) {
+        part.all = warm->nprofiles;
+    }
+
+    part.before = 0;
+    warm->wanted = 0;
 
     for (i = 0; i < warm->nprofiles; i++) {
-        share = all ? profile[i]->peak + !profile[i]->learned : 1;
+        part.share = evenly ? 1 : profile[i]->peak + !profile[i]->learned;
 
-        reuse_warm_profile(warm, profile[i], before, share,
-                        all ? all : warm->nprofiles, &next);
-        before += share;
+        reuse_warm_profile(warm, profile[i], &part, &next);
+
+        part.before += part.share;
     }
 
     return next;
@@ -232,22 +238,44 @@ reuse_collect_server(ngx_http_reuse_warm_t *warm,
 }
 
 
-/* One profile gets its share of what there is to be of all profiles. */
+static void
+reuse_take_stock(ngx_http_reuse_warm_t *warm, ngx_msec_t *next)
+{
+    ngx_uint_t                          i;
+    ngx_msec_t                          again;
+    ngx_http_upstream_reuse_server_t  **servers;
+
+    servers = warm->servers.elts;
+
+    for (i = 0; i < warm->servers.nelts; i++) {
+
+        ngx_http_reuse_warm_lower_own(servers[i]);
+
+        again = ngx_http_reuse_warm_take_stock(warm, servers[i],
+                                               reuse_ahead_of(warm,
+                                                              servers[i]));
+        *next = ngx_min(*next, again);
+    }
+}
+
+
+/* One profile gets its part of what there is to be of all profiles. */
 
 static void
 reuse_warm_profile(ngx_http_reuse_warm_t *warm,
-    ngx_http_reuse_warm_profile_t *profile, ngx_uint_t before,
-    ngx_uint_t share, ngx_uint_t all, ngx_msec_t *next)
+    ngx_http_reuse_warm_profile_t *profile, ngx_http_reuse_warm_part_t *part,
+    ngx_msec_t *next)
 {
-    ngx_uint_t                          i, n, wanted, used, weight;
+    ngx_uint_t                          i, shared, wanted;
+    ngx_http_reuse_warm_part_t          weight;
     ngx_http_upstream_reuse_server_t   *server, **servers;
 
     reuse_count_ready(warm, profile, next);
 
-    n = (warm->conf->warm > 0)
-        ? reuse_part(warm->conf->warm, before, share, all) : 0;
+    shared = ngx_http_reuse_warm_is_shared(warm, profile);
 
-    weight = 0;
+    weight.before = 0;
+    weight.all = warm->weight;
 
     servers = warm->servers.elts;
 
@@ -255,56 +283,43 @@ reuse_warm_profile(ngx_http_reuse_warm_t *warm,
 
         server = servers[i];
 
-        if (warm->conf->warm > 0) {
+        weight.share = server->ahead.weight;
 
-            /* so many ready, whatever is used besides */
+        if (!shared || server->ahead.planner) {
 
-            wanted = reuse_part(n, weight, server->ahead.weight, warm->weight);
+            wanted = ngx_http_reuse_warm_count_wanted(warm, profile, server,
+                                                      part, &weight);
+            warm->wanted += wanted;
 
-        } else {
+            if (shared) {
+                reuse_count_elsewhere(server, part);
+            }
 
-            /* so many in all */
-
-            wanted = reuse_part(reuse_wanted(server), before, share, all);
-
-            used = reuse_part(server->ahead.used, before, share, all);
-            wanted -= ngx_min(wanted, used);
+            reuse_warm_server(warm, profile, server, wanted, next);
         }
 
-        weight += server->ahead.weight;
-
-        reuse_warm_server(warm, profile, server, wanted, next);
+        weight.before += weight.share;
     }
 }
 
 
 /*
- * Of what is shared out in parts, the one that comes after others: all of
- * them together are the whole.
+ * Which profiles they are of is known only by those that have them: they are
+ * taken for parts like those of what there is to be.
  */
 
-static ngx_uint_t
-reuse_part(ngx_uint_t whole, ngx_uint_t before, ngx_uint_t share,
-    ngx_uint_t all)
+static void
+reuse_count_elsewhere(ngx_http_upstream_reuse_server_t *server,
+    ngx_http_reuse_warm_part_t *part)
 {
-    return whole * (before + share) / all - whole * before / all;
-}
+    ngx_uint_t  n;
 
+    n = ngx_http_reuse_warm_part(server->ahead.elsewhere
+                                 + server->ahead.opening, part);
 
-/*
- * With "auto", how many connections a worker has to a server, those in use
- * included: as many as it used at a time of late, and a few for when it is
- * more.
- */
-
-static ngx_uint_t
-reuse_wanted(ngx_http_upstream_reuse_server_t *server)
-{
-    ngx_uint_t  peak;
-
-    peak = server->record->peak;
-
-    return peak ? peak + ngx_max(peak / 4, NGX_HTTP_REUSE_WARM_SPARE) : 0;
+    server->ahead.ready += n;
+    server->ahead.idle += n + ngx_http_reuse_warm_part(server->ahead.ending,
+                                                       part);
 }
 
 
@@ -342,10 +357,8 @@ reuse_count_ready(ngx_http_reuse_warm_t *warm,
 
         age = ngx_current_msec - conn->since;
 
-        if (conn->server->ahead.failures
-            && age >= NGX_HTTP_UPSTREAM_REUSE_PROVED)
-        {
-            ngx_http_reuse_warm_recover(conn->server);
+        if (age >= NGX_HTTP_UPSTREAM_REUSE_PROVED) {
+            ngx_http_reuse_warm_recover(profile, conn->server);
         }
 
         left = ngx_http_upstream_reuse_left(conn);
@@ -408,7 +421,7 @@ reuse_warm_server(ngx_http_reuse_warm_t *warm,
     }
 
     while (server->ahead.ready + connecting < wanted
-           && reuse_may_open(warm, server, wanted, next))
+           && reuse_may_open(warm, profile, server, wanted, connecting, next))
     {
         /* an eighth more than there are to be, for as long as it takes */
 
@@ -439,16 +452,20 @@ reuse_warm_server(ngx_http_reuse_warm_t *warm,
         }
 
         connecting++;
+        server->ahead.credit--;
     }
 }
 
 
 static ngx_uint_t
 reuse_may_open(ngx_http_reuse_warm_t *warm,
+    ngx_http_reuse_warm_profile_t *profile,
     ngx_http_upstream_reuse_server_t *server, ngx_uint_t wanted,
-    ngx_msec_t *next)
+    ngx_uint_t connecting, ngx_msec_t *next)
 {
-    ngx_msec_int_t  wait;
+    ngx_uint_t                           idle;
+    ngx_msec_int_t                       wait;
+    ngx_http_upstream_reuse_attempts_t  *attempts;
 
     if (server->ahead.connecting >= NGX_HTTP_REUSE_WARM_AT_A_TIME) {
 
@@ -464,7 +481,14 @@ reuse_may_open(ngx_http_reuse_warm_t *warm,
         return 0;
     }
 
-    if (server->ahead.nidle + server->ahead.connecting >= server->ahead.room) {
+    idle = server->ahead.nidle;
+
+    if (server->ahead.planner) {
+        idle += server->ahead.elsewhere + server->ahead.ending
+                + server->ahead.opening;
+    }
+
+    if (idle + server->ahead.connecting >= server->ahead.room) {
         return 0;
     }
 
@@ -474,13 +498,15 @@ reuse_may_open(ngx_http_reuse_warm_t *warm,
         return 0;
     }
 
-    if (server->ahead.failures) {
+    attempts = ngx_http_reuse_warm_find_attempts(profile, server);
 
-        if (server->ahead.connecting) {
+    if (attempts->failures) {
+
+        if (connecting) {
             return 0;
         }
 
-        wait = server->ahead.retry_at - ngx_current_msec;
+        wait = attempts->retry_at - ngx_current_msec;
 
         if (wait > 0) {
             *next = ngx_min(*next, (ngx_msec_t) wait);
@@ -488,15 +514,26 @@ reuse_may_open(ngx_http_reuse_warm_t *warm,
         }
     }
 
-    if (ngx_current_msec - server->ahead.wasted_since < 1000
-        && server->ahead.wasted > wanted + 2)
+    if (ngx_current_msec - attempts->wasted_since < 1000
+        && attempts->wasted > wanted + 2)
     {
-        *next = ngx_min(*next, server->ahead.wasted_since + 1000
+        *next = ngx_min(*next, attempts->wasted_since + 1000
                                - ngx_current_msec);
         return 0;
     }
 
-    return !reuse_is_hopeless(warm, server);
+    if (reuse_is_hopeless(warm, server)) {
+        return 0;
+    }
+
+    if (warm->conf->warm == NGX_HTTP_UPSTREAM_REUSE_WARM_AUTO
+        && server->ahead.credit <= 0)
+    {
+        server->record->unpaid = ngx_current_msec;
+        return 0;
+    }
+
+    return 1;
 }
 
 

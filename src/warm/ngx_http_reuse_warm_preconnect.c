@@ -79,6 +79,7 @@ reuse_create_preconnect(ngx_http_reuse_warm_t *warm,
     p->warm = warm;
     p->profile = profile;
     p->server = server;
+    p->attempts = ngx_http_reuse_warm_find_attempts(profile, server);
 
     p->name.data = p->text;
     p->name.len = ngx_sock_ntop((struct sockaddr *) server->node.str.data,
@@ -93,8 +94,8 @@ reuse_create_preconnect(ngx_http_reuse_warm_t *warm,
 
     /* one failure is told, and not each that comes with it or follows */
 
-    if (!server->ahead.told && !server->ahead.telling) {
-        server->ahead.telling = 1;
+    if (!p->attempts->told && !p->attempts->telling) {
+        p->attempts->telling = 1;
         p->telling = 1;
 
     } else if (!(p->log.log_level & NGX_LOG_DEBUG_ALL)) {
@@ -116,6 +117,7 @@ reuse_create_preconnect(ngx_http_reuse_warm_t *warm,
 
     warm->connecting++;
     server->ahead.connecting++;
+    server->share->connecting++;
     profile->unused++;
 
     return p;
@@ -567,14 +569,6 @@ reuse_give_up(ngx_http_reuse_warm_preconnect_t *p,
 static void
 reuse_free_preconnect(ngx_http_reuse_warm_preconnect_t *p)
 {
-    ngx_uint_t                         opened;
-    ngx_http_reuse_warm_t             *warm;
-    ngx_http_upstream_reuse_server_t  *server;
-
-    warm = p->warm;
-    server = p->server;
-    opened = p->opened;
-
     if (p->event.posted) {
         ngx_delete_posted_event(&p->event);
     }
@@ -582,18 +576,19 @@ reuse_free_preconnect(ngx_http_reuse_warm_preconnect_t *p)
     ngx_queue_remove(&p->queue);
     reuse_npreconnects--;
 
-    warm->connecting--;
-    server->ahead.connecting--;
+    p->warm->connecting--;
+    p->server->ahead.connecting--;
+    p->server->share->connecting--;
     p->profile->unused--;
 
     if (p->telling) {
-        server->ahead.telling = 0;
-        server->ahead.told = p->failed;
+        p->attempts->telling = 0;
+        p->attempts->told = p->failed;
     }
 
-    ngx_free(p);
+    ngx_http_reuse_warm_note_preconnect(p);
 
-    ngx_http_reuse_warm_note_preconnect(warm, server, opened);
+    ngx_free(p);
 }
 
 

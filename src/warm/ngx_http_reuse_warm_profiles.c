@@ -242,6 +242,7 @@ reuse_add_profile(ngx_http_reuse_warm_t *warm, ngx_pool_t *pool)
 
     profile->identity->len = 0;
 
+    profile->index = warm->nprofiles;
     warm->profiles[warm->nprofiles++] = profile;
 
     return profile;
@@ -303,6 +304,7 @@ reuse_set_profile(ngx_http_reuse_warm_profile_t *profile,
 
     profile->ctx = *ctx;
     profile->conf = conf;
+    profile->number++;
     profile->seen = 0;
     profile->peak = 0;
 

@@ -322,7 +322,8 @@ reuse_look_at_request(ngx_http_upstream_reuse_peer_t *rp, ngx_msec_t *next)
 static ngx_uint_t
 reuse_has_unused(ngx_http_upstream_reuse_server_t *server)
 {
-    return server->ahead.nwarm || server->ahead.connecting;
+    return server->ahead.nwarm || server->ahead.connecting
+           || server->ahead.unused;
 }
 
 
@@ -336,23 +337,23 @@ static ngx_uint_t
 reuse_waited_without(ngx_http_upstream_reuse_server_t *server,
     ngx_msec_t since, ngx_msec_t now, ngx_msec_t *waited)
 {
-    ngx_msec_t        begin;
-    ngx_core_conf_t  *ccf;
+    ngx_msec_t  begin;
 
-    if (reuse_has_unused(server)) {
+    if (server->ahead.nwarm || server->ahead.connecting) {
         return 0;
     }
 
     begin = server->ahead.bare_since;
 
     if (ngx_http_reuse_warm_is_cold(server)) {
-        ccf = (ngx_core_conf_t *) ngx_get_conf(ngx_cycle->conf_ctx,
-                                               ngx_core_module);
 
-        if (ccf->worker_processes > 1) {
+        if (ngx_http_reuse_warm_count_workers() > 1) {
             begin = server->record->starving.trial
                     + NGX_HTTP_REUSE_WARM_SELDOM;
         }
+
+    } else if (server->ahead.unused) {
+        return 0;
     }
 
     if ((ngx_msec_int_t) (begin - since) < 0) {

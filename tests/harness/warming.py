@@ -48,6 +48,14 @@ def requests(nginx):
     return found["warm"], found["reused"], found["new"]
 
 
+def pay(nginx, target="/", count=30):
+    """Requests for connections that "auto" opens and that are not used."""
+    client = nginx.connect()
+    for _ in range(count):
+        assert client.get(target).status == 200
+    client.close()
+
+
 def reached(stage, *wanted):
     """Each of the origins has so many connections, and gets no more."""
     def have():
