@@ -55,6 +55,7 @@
 #include "ngx_http_upstream_reuse_counters.h"
 #include "ngx_http_upstream_reuse_zone.h"
 #include "ngx_http_upstream_reuse_ahead.h"
+#include "ngx_http_upstream_reuse_identity.h"
 
 
 /* the methods that nginx does not send again unless told to */
@@ -176,42 +177,6 @@ typedef struct {
 } ngx_http_upstream_reuse_srv_conf_t;
 
 
-/*
- * What a connection was opened for: behind one address are many names, and
- * maybe more than one protocol.  It is one string of bytes, which begins with
- * these and goes on with an address, a name and the file of a certificate, of
- * the lengths said here: equal bytes, equal identity.  There is no padding.
- */
-
-typedef struct {
-    size_t                           len;    /* of all of it */
-    size_t                           hash;   /* of all but this; 32 bits */
-
-    /* stands for the protocol that is spoken; NULL: HTTP/1.1 */
-    ngx_int_t                      (*create_request)(ngx_http_request_t *r);
-
-    /* which location, if it shares with no other; NULL: it does */
-    ngx_http_upstream_conf_t        *location;
-
-    void                            *ssl;    /* ngx_ssl_t; NULL: no TLS */
-    size_t                           checks;  /* ..._NAMED, ..._VERIFIED */
-    size_t                           local_len;
-    size_t                           name_len;
-    size_t                           certificate_len;
-} ngx_http_upstream_reuse_identity_t;
-
-
-/* in its checks: the name is sent in SNI; the certificate is verified */
-#define NGX_HTTP_UPSTREAM_REUSE_NAMED     1
-#define NGX_HTTP_UPSTREAM_REUSE_VERIFIED  2
-
-#define ngx_http_upstream_reuse_identity_local(id)                            \
-    ((id)->local_len ? (struct sockaddr *) ((id) + 1) : NULL)
-
-#define ngx_http_upstream_reuse_identity_name(id)                             \
-    ((u_char *) ((id) + 1) + (id)->local_len)
-
-
 /* worker: the same address, by which it is found without a lock */
 
 typedef struct {
@@ -230,9 +195,6 @@ typedef struct {
 /* tells whether there is a layer over an upstream */
 #define ngx_http_upstream_reuse_has_layer(rcf)                                \
     ((rcf)->asked || (rcf)->reuse != NGX_CONF_UNSET)
-
-
-typedef struct ngx_http_upstream_reuse_peer_s  ngx_http_upstream_reuse_peer_t;
 
 
 /* what a connection that has been kept does now */
@@ -530,37 +492,6 @@ void ngx_http_upstream_reuse_set_state(ngx_http_upstream_reuse_conn_t *conn,
 void ngx_http_upstream_reuse_end_conn(ngx_http_upstream_reuse_conn_t *conn,
     ngx_http_upstream_reuse_close_e reason);
 
-
-/* identity */
-
-/*
- * What a connection for this request has to have been opened for; NULL if
- * there is no memory.
- */
-ngx_http_upstream_reuse_identity_t *ngx_http_upstream_reuse_find_identity(
-    ngx_http_upstream_reuse_peer_t *rp);
-
-/*
- * The same for all requests of a location in HTTP/1.1, to an upstream of that
- * host: NGX_OK, NGX_DECLINED if it is not the same for all, and NGX_ERROR.
- */
-ngx_int_t ngx_http_upstream_reuse_foresee_identity(
-    ngx_http_upstream_conf_t *conf, ngx_str_t *host, ngx_pool_t *pool,
-    ngx_http_upstream_reuse_identity_t **id);
-
-#define ngx_http_upstream_reuse_same_identity(a, b)                           \
-    ((a) == (b)                                                               \
-     || ((a)->len == (b)->len && ngx_memcmp(a, b, (a)->len) == 0))
-
-/* A copy that lives as long as the pool; NULL if there is no memory. */
-ngx_http_upstream_reuse_identity_t *ngx_http_upstream_reuse_copy_identity(
-    ngx_http_upstream_reuse_identity_t *id, ngx_pool_t *pool);
-
-/*
- * NTLM and Negotiate authenticate the connection, not the request (RFC 4559,
- * section 6): one on which they appeared belongs to that client.
- */
-ngx_uint_t ngx_http_upstream_reuse_is_authenticated(ngx_http_request_t *r);
 
 /* retry */
 

@@ -1,0 +1,239 @@
+"""Many workers, servers and identities: nothing is mixed up, lost or left.
+
+Requests at random while nginx is reloaded, its workers are killed, and origins
+restart, reset and close.  TEST_SOAK=1 makes it 200,000 requests.
+"""
+
+import collections
+import os
+import random
+import socket
+import struct
+import threading
+
+import pytest
+
+from harness import http1, settings
+from harness.workers import established
+from test_accounts import check
+
+SOAK = os.environ.get("TEST_SOAK", "") not in ("", "0")
+REQUESTS = 200000 if SOAK else 4000
+SERVERS = 20
+IDENTITIES = 3
+WORKERS = 8
+CLIENTS = 6
+SEED = int(os.environ.get("TEST_SEED", "20261128"))
+
+#: What an origin does after the request, and how often.
+ENDS = {"stay": 90, "close": 4, "silent-close": 3, "reset": 1, "late-reset": 2}
+
+#: So many clients in a hundred let connections be parked before they go on.
+PAUSES = 20
+
+HTTP = "".join(f"""
+    upstream s{number} {{
+        server %{{s{number}}} max_fails=0;
+        keepalive_timeout 3s;
+    }}""" for number in range(SERVERS))
+
+SERVER = """
+    location / {
+        myproxy_pass http://$arg_to;
+        myproxy_bind 127.0.1.$arg_from;
+        myproxy_read_timeout 5s;
+    }
+"""
+
+
+class Served:
+    """What the origins have seen."""
+
+    def __init__(self):
+        self.wrong = []
+        self.executed = collections.Counter()
+        self._lock = threading.Lock()
+
+    def origin(self, name):
+        """The script of the server of that name."""
+        def script(conn):
+            conn.sock.settimeout(None)
+            peer = conn.sock.getpeername()[0].rpartition(".")[2]
+            with conn.sock.makefile("rb") as file:
+                while self._one(conn, file, name, peer):
+                    pass
+        return script
+
+    def _one(self, conn, file, name, peer):
+        line = file.readline()
+        if not line:
+            return False
+        length = 0
+        while True:
+            field = file.readline()
+            if field in (b"\r\n", b""):
+                break
+            if field.lower().startswith(b"content-length:"):
+                length = int(field.split(b":")[1])
+        if len(file.read(length)) < length:
+            return False
+        method, target = line.decode().split()[:2]
+        asked = dict(part.split("=") for part
+                     in target.partition("?")[2].split("&"))
+        if (asked["to"], asked["from"]) != (name, peer):
+            self.wrong.append((name, peer, target))
+        if method == "POST":
+            with self._lock:
+                self.executed[asked["id"]] += 1
+        end = asked["end"]
+        if end == "reset":
+            abort(conn)
+            return False
+        conn.sock.sendall(http1.response(
+            200, *(["Connection: close"] if end == "close" else []),
+            body=asked["id"].encode()))
+        if end == "late-reset":
+            abort(conn)
+        return end == "stay"
+
+
+def abort(conn):
+    conn.sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER,
+                         struct.pack("ii", 1, 0))
+    conn.sock.close()
+
+
+class Clients:
+    """Threads that ask at random, each request on a connection of its own."""
+
+    def __init__(self, nginx):
+        self.statuses = collections.Counter()
+        self.wrong = []
+        self.left = REQUESTS
+        self._nginx = nginx
+        self._lock = threading.Lock()
+        self._threads = [
+            threading.Thread(target=self._run, args=(SEED + number,),
+                             daemon=True) for number in range(CLIENTS)]
+        for thread in self._threads:
+            thread.start()
+
+    @property
+    def running(self):
+        return any(thread.is_alive() for thread in self._threads)
+
+    def wait_for(self, count):
+        """Until so many more have been asked, or there are no more."""
+        before = self.left
+        self._nginx.exchange.wait_until(
+            lambda: self.left <= before - count or not self.running,
+            timeout=6 * settings.PATIENCE)
+
+    def _run(self, seed):
+        choice = random.Random(seed)
+        pause = threading.Event()
+        while True:
+            with self._lock:
+                if self.left <= 0:
+                    return
+                self.left -= 1
+                number = self.left
+            if choice.randrange(100) < PAUSES:
+                pause.wait(choice.random() / 20)
+            try:
+                status = self._ask(choice, number)
+            except (OSError, ValueError):
+                # its worker has been killed
+                status = 0
+            with self._lock:
+                self.statuses[status] += 1
+
+    def _ask(self, choice, number):
+        method = choice.choice(["GET", "GET", "POST"])
+        end, = choice.choices(list(ENDS), list(ENDS.values()))
+        target = (f"/?to=s{choice.randrange(SERVERS)}"
+                  f"&from={1 + choice.randrange(IDENTITIES)}"
+                  f"&id={number}&end={end}")
+        with socket.create_connection(("127.0.0.1", self._nginx.port()),
+                                      timeout=20) as sock:
+            sock.sendall(http1.request(
+                method, target, "Connection: close",
+                body=b"body" if method == "POST" else b""))
+            data = b""
+            while True:
+                part = sock.recv(65536)
+                if not part:
+                    break
+                data += part
+        head, _, body = data.partition(b"\r\n\r\n")
+        status = int(head.split()[1])
+        if status == 200 and body != str(number).encode():
+            self.wrong.append((target, body))
+        return status
+
+
+def disturb(nginx, origins, clients):
+    """Reloads, kills and restarts, until all requests have been made."""
+    choice = random.Random(SEED)
+    turn = 0
+    while clients.running:
+        turn += 1
+        clients.wait_for(choice.randrange(150))
+        if turn % 5 == 0:
+            nginx.send_signal(1)
+        elif turn % 7 == 0:
+            workers = nginx.workers()
+            try:
+                nginx.kill_worker(choice.choice(workers))
+            except (AssertionError, IndexError, OSError):
+                # it has ended by itself
+                continue
+        else:
+            for conn in list(choice.choice(origins).conns):
+                try:
+                    conn.sock.shutdown(socket.SHUT_RDWR)
+                except OSError:
+                    pass
+
+
+@pytest.mark.timeout((3600 if SOAK else 120) * settings.SCALE)
+def test_nothing_is_mixed_up(stage):
+    served = Served()
+    origins = [stage.origin(served.origin(f"s{number}"), name=f"s{number}")
+               for number in range(SERVERS)]
+    nginx = stage.nginx(http=HTTP, server=SERVER, workers=WORKERS)
+    nginx.expect_log("exited on signal 9|could not be forcibly unlocked"
+                     "|epoll_wait|shared memory zone|was locked by"
+                     "|died while it shared")
+    before = len(os.listdir(f"/proc/{nginx.master}/fd"))
+    clients = Clients(nginx)
+    disturb(nginx, origins, clients)
+    assert served.wrong == []
+    assert clients.wrong == []
+    twice = {number for number, count in served.executed.items() if count > 1}
+    assert not twice
+
+    # and then all that is left ends
+
+    def settled():
+        total = nginx.status()["total"]["connections"]
+        return (total["open"] == total["idle"] == total["parked"]
+                == established(origins) == 0)
+    stage.wait_until(settled, timeout=4 * settings.PATIENCE)
+    stage.wait_until(lambda: len(nginx.workers()) == WORKERS)
+    # those of the places, and what the log and workers need
+    stage.wait_until(
+        lambda: len(os.listdir(f"/proc/{nginx.master}/fd")) <= before + 1)
+
+    status = nginx.status()
+    check(status["total"])
+    for upstream in status["upstreams"]:
+        for server in upstream["servers"]:
+            check(server)
+    total = status["total"]
+    print(dict(clients.statuses), total["requests"], total["connections"],
+          total["retries"])
+    assert clients.statuses[200] > REQUESTS * 0.9
+    assert total["connections"]["taken_over"] > REQUESTS / 50
+    closed = total["connections"]["closed_by_reason"]
+    assert all(closed[name] for name in ("close", "closed", "crash", "idle"))
