@@ -190,6 +190,20 @@ def test_lines_that_do_not_go_together(stage, lines, message):
     assert place(stage, "# wrong") in text
 
 
+@pytest.mark.parametrize("defined", [
+    "proxy_cache_path %{prefix}/cache keys_zone=one:1m;",
+    "limit_req_zone $host zone=one:1m rate=1r/s;"])
+def test_a_zone_of_another_module(stage, defined):
+    code, text = check(stage, [PASS, "myproxy_cache one; # wrong"],
+                       http=defined)
+    assert code == 1
+    found, = re.findall(r"\[emerg\].*\n", text)
+    assert ('the zone in "myproxy_cache one" is that of another module: '
+            "define one of another name, and with another directory, with "
+            '"myproxy_cache_path"') in found
+    assert found.endswith(place(stage, "# wrong"))
+
+
 # the stock proxy's directives and variables
 
 def warned(text):

@@ -36,6 +36,9 @@ ngx_http_myproxy_set_pass(ngx_conf_t *cf, ngx_command_t *cmd, void *conf)
 
     take_location(cf, cmd, clcf);
 
+    mlcf->pass_file = cf->conf_file->file.name.data;
+    mlcf->pass_line = cf->conf_file->line;
+
     value = cf->args->elts;
     url = &value[1];
 
@@ -71,8 +74,6 @@ ngx_http_myproxy_set_pass(ngx_conf_t *cf, ngx_command_t *cmd, void *conf)
     }
 
     mlcf->url = *url;
-    mlcf->pass_file = cf->conf_file->file.name.data;
-    mlcf->pass_line = cf->conf_file->line;
     mlcf->ssl = ssl;
     set_target(&mlcf->target, url, &u);
 
