@@ -190,6 +190,124 @@ def test_lines_that_do_not_go_together(stage, lines, message):
     assert place(stage, "# wrong") in text
 
 
+@pytest.mark.parametrize("defined", [
+    "proxy_cache_path %{prefix}/cache keys_zone=one:1m;",
+    "limit_req_zone $host zone=one:1m rate=1r/s;"])
+def test_a_zone_of_another_module(stage, defined):
+    code, text = check(stage, [PASS, "myproxy_cache one; # wrong"],
+                       http=defined)
+    assert code == 1
+    found, = re.findall(r"\[emerg\].*\n", text)
+    assert ('the zone in "myproxy_cache one" is that of another module: '
+            "define one of another name, and with another directory, with "
+            '"myproxy_cache_path"') in found
+    assert found.endswith(place(stage, "# wrong"))
+
+
+# the stock proxy's directives and variables
+
+def warned(text):
+    return re.findall(r"\[warn\] .*\n", text)
+
+
+OURS, STOCK = "myproxy_pass http://%{origin};", "proxy_pass http://%{origin};"
+
+
+@pytest.mark.parametrize("block", [
+    "location / { proxy_read_timeout 5s; # wrong\n" + OURS + "}",
+    "location / { " + OURS + "\nproxy_set_header X a; # wrong\n"
+    "proxy_hide_header X; proxy_temp_path %{prefix}/temp; }",
+    "location / { " + OURS + "} proxy_buffering on; # wrong\n",
+    "proxy_cache_valid any 1m; # wrong\n"
+    "location / { if ($arg_a) { " + OURS + "} }",
+    "location / { proxy_ssl_verify off; # wrong\n"
+    "location /a/ { myproxy_pass http://$host; } } location /b { " + STOCK
+    + "}",
+])
+def test_a_directive_of_the_stock_proxy_that_does_nothing(stage, block):
+    code, text = check(stage, server=block)
+    assert code == 0
+    name, = re.findall(r"(proxy_\w+) [\w ]+; # wrong", block)
+    found, = warned(text)
+    assert (f'"{name}" does nothing for "myproxy_pass", and there is no '
+            f'"proxy_pass" that it is for: write "my{name}", and the same '
+            'for what else begins with "proxy_", in ') in found
+    assert found.endswith(place(stage, "# wrong"))
+
+
+@pytest.mark.parametrize("block", [
+    "location / { proxy_temp_path %{prefix}/temp; " + OURS + "}",
+    "location / { proxy_read_timeout 5s; return 204; }",
+    "location /a { proxy_read_timeout 5s; " + STOCK + "} location / { "
+    + OURS + "}",
+    "location / { proxy_read_timeout 5s; " + OURS
+    + "if ($arg_a) { " + STOCK + "} }",
+    "location / { proxy_read_timeout 5s; " + OURS
+    + "limit_except GET { " + STOCK + "} }",
+    "proxy_read_timeout 5s; location / { " + OURS + "location ~ a { location "
+    "~ b { " + STOCK + "} } }",
+])
+def test_a_directive_of_the_stock_proxy_that_is_for_something(stage, block):
+    code, text = check(stage, server=block)
+    assert code == 0
+    assert warned(text) == []
+
+
+def test_directives_of_the_stock_proxy_are_as_they_were(stage):
+    """After errors in them, and after a reload."""
+    origin = stage.origin()
+    nginx = stage.nginx(location=STOCK + "proxy_set_header X-A a;")
+    nginx.expect_log("invalid number of arguments")
+    nginx.config["location"] = STOCK + "proxy_set_header X-A;"
+    nginx.apply_config()
+    nginx.wait_log("invalid number of arguments")
+    nginx.reload(location=STOCK + "proxy_set_header X-A b;")
+    assert nginx.get().status == 200
+    assert origin.request.values("X-A") == ["b"]
+
+
+@pytest.mark.parametrize("lines, message", [
+    ([STOCK, OURS], '"myproxy_pass" takes the place of what was to answer '
+     'requests in the same block, as "proxy_pass" does: remove one of them'),
+    (["stub_status;", OURS], '"myproxy_pass" takes the place of what was'),
+    ([OURS, STOCK], '"proxy_pass" takes the place of the "myproxy_pass" in '
+     "the same block: remove one of them"),
+])
+def test_two_that_answer_requests(stage, lines, message):
+    code, text = check(stage, [lines[0], lines[1] + " # wrong"])
+    assert code == 0
+    found, = warned(text)
+    assert message in found
+    assert found.endswith(place(stage, "# wrong"))
+
+
+@pytest.mark.parametrize("line, name", [
+    ("myproxy_set_header Host $proxy_host;", "proxy_host"),
+    ("myproxy_set_header X-A a${proxy_port}b;", "proxy_port"),
+    ("myproxy_set_header X-A $http_a$PROXY_HOST;", "PROXY_HOST"),
+    ("myproxy_ssl_name $proxy_host;", "proxy_host"),
+    ("myproxy_cache_key $scheme$proxy_host$request_uri;", "proxy_host"),
+])
+def test_a_variable_of_the_stock_proxy(stage, line, name):
+    code, text = check(stage, [PASS, line + " # wrong"])
+    assert code == 0
+    found, = warned(text)
+    directive = line.split()[0]
+    assert (f'"${name}" in "{directive}" is empty, only "proxy_pass" sets it: '
+            f'write "$my{name}"') in found
+    assert found.endswith(place(stage, "# wrong"))
+
+
+@pytest.mark.parametrize("value", [
+    "$myproxy_host", "$proxy_hosts", "proxy_host", "$http_proxy_host",
+    "$proxy_add_x_forwarded_for", "$host"])
+def test_a_variable_of_another_name(stage, value):
+    code, text = check(stage, [PASS, f"myproxy_set_header X-A {value};"],
+                       server="set $proxy_hosts a;")
+    assert code == 0
+    assert warned(text) == []
+
+
 # URLs of the pass
 
 URLS = [

@@ -53,6 +53,16 @@ def test_the_next_free_ports_are_taken(listens):
     assert "requests that reused one" in done.stdout
 
 
+def test_it_says_what_it_is_doing():
+    done = run()
+    assert done.returncode == 0, done.stderr
+    said = [done.stdout.index(text) for text in (
+        "Building the module", "by the same nginx",
+        "proxy_pass is as it is without any setting", "one after another")]
+    assert said[0] == 0
+    assert said == sorted(said)
+
+
 @pytest.mark.parametrize("listens", [True, False])
 @pytest.mark.parametrize("which", [0, 1, 2])
 def test_a_port_that_was_chosen_must_be_free(which, listens):

@@ -118,6 +118,28 @@ def test_wrong_settings(stage, authority, lines, message):
     assert message in text
 
 
+@pytest.mark.parametrize("target", ["https://up", "https://$host"])
+@pytest.mark.parametrize("lines, names", [
+    ("myproxy_ssl_trusted_certificate missing;",
+     '"myproxy_ssl_trusted_certificate"'),
+    ("myproxy_ssl_crl missing;", '"myproxy_ssl_crl"'),
+    ("myproxy_ssl_certificate missing; myproxy_ssl_certificate_key missing;",
+     '"myproxy_ssl_certificate" or "myproxy_ssl_certificate_key"'),
+])
+def test_a_missing_file_is_told_with_its_pass(stage, target, lines, names):
+    stage.origin()
+    code, text = stage.config_test(
+        http="upstream up { server %{origin}; }" + lines,
+        location=f"\nmyproxy_pass {target};\n")
+    assert code == 1
+    line, = [number for number, line in enumerate(
+        stage.nginxes[-1].text.splitlines(), 1) if "myproxy_pass" in line]
+    assert re.search(
+        rf'{names} of the "myproxy_pass" in \S+/nginx\.conf:{line}, or of a '
+        "block around it, cannot be used: see the line before; name a file "
+        "in PEM that is there and that nginx may read\n", text)
+
+
 def test_an_encrypted_key_with_a_wrong_password(stage, authority, tmp_path):
     stage.origin()
     own = authority.issue("client.test")

@@ -9,6 +9,9 @@
 
 static ngx_uint_t avoids_cache(ngx_http_request_t *r,
     ngx_http_myproxy_ctx_t *ctx, ngx_http_myproxy_loc_conf_t *mlcf);
+#if (NGX_HTTP_CACHE)
+static ngx_uint_t is_foreign_zone(ngx_conf_t *cf, ngx_str_t *name);
+#endif
 
 
 char *
@@ -242,10 +245,44 @@ ngx_http_myproxy_set_cache(ngx_conf_t *cf, ngx_command_t *cmd, void *conf)
         return NGX_CONF_OK;
     }
 
+    if (is_foreign_zone(cf, &value[1])) {
+        ngx_conf_log_error(NGX_LOG_EMERG, cf, 0,
+                           "the zone in \"%V %V\" is that of another module: "
+                           "define one of another name, and with another "
+                           "directory, with \"myproxy_cache_path\"",
+                           &cmd->name, &value[1]);
+        return NGX_CONF_ERROR;
+    }
+
     ucf->cache_zone = ngx_shared_memory_add(cf, &value[1], 0,
                                             &ngx_http_myproxy_module);
 
     return ucf->cache_zone ? NGX_CONF_OK : NGX_CONF_ERROR;
+}
+
+
+static ngx_uint_t
+is_foreign_zone(ngx_conf_t *cf, ngx_str_t *name)
+{
+    ngx_uint_t        i;
+    ngx_shm_zone_t   *zone;
+    ngx_list_part_t  *part;
+
+    for (part = &cf->cycle->shared_memory.part; part; part = part->next) {
+
+        zone = part->elts;
+
+        for (i = 0; i < part->nelts; i++) {
+            if (zone[i].shm.name.len == name->len
+                && ngx_strncmp(zone[i].shm.name.data, name->data, name->len)
+                   == 0)
+            {
+                return zone[i].tag != &ngx_http_myproxy_module;
+            }
+        }
+    }
+
+    return 0;
 }
 
 

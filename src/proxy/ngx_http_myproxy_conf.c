@@ -65,6 +65,13 @@ ngx_http_myproxy_create_main_conf(ngx_conf_t *cf)
         return NULL;
     }
 
+    if (ngx_array_init(&mmcf->stock, cf->pool, 4,
+                       sizeof(ngx_http_myproxy_stock_t *))
+        != NGX_OK)
+    {
+        return NULL;
+    }
+
 #if (NGX_HTTP_CACHE)
     if (ngx_array_init(&mmcf->caches, cf->pool, 4,
                        sizeof(ngx_http_file_cache_t *))
@@ -101,7 +108,7 @@ ngx_http_myproxy_create_loc_conf(ngx_conf_t *cf)
     /*
      * Left zero: ucf->bufs, ucf->ignore_headers, ucf->next_upstream,
      * ucf->temp_path, ucf->hide_headers_hash, ucf->cyclic_temp_file,
-     * conf->redirects, and the string values.
+     * conf->redirects, conf->stock, and the string values.
      */
 
     ucf = &conf->upstream;
@@ -184,6 +191,9 @@ ngx_http_myproxy_merge_loc_conf(ngx_conf_t *cf, void *parent, void *child)
     ngx_http_myproxy_loc_conf_t  *conf = child;
 
     ngx_http_core_loc_conf_t     *clcf;
+
+    ngx_http_myproxy_merge_stock(&prev->stock, &conf->stock,
+                                 ngx_http_myproxy_has_target(conf));
 
     inherit_target(cf, prev, conf);
 

@@ -136,6 +136,7 @@ ngx_http_myproxy_set_header(ngx_conf_t *cf, ngx_command_t *cmd, void *conf)
 
     warn_of_field(cf, cmd, value);
     ngx_http_myproxy_check_hop(cf, cmd, value);
+    ngx_http_myproxy_check_variables(cf, cmd, &value[2]);
 
     if (mlcf->set_headers == NGX_CONF_UNSET_PTR) {
         mlcf->set_headers = ngx_array_create(cf->pool, 4,

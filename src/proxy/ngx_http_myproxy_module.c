@@ -11,6 +11,8 @@
 static ngx_int_t myproxy_no_target(ngx_http_request_t *r);
 static void myproxy_set_callbacks(ngx_http_request_t *r,
     ngx_http_myproxy_ctx_t *ctx, ngx_http_myproxy_loc_conf_t *mlcf);
+static ngx_int_t myproxy_preconfigure(ngx_conf_t *cf);
+static ngx_int_t myproxy_postconfigure(ngx_conf_t *cf);
 static ngx_int_t myproxy_add_variables(ngx_conf_t *cf);
 static ngx_int_t myproxy_target_variable(ngx_http_request_t *r,
     ngx_http_variable_value_t *v, uintptr_t data);
@@ -19,8 +21,8 @@ static ngx_int_t myproxy_forwarded_for_variable(ngx_http_request_t *r,
 
 
 static ngx_http_module_t  ngx_http_myproxy_module_ctx = {
-    myproxy_add_variables,                 /* preconfiguration */
-    ngx_http_myproxy_init_known_fields,           /* postconfiguration */
+    myproxy_preconfigure,                  /* preconfiguration */
+    myproxy_postconfigure,                 /* postconfiguration */
 
     ngx_http_myproxy_create_main_conf,     /* create main configuration */
     NULL,                                  /* init main configuration */
@@ -218,6 +220,26 @@ myproxy_set_callbacks(ngx_http_request_t *r, ngx_http_myproxy_ctx_t *ctx,
     u->input_filter_ctx = r;
 
     u->accel = 1;
+}
+
+
+static ngx_int_t
+myproxy_preconfigure(ngx_conf_t *cf)
+{
+    if (ngx_http_myproxy_watch_stock(cf) != NGX_OK) {
+        return NGX_ERROR;
+    }
+
+    return myproxy_add_variables(cf);
+}
+
+
+static ngx_int_t
+myproxy_postconfigure(ngx_conf_t *cf)
+{
+    ngx_http_myproxy_check_stock(cf);
+
+    return ngx_http_myproxy_init_known_fields(cf);
 }
 
 

@@ -10,6 +10,7 @@
  *     module    variables, and the content handler
  *     directives  their table
  *     conf      create and merge the configuration of a location
+ *     stock     directives of the stock proxy, which do nothing for ours
  *     nonempty  directives whose value cannot be empty
  *     target    what to connect to and which URI to ask for
  *     resolve   a pool for what only variables name
@@ -39,6 +40,7 @@
 
 
 #include "ngx_http_myproxy_compat.h"
+#include "ngx_http_myproxy_stock.h"
 
 
 /* places for names of fields that are known beforehand */
@@ -52,6 +54,7 @@ typedef struct ngx_http_myproxy_known_field_s  ngx_http_myproxy_known_field_t;
 
 typedef struct {
     ngx_array_t                      caches;  /* ngx_http_file_cache_t * */
+    ngx_array_t                      stock;  /* ngx_http_myproxy_stock_t * */
     ngx_http_upstream_srv_conf_t    *targets;  /* of variables; NULL: none */
     ngx_uint_t                       connection_noted;
                                             /* unsigned  connection_noted:1; */
@@ -123,6 +126,7 @@ typedef struct {
 
 typedef struct {
     ngx_http_upstream_conf_t         upstream;
+    ngx_http_myproxy_stock_t         stock;
 
     ngx_str_t                        url;       /* as in myproxy_pass */
     u_char                          *pass_file; /* where that stands */

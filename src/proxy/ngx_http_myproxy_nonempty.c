@@ -92,6 +92,7 @@ ngx_http_myproxy_set_nonempty_slot(ngx_conf_t *cf, ngx_command_t *cmd,
         }
 
         if (value[1].len) {
+            ngx_http_myproxy_check_variables(cf, cmd, &value[1]);
             return known->set(cf, cmd, conf);
         }
 

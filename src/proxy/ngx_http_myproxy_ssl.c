@@ -35,7 +35,9 @@ static ngx_uint_t same_value(ngx_http_complex_value_t *a,
     ngx_http_complex_value_t *b);
 static ngx_int_t create_ssl(ngx_conf_t *cf, ngx_http_myproxy_loc_conf_t *conf);
 static ngx_int_t set_certificate(ngx_conf_t *cf,
-    ngx_http_upstream_conf_t *ucf);
+    ngx_http_myproxy_loc_conf_t *conf);
+static void explain_file(ngx_conf_t *cf, ngx_http_myproxy_loc_conf_t *conf,
+    const char *directive);
 static ngx_int_t set_verify(ngx_conf_t *cf, ngx_http_myproxy_loc_conf_t *conf);
 static char *check_conf_command(ngx_conf_t *cf, void *post, void *data);
 
@@ -263,7 +265,7 @@ create_ssl(ngx_conf_t *cf, ngx_http_myproxy_loc_conf_t *conf)
         return NGX_ERROR;
     }
 
-    if (set_certificate(cf, ucf) != NGX_OK) {
+    if (set_certificate(cf, conf) != NGX_OK) {
         return NGX_ERROR;
     }
 
@@ -293,8 +295,12 @@ create_ssl(ngx_conf_t *cf, ngx_http_myproxy_loc_conf_t *conf)
 
 
 static ngx_int_t
-set_certificate(ngx_conf_t *cf, ngx_http_upstream_conf_t *ucf)
+set_certificate(ngx_conf_t *cf, ngx_http_myproxy_loc_conf_t *conf)
 {
+    ngx_http_upstream_conf_t  *ucf;
+
+    ucf = &conf->upstream;
+
     if (ucf->ssl_certificate == NULL) {
         return NGX_OK;
     }
@@ -317,9 +323,33 @@ set_certificate(ngx_conf_t *cf, ngx_http_upstream_conf_t *ucf)
         return ucf->ssl_passwords ? NGX_OK : NGX_ERROR;
     }
 
-    return ngx_ssl_certificate(cf, ucf->ssl, &ucf->ssl_certificate->value,
-                               &ucf->ssl_certificate_key->value,
-                               ucf->ssl_passwords);
+    if (ngx_ssl_certificate(cf, ucf->ssl, &ucf->ssl_certificate->value,
+                            &ucf->ssl_certificate_key->value,
+                            ucf->ssl_passwords)
+        != NGX_OK)
+    {
+        explain_file(cf, conf, "myproxy_ssl_certificate\" or "
+                     "\"myproxy_ssl_certificate_key");
+        return NGX_ERROR;
+    }
+
+    return NGX_OK;
+}
+
+
+/* nginx has said what is wrong with it, but not where it is written */
+
+static void
+explain_file(ngx_conf_t *cf, ngx_http_myproxy_loc_conf_t *conf,
+    const char *directive)
+{
+    /* cf->conf_file is at the end of http{} by now */
+
+    ngx_log_error(NGX_LOG_EMERG, cf->log, 0,
+                  "\"%s\" of the \"myproxy_pass\" in %s:%ui, or of a block "
+                  "around it, cannot be used: see the line before; name a "
+                  "file in PEM that is there and that nginx may read",
+                  directive, conf->pass_file, conf->pass_line);
 }
 
 
@@ -337,6 +367,7 @@ set_verify(ngx_conf_t *cf, ngx_http_myproxy_loc_conf_t *conf)
                                         conf->ssl_verify_depth)
             != NGX_OK)
         {
+            explain_file(cf, conf, "myproxy_ssl_trusted_certificate");
             return NGX_ERROR;
         }
 
@@ -354,7 +385,12 @@ set_verify(ngx_conf_t *cf, ngx_http_myproxy_loc_conf_t *conf)
         SSL_CTX_set_verify_depth(ssl->ctx, conf->ssl_verify_depth);
     }
 
-    return ngx_ssl_crl(cf, ssl, &conf->ssl_crl);
+    if (ngx_ssl_crl(cf, ssl, &conf->ssl_crl) != NGX_OK) {
+        explain_file(cf, conf, "myproxy_ssl_crl");
+        return NGX_ERROR;
+    }
+
+    return NGX_OK;
 }
 
 

@@ -8,6 +8,8 @@
 #include "ngx_http_upstream_reuse_module.h"
 
 
+static void take_location(ngx_conf_t *cf, ngx_command_t *cmd,
+    ngx_http_core_loc_conf_t *clcf);
 static ngx_int_t parse_scheme(ngx_str_t *url, ngx_url_t *u, ngx_uint_t *ssl);
 static void set_target(ngx_http_myproxy_target_t *target, ngx_str_t *url,
     ngx_url_t *u);
@@ -32,11 +34,10 @@ ngx_http_myproxy_set_pass(ngx_conf_t *cf, ngx_command_t *cmd, void *conf)
 
     clcf = ngx_http_conf_get_module_loc_conf(cf, ngx_http_core_module);
 
-    clcf->handler = ngx_http_myproxy_handler;
+    take_location(cf, cmd, clcf);
 
-    if (clcf->name.len && clcf->name.data[clcf->name.len - 1] == '/') {
-        clcf->auto_redirect = 1;
-    }
+    mlcf->pass_file = cf->conf_file->file.name.data;
+    mlcf->pass_line = cf->conf_file->line;
 
     value = cf->args->elts;
     url = &value[1];
@@ -73,8 +74,6 @@ ngx_http_myproxy_set_pass(ngx_conf_t *cf, ngx_command_t *cmd, void *conf)
     }
 
     mlcf->url = *url;
-    mlcf->pass_file = cf->conf_file->file.name.data;
-    mlcf->pass_line = cf->conf_file->line;
     mlcf->ssl = ssl;
     set_target(&mlcf->target, url, &u);
 
@@ -100,6 +99,25 @@ ngx_http_myproxy_set_pass(ngx_conf_t *cf, ngx_command_t *cmd, void *conf)
     }
 
     return NGX_CONF_OK;
+}
+
+
+static void
+take_location(ngx_conf_t *cf, ngx_command_t *cmd,
+    ngx_http_core_loc_conf_t *clcf)
+{
+    if (clcf->handler) {
+        ngx_conf_log_error(NGX_LOG_WARN, cf, 0,
+                           "\"%V\" takes the place of what was to answer "
+                           "requests in the same block, as \"proxy_pass\" "
+                           "does: remove one of them", &cmd->name);
+    }
+
+    clcf->handler = ngx_http_myproxy_handler;
+
+    if (clcf->name.len && clcf->name.data[clcf->name.len - 1] == '/') {
+        clcf->auto_redirect = 1;
+    }
 }
 
 

@@ -315,11 +315,15 @@ class Nginx:
         """
         old = self.workers()
         self.config.update(config)
+        self.apply_config()
+        for pid in old:
+            self.wait_log(rf" {pid}#\d+: gracefully shutting down")
+
+    def apply_config(self):
+        """Have self.config read, which may have an error."""
         self._write_config()
         assert not self._sockets, "a reload cannot inherit further ports"
         self.send_signal(signal.SIGHUP)
-        for pid in old:
-            self.wait_log(rf" {pid}#\d+: gracefully shutting down")
 
     def stop(self):
         """Shut down gracefully, so that connections left over show up."""
