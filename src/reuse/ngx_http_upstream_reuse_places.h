@@ -90,9 +90,14 @@ void ngx_http_upstream_reuse_open_places(ngx_cycle_t *cycle);
 /* How many there are: maybe more than the configuration allows now. */
 extern ngx_uint_t  ngx_http_upstream_reuse_nsockets;
 
-/* Puts a descriptor into a place, and takes it out: NGX_OK, and not -1. */
-ngx_int_t ngx_http_upstream_reuse_send_fd(ngx_uint_t i, ngx_socket_t fd);
-ngx_socket_t ngx_http_upstream_reuse_recv_fd(ngx_uint_t i);
+/*
+ * Puts a descriptor into a place, and takes it out: NGX_OK, and not -1.  What
+ * has another number is closed, so that none is had for another one; no
+ * number is 0.
+ */
+ngx_int_t ngx_http_upstream_reuse_send_fd(ngx_uint_t i, ngx_socket_t fd,
+    ngx_uint_t serial);
+ngx_socket_t ngx_http_upstream_reuse_recv_fd(ngx_uint_t i, ngx_uint_t serial);
 
 
 /* places */
