@@ -2,6 +2,7 @@
 
 import os
 import re
+import resource
 import select
 import subprocess
 import time
@@ -776,6 +777,48 @@ def test_exec_closes_the_places(stage):
 
 
 # the limit on open files
+
+def test_a_worker_without_descriptors_leaves_places_alone(stage):
+    """It has to lose one connection before it knows."""
+    gates = []
+
+    def answer(request):
+        gates[0].wait()
+        return http1.response()
+
+    origin = stage.origin(lambda conn: conn.serve(answer))
+    gates.append(origin.gate())
+    workers = Workers(stage)
+    nginx = workers.nginx
+    nginx.expect_log("shared connection was lost|Too many open files")
+    clients = [nginx.connect() for _ in range(10)]
+    for client in clients:
+        client.send(http1.request("GET", "/"))
+    stage.wait_until(lambda: len(origin.requests) == 10)
+    gates[0].open()
+    for client in clients:
+        assert client.read_response().status == 200
+    workers.wait_parked(10)
+    first, second = first_and_second(workers)
+    nginx.pause_worker(second)
+    clients = [nginx.connect() for _ in range(3)]
+    for client in clients:
+        assert client.get().header("X-Worker") == str(first)
+    nginx.resume_worker(second)
+    workers.wait_parked(10)
+    nginx.pause_worker(second)
+    limit, most = resource.prlimit(first, resource.RLIMIT_NOFILE)
+    resource.prlimit(first, resource.RLIMIT_NOFILE, (3, most))
+    nginx.wait_log("shared connection was lost")
+    for client in clients:
+        assert client.get().status == 500
+    resource.prlimit(first, resource.RLIMIT_NOFILE, (limit, most))
+    nginx.resume_worker(second)
+    assert workers.how(first) == "shared"
+    workers.wait_parked(9)
+    assert workers.closed == {"error": 1, "unconnected": 3}
+    assert origin.connections == 10
+
 
 @pytest.mark.parametrize("limit, written, found", [
     (256, "", 16), (256, "reuse_share 20;", 16), (256, "reuse_share 9;", 9),

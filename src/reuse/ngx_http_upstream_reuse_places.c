@@ -249,6 +249,10 @@ ngx_http_upstream_reuse_unpark(ngx_http_upstream_reuse_parcel_t *parcel)
             continue;
         }
 
+        if (!ngx_http_upstream_reuse_may_recv_fd()) {
+            break;
+        }
+
         fd = ngx_http_upstream_reuse_recv_fd(i, place->serial);
 
         *parcel = place->parcel;
@@ -284,7 +288,7 @@ ngx_http_upstream_reuse_visit_places(ngx_uint_t *i,
             (*i)++;
         }
 
-        if (*i >= n) {
+        if (*i >= n || !ngx_http_upstream_reuse_may_recv_fd()) {
             return -1;
         }
 
@@ -540,18 +544,25 @@ reuse_matches(ngx_http_upstream_reuse_parcel_t *parcel,
 }
 
 
-/* The worker that was taking it out, or parking it, has died. */
+/*
+ * The worker that was taking it out, or parking it, has died; or this one has
+ * no descriptor for it.
+ */
 
 static void
 reuse_count_lost(ngx_http_upstream_reuse_parcel_t *parcel)
 {
-    ngx_str_t  address, name;
+    ngx_str_t                        address, name;
+    ngx_http_upstream_reuse_close_e  reason;
 
     address.data = ngx_http_upstream_reuse_parcel_address(parcel);
     address.len = parcel->socklen;
     name.data = ngx_http_upstream_reuse_parcel_name(parcel);
     name.len = parcel->name_len;
 
-    ngx_http_upstream_reuse_count_swept(&name, &address,
-                                        NGX_HTTP_UPSTREAM_REUSE_CLOSE_CRASH);
+    reason = ngx_http_upstream_reuse_may_recv_fd()
+             ? NGX_HTTP_UPSTREAM_REUSE_CLOSE_CRASH
+             : NGX_HTTP_UPSTREAM_REUSE_CLOSE_ERROR;
+
+    ngx_http_upstream_reuse_count_swept(&name, &address, reason);
 }

@@ -99,6 +99,12 @@ ngx_int_t ngx_http_upstream_reuse_send_fd(ngx_uint_t i, ngx_socket_t fd,
     ngx_uint_t serial);
 ngx_socket_t ngx_http_upstream_reuse_recv_fd(ngx_uint_t i, ngx_uint_t serial);
 
+/*
+ * 0: the limit on open files has been reached, and what is taken out would be
+ * lost.  That is found out by losing one.
+ */
+ngx_uint_t ngx_http_upstream_reuse_may_recv_fd(void);
+
 
 /* places */
 

@@ -33,6 +33,11 @@ static ngx_socket_t  reuse_sockets[NGX_HTTP_UPSTREAM_REUSE_PLACES][2];
 static ngx_uint_t    reuse_ncycles;
 
 
+/* worker: a connection was lost, and no descriptor has been free since then */
+
+static ngx_uint_t    reuse_starves;
+
+
 void
 ngx_http_upstream_reuse_open_places(ngx_cycle_t *cycle)
 {
@@ -223,6 +228,29 @@ ngx_http_upstream_reuse_send_fd(ngx_uint_t i, ngx_socket_t fd,
 }
 
 
+ngx_uint_t
+ngx_http_upstream_reuse_may_recv_fd(void)
+{
+    int  fd;
+
+    if (!reuse_starves) {
+        return 1;
+    }
+
+    fd = dup(reuse_sockets[0][0]);
+
+    if (fd == -1) {
+        return 0;
+    }
+
+    (void) close(fd);
+
+    reuse_starves = 0;
+
+    return 1;
+}
+
+
 ngx_socket_t
 ngx_http_upstream_reuse_recv_fd(ngx_uint_t i, ngx_uint_t serial)
 {
@@ -288,6 +316,8 @@ reuse_recv_message(ngx_uint_t i, ngx_uint_t *serial, ngx_socket_t *fd)
         || cmsg.cm.cmsg_type != SCM_RIGHTS)
     {
         /* the process has no descriptor left */
+
+        reuse_starves = 1;
 
         ngx_log_error(NGX_LOG_ALERT, ngx_cycle->log, 0,
                       "a shared connection was lost: the limit on open files "
