@@ -4,6 +4,7 @@ import os
 import re
 import resource
 import select
+import signal
 import subprocess
 import time
 
@@ -525,6 +526,25 @@ def test_more_places_and_fewer(stage):
 
 
 # processes
+
+def test_without_workers_nothing_stays_parked(stage):
+    """As in a master process that a binary upgrade has left behind."""
+    origin = stage.origin()
+    workers = Workers(stage)
+    first, second = first_and_second(workers)
+    assert workers.how(first) == "new"
+    workers.wait_parked()
+    client = workers.nginx.connect()
+    assert client.get().header("X-Connection") == "shared"
+    workers.nginx.send_signal(signal.SIGWINCH)
+    stage.wait_until(lambda: not workers.nginx.workers())
+    assert established([origin]) == 0
+    workers.nginx.send_signal(signal.SIGHUP)
+    stage.wait_until(lambda: len(workers.nginx.workers()) == 2)
+    workers.wait_closed(shutdown=1)
+    found = workers.connections
+    assert (found["open"], found["idle"], found["parked"]) == (0, 0, 0)
+
 
 def test_what_a_dead_worker_has_parked_stays(stage):
     origin = stage.origin()

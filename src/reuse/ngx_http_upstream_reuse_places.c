@@ -179,6 +179,13 @@ ngx_http_upstream_reuse_enter_places(ngx_cycle_t *cycle)
 }
 
 
+ngx_uint_t
+ngx_http_upstream_reuse_is_last_cycle(void)
+{
+    return reuse_places->cycles == ngx_http_upstream_reuse_cycle;
+}
+
+
 ngx_int_t
 ngx_http_upstream_reuse_park(ngx_http_upstream_reuse_parcel_t *parcel,
     ngx_socket_t fd)

@@ -123,6 +123,9 @@ extern ngx_uint_t  ngx_http_upstream_reuse_nplaces;
 /* worker: the number of its cycle, which is not 0. */
 extern ngx_uint_t  ngx_http_upstream_reuse_cycle;
 
+/* worker: whether there is no later cycle, whose workers begin soon. */
+ngx_uint_t ngx_http_upstream_reuse_is_last_cycle(void);
+
 /* Parks a connection.  NGX_DECLINED: no place is free. */
 ngx_int_t ngx_http_upstream_reuse_park(
     ngx_http_upstream_reuse_parcel_t *parcel, ngx_socket_t fd);
