@@ -2,7 +2,9 @@
 
 import os
 import re
+import resource
 import select
+import signal
 import subprocess
 import time
 
@@ -525,6 +527,25 @@ def test_more_places_and_fewer(stage):
 
 # processes
 
+def test_without_workers_nothing_stays_parked(stage):
+    """As in a master process that a binary upgrade has left behind."""
+    origin = stage.origin()
+    workers = Workers(stage)
+    first, second = first_and_second(workers)
+    assert workers.how(first) == "new"
+    workers.wait_parked()
+    client = workers.nginx.connect()
+    assert client.get().header("X-Connection") == "shared"
+    workers.nginx.send_signal(signal.SIGWINCH)
+    stage.wait_until(lambda: not workers.nginx.workers())
+    assert established([origin]) == 0
+    workers.nginx.send_signal(signal.SIGHUP)
+    stage.wait_until(lambda: len(workers.nginx.workers()) == 2)
+    workers.wait_closed(shutdown=1)
+    found = workers.connections
+    assert (found["open"], found["idle"], found["parked"]) == (0, 0, 0)
+
+
 def test_what_a_dead_worker_has_parked_stays(stage):
     origin = stage.origin()
     workers = Workers(stage)
@@ -585,7 +606,7 @@ sendmsg(int fd, const struct msghdr *msg, int flags)
 
     next = dlsym(RTLD_NEXT, "sendmsg");
 
-    if (msg->msg_controllen == 0 || msg->msg_iov->iov_len != 1) {
+    if (msg->msg_controllen == 0 || msg->msg_iov->iov_len != sizeof(long)) {
         return next(fd, msg, flags);
     }
 
@@ -604,14 +625,14 @@ recvmsg(int fd, struct msghdr *msg, int flags)
 
     next = dlsym(RTLD_NEXT, "recvmsg");
 
-    if (msg->msg_controllen == 0 || msg->msg_iov->iov_len != 1) {
+    if (msg->msg_controllen == 0 || msg->msg_iov->iov_len != sizeof(long)) {
         return next(fd, msg, flags);
     }
 
     maybe_die("DIE_BEFORE_TAKING");
     n = next(fd, msg, flags);
 
-    if (n == 1) {
+    if (n > 0) {
         maybe_die("DIE_AFTER_TAKING");
     }
 
@@ -620,20 +641,26 @@ recvmsg(int fd, struct msghdr *msg, int flags)
 """
 
 
+def preload_dying(stage):
+    """A library that ends a process while it shares a connection."""
+    source, library = stage.path("dying.c"), stage.path("dying.so")
+    with open(source, "w", encoding="ascii") as file:
+        file.write(DYING)
+    subprocess.run(["gcc", "-shared", "-fPIC", "-o", library, source, "-ldl"],
+                   check=True)
+    return library
+
+
 @pytest.mark.skipif(settings.SCALE > 1, reason="sanitizers come first")
 @pytest.mark.parametrize("when", [
     "DIE_BEFORE_PARKING", "DIE_AFTER_PARKING", "DIE_BEFORE_TAKING",
     "DIE_AFTER_TAKING"])
 def test_a_worker_dies_with_a_place_in_its_hands(stage, when):
     """It loses that connection, and nothing else comes to harm."""
-    source, library = stage.path("dying.c"), stage.path("dying.so")
-    with open(source, "w", encoding="ascii") as file:
-        file.write(DYING)
-    subprocess.run(["gcc", "-shared", "-fPIC", "-o", library, source, "-ldl"],
-                   check=True)
     mark = stage.path("die")
     origin = stage.origin()
-    workers = Workers(stage, env={"LD_PRELOAD": library, when: mark},
+    workers = Workers(stage, env={"LD_PRELOAD": preload_dying(stage),
+                                  when: mark},
                       main=f"env LD_PRELOAD; env {when};")
     workers.nginx.expect_log("exited on signal 9|was locked by"
                              "|lists of shared connections")
@@ -654,6 +681,69 @@ def test_a_worker_dies_with_a_place_in_its_hands(stage, when):
                      == workers.connections["parked"]
                      == established([origin]))
     assert origin.connections <= 3
+
+
+@pytest.mark.skipif(settings.SCALE > 1, reason="sanitizers come first")
+def test_what_a_dead_worker_has_left_in_a_place_is_nobody_elses(stage):
+    """A worker finds it dead that is older than that place."""
+    gates = []
+
+    def answer(name):
+        def say(request):
+            gates[int(request.target[1])].wait()
+            return http1.response(body=name)
+        return say
+
+    one = stage.origin(lambda conn: conn.serve(answer(b"one")), name="one")
+    two = stage.origin(lambda conn: conn.serve(answer(b"two")), name="two")
+    gates.extend(one.gate() for _ in range(4))
+    gates[1].open()
+    upstreams = ("upstream one { server %{one}; }"
+                 "upstream two { server %{two}; }")
+    mark, when = stage.path("die"), "DIE_AFTER_PARKING"
+    workers = Workers(
+        stage, "myproxy_pass http://$arg_to;", workers=1,
+        http="reuse_share 2;" + upstreams, main=f"env LD_PRELOAD; env {when};",
+        env={"LD_PRELOAD": preload_dying(stage), when: mark})
+    nginx = workers.nginx
+    nginx.expect_log("exited on signal 9|was locked by"
+                     "|lists of shared connections")
+
+    def send(*targets):
+        origins = {"one": one, "two": two}
+        clients = []
+        for target in targets:
+            origin = origins[target[-3:]]
+            before = len(origin.requests)
+            clients.append(nginx.connect())
+            clients[-1].send(http1.request("GET", target))
+            stage.wait_until(lambda: len(origin.requests) > before)
+        return clients
+
+    old, = nginx.workers()
+    client, = send("/0?to=one")
+    nginx.reload(http="reuse_share 10;" + upstreams)
+    both = send("/2?to=two", "/2?to=two")
+    gates[2].open()
+    for each in both:
+        assert each.read_response().body == b"two"
+    workers.wait_parked(2)
+    with open(mark, "w", encoding="ascii"):
+        pass
+    assert nginx.get("/1?to=one").body == b"one"
+    stage.wait_until(lambda: not os.path.exists(mark))
+    gates[0].open()
+    assert client.read_response().body == b"one"
+    stage.wait_until(lambda: old not in nginx.workers()
+                     and len(nginx.workers()) == 1)
+    three = send(*["/3?to=two"] * 3)
+    gates[3].open()
+    for each in three:
+        assert each.read_response().body == b"two"
+    workers.wait_parked(3)
+    before = len(one.requests)
+    assert nginx.get("/1?to=two").body == b"two"
+    assert len(one.requests) == before
 
 
 def descriptors(pid):
@@ -707,6 +797,48 @@ def test_exec_closes_the_places(stage):
 
 
 # the limit on open files
+
+def test_a_worker_without_descriptors_leaves_places_alone(stage):
+    """It has to lose one connection before it knows."""
+    gates = []
+
+    def answer(request):
+        gates[0].wait()
+        return http1.response()
+
+    origin = stage.origin(lambda conn: conn.serve(answer))
+    gates.append(origin.gate())
+    workers = Workers(stage)
+    nginx = workers.nginx
+    nginx.expect_log("shared connection was lost|Too many open files")
+    clients = [nginx.connect() for _ in range(10)]
+    for client in clients:
+        client.send(http1.request("GET", "/"))
+    stage.wait_until(lambda: len(origin.requests) == 10)
+    gates[0].open()
+    for client in clients:
+        assert client.read_response().status == 200
+    workers.wait_parked(10)
+    first, second = first_and_second(workers)
+    nginx.pause_worker(second)
+    clients = [nginx.connect() for _ in range(3)]
+    for client in clients:
+        assert client.get().header("X-Worker") == str(first)
+    nginx.resume_worker(second)
+    workers.wait_parked(10)
+    nginx.pause_worker(second)
+    limit, most = resource.prlimit(first, resource.RLIMIT_NOFILE)
+    resource.prlimit(first, resource.RLIMIT_NOFILE, (3, most))
+    nginx.wait_log("shared connection was lost")
+    for client in clients:
+        assert client.get().status == 500
+    resource.prlimit(first, resource.RLIMIT_NOFILE, (limit, most))
+    nginx.resume_worker(second)
+    assert workers.how(first) == "shared"
+    workers.wait_parked(9)
+    assert workers.closed == {"error": 1, "unconnected": 3}
+    assert origin.connections == 10
+
 
 @pytest.mark.parametrize("limit, written, found", [
     (256, "", 16), (256, "reuse_share 20;", 16), (256, "reuse_share 9;", 9),

@@ -572,10 +572,13 @@ void ngx_http_upstream_reuse_name_record(
     ngx_http_upstream_reuse_record_t *record, ngx_str_t *upstream,
     u_char *text, size_t *len);
 
-/* A process begins, which may be a worker, and ends. */
+/*
+ * A process begins, which may be a worker, and ends: returns how many workers
+ * are left.
+ */
 void ngx_http_upstream_reuse_enter_zone(ngx_shm_zone_t *shm_zone,
     ngx_uint_t worker);
-void ngx_http_upstream_reuse_leave_zone(ngx_shm_zone_t *shm_zone);
+ngx_uint_t ngx_http_upstream_reuse_leave_zone(ngx_shm_zone_t *shm_zone);
 
 
 /* worker: callbacks of the module */

@@ -54,6 +54,8 @@ static ngx_uint_t reuse_visit(ngx_http_upstream_reuse_parcel_t *parcel,
     ngx_socket_t fd, void *data);
 static ngx_uint_t reuse_is_of_server(ngx_http_upstream_reuse_parcel_t *parcel,
     ngx_socket_t fd, void *data);
+static ngx_uint_t reuse_is_left(ngx_http_upstream_reuse_parcel_t *parcel,
+    ngx_socket_t fd, void *data);
 static void reuse_sweep(ngx_http_upstream_reuse_parcel_t *parcel,
     ngx_socket_t fd);
 static ngx_http_upstream_reuse_close_e reuse_why_unwanted(
@@ -64,6 +66,7 @@ static ngx_http_upstream_reuse_close_e reuse_why_unwanted(
 /* worker: idle connections, the oldest first */
 
 static ngx_queue_t       reuse_offered;
+static ngx_uint_t        reuse_begun;
 static ngx_uint_t        reuse_shares;
 
 static ngx_event_t       reuse_moment_event;
@@ -78,6 +81,7 @@ ngx_http_upstream_reuse_begin_handover(ngx_cycle_t *cycle)
         return;
     }
 
+    reuse_begun = 1;
     reuse_shares = (ngx_http_upstream_reuse_nplaces != 0);
 
     if (reuse_offered.next == NULL) {
@@ -463,6 +467,50 @@ ngx_http_upstream_reuse_close_parked(ngx_http_upstream_reuse_srv_conf_t *rcf,
 
         reuse_sweep(&parcel, fd);
     }
+}
+
+
+void
+ngx_http_upstream_reuse_end_handover(void)
+{
+    ngx_str_t                         name, address;
+    ngx_uint_t                        i;
+    ngx_socket_t                      fd;
+    ngx_http_upstream_reuse_parcel_t  parcel;
+
+    if (!reuse_begun || !ngx_http_upstream_reuse_is_last_cycle()) {
+        return;
+    }
+
+    i = 0;
+
+    for ( ;; ) {
+
+        fd = ngx_http_upstream_reuse_visit_places(&i, reuse_is_left, NULL,
+                                                  &parcel);
+
+        if (fd == (ngx_socket_t) -1) {
+            return;
+        }
+
+        (void) ngx_close_socket(fd);
+
+        name.data = ngx_http_upstream_reuse_parcel_name(&parcel);
+        name.len = parcel.name_len;
+        address.data = ngx_http_upstream_reuse_parcel_address(&parcel);
+        address.len = parcel.socklen;
+
+        ngx_http_upstream_reuse_count_swept(&name, &address,
+                                       NGX_HTTP_UPSTREAM_REUSE_CLOSE_SHUTDOWN);
+    }
+}
+
+
+static ngx_uint_t
+reuse_is_left(ngx_http_upstream_reuse_parcel_t *parcel, ngx_socket_t fd,
+    void *data)
+{
+    return 1;
 }
 
 

@@ -19,6 +19,9 @@
 /* worker: begins; connections are handed over from then on, if they may be */
 void ngx_http_upstream_reuse_begin_handover(ngx_cycle_t *cycle);
 
+/* The last worker ends: nobody would look at what is parked any more. */
+void ngx_http_upstream_reuse_end_handover(void);
+
 /* Tells whether workers hand over those of an upstream that have no TLS. */
 #define ngx_http_upstream_reuse_is_shared(rcf)                                \
     (ngx_http_upstream_reuse_nplaces != 0 && (rcf)->reuse != 0)

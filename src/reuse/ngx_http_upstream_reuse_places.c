@@ -23,6 +23,7 @@
 typedef struct {
     uint32_t                             next;   /* in its stack, or free */
     uint32_t                             parked;  /* unsigned  parked:1; */
+    ngx_uint_t                           serial;
     ngx_http_upstream_reuse_parcel_t     parcel;
 } reuse_place_t;
 
@@ -33,6 +34,7 @@ typedef struct {
     ngx_atomic_t                         cycles;  /* number of the last one */
     ngx_atomic_t                         visited;  /* milliseconds */
     ngx_pid_t                            changing;  /* has the lock */
+    ngx_uint_t                           serial;  /* of the last one parked */
 
     ngx_uint_t                           used;
     uint32_t                             free;
@@ -117,6 +119,7 @@ reuse_init_places(ngx_shm_zone_t *shm_zone, void *data)
     places->cycles = 0;
     places->visited = 0;
     places->changing = 0;
+    places->serial = 0;
     places->used = 0;
     places->free = NGX_HTTP_UPSTREAM_REUSE_NO_PLACE;
 
@@ -178,6 +181,13 @@ ngx_http_upstream_reuse_enter_places(ngx_cycle_t *cycle)
 }
 
 
+ngx_uint_t
+ngx_http_upstream_reuse_is_last_cycle(void)
+{
+    return reuse_places->cycles == ngx_http_upstream_reuse_cycle;
+}
+
+
 ngx_int_t
 ngx_http_upstream_reuse_park(ngx_http_upstream_reuse_parcel_t *parcel,
     ngx_socket_t fd)
@@ -195,8 +205,9 @@ ngx_http_upstream_reuse_park(ngx_http_upstream_reuse_parcel_t *parcel,
     }
 
     place = &reuse_places->places[i];
+    place->serial = ++reuse_places->serial;
 
-    if (ngx_http_upstream_reuse_send_fd(i, fd) != NGX_OK) {
+    if (ngx_http_upstream_reuse_send_fd(i, fd, place->serial) != NGX_OK) {
         reuse_push(&reuse_places->free, i);
         reuse_unlock();
 
@@ -247,7 +258,11 @@ ngx_http_upstream_reuse_unpark(ngx_http_upstream_reuse_parcel_t *parcel)
             continue;
         }
 
-        fd = ngx_http_upstream_reuse_recv_fd(i);
+        if (!ngx_http_upstream_reuse_may_recv_fd()) {
+            break;
+        }
+
+        fd = ngx_http_upstream_reuse_recv_fd(i, place->serial);
 
         reuse_copy(parcel, &place->parcel);
         reuse_remove(i);
@@ -282,7 +297,7 @@ ngx_http_upstream_reuse_visit_places(ngx_uint_t *i,
             (*i)++;
         }
 
-        if (*i >= n) {
+        if (*i >= n || !ngx_http_upstream_reuse_may_recv_fd()) {
             return -1;
         }
 
@@ -295,11 +310,12 @@ ngx_http_upstream_reuse_visit_places(ngx_uint_t *i,
             continue;
         }
 
-        fd = ngx_http_upstream_reuse_recv_fd(*i - 1);
+        fd = ngx_http_upstream_reuse_recv_fd(*i - 1, place->serial);
 
         if (fd != -1
             && !visit(&place->parcel, fd, data)
-            && ngx_http_upstream_reuse_send_fd(*i - 1, fd) == NGX_OK)
+            && ngx_http_upstream_reuse_send_fd(*i - 1, fd, place->serial)
+               == NGX_OK)
         {
             reuse_unlock();
             (void) ngx_close_socket(fd);
@@ -439,15 +455,15 @@ reuse_unlock(void)
 
 /*
  * A worker has died while it had the lock.  What lies in a place that is not
- * known as parked is closed; one that is known and is not there any more is
- * found when it is to be taken.
+ * known as parked is closed, at the latest when that place is used again, as
+ * this worker may have fewer of them; one that is known and is not there any
+ * more is found when it is to be taken.
  */
 
 static void
 reuse_restore(void)
 {
     uint32_t        i, *stack;
-    ngx_socket_t    fd;
     reuse_place_t  *place;
 
     ngx_log_error(NGX_LOG_NOTICE, ngx_cycle->log, 0,
@@ -472,14 +488,8 @@ reuse_restore(void)
             continue;
         }
 
-        while (i < ngx_http_upstream_reuse_nsockets) {
-            fd = ngx_http_upstream_reuse_recv_fd(i);
-
-            if (fd == -1) {
-                break;
-            }
-
-            (void) ngx_close_socket(fd);
+        if (i < ngx_http_upstream_reuse_nsockets) {
+            (void) ngx_http_upstream_reuse_recv_fd(i, 0);
         }
 
         reuse_push(&reuse_places->free, i);
@@ -573,18 +583,25 @@ reuse_matches(ngx_http_upstream_reuse_parcel_t *parcel,
 }
 
 
-/* The worker that was taking it out, or parking it, has died. */
+/*
+ * The worker that was taking it out, or parking it, has died; or this one has
+ * no descriptor for it.
+ */
 
 static void
 reuse_count_lost(ngx_http_upstream_reuse_parcel_t *parcel)
 {
-    ngx_str_t  address, name;
+    ngx_str_t                        address, name;
+    ngx_http_upstream_reuse_close_e  reason;
 
     address.data = ngx_http_upstream_reuse_parcel_address(parcel);
     address.len = parcel->socklen;
     name.data = ngx_http_upstream_reuse_parcel_name(parcel);
     name.len = parcel->name_len;
 
-    ngx_http_upstream_reuse_count_swept(&name, &address,
-                                        NGX_HTTP_UPSTREAM_REUSE_CLOSE_CRASH);
+    reason = ngx_http_upstream_reuse_may_recv_fd()
+             ? NGX_HTTP_UPSTREAM_REUSE_CLOSE_CRASH
+             : NGX_HTTP_UPSTREAM_REUSE_CLOSE_ERROR;
+
+    ngx_http_upstream_reuse_count_swept(&name, &address, reason);
 }

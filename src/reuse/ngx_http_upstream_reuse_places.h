@@ -90,9 +90,20 @@ void ngx_http_upstream_reuse_open_places(ngx_cycle_t *cycle);
 /* How many there are: maybe more than the configuration allows now. */
 extern ngx_uint_t  ngx_http_upstream_reuse_nsockets;
 
-/* Puts a descriptor into a place, and takes it out: NGX_OK, and not -1. */
-ngx_int_t ngx_http_upstream_reuse_send_fd(ngx_uint_t i, ngx_socket_t fd);
-ngx_socket_t ngx_http_upstream_reuse_recv_fd(ngx_uint_t i);
+/*
+ * Puts a descriptor into a place, and takes it out: NGX_OK, and not -1.  What
+ * has another number is closed, so that none is had for another one; no
+ * number is 0.
+ */
+ngx_int_t ngx_http_upstream_reuse_send_fd(ngx_uint_t i, ngx_socket_t fd,
+    ngx_uint_t serial);
+ngx_socket_t ngx_http_upstream_reuse_recv_fd(ngx_uint_t i, ngx_uint_t serial);
+
+/*
+ * 0: the limit on open files has been reached, and what is taken out would be
+ * lost.  That is found out by losing one.
+ */
+ngx_uint_t ngx_http_upstream_reuse_may_recv_fd(void);
 
 
 /* places */
@@ -111,6 +122,9 @@ extern ngx_uint_t  ngx_http_upstream_reuse_nplaces;
 
 /* worker: the number of its cycle, which is not 0. */
 extern ngx_uint_t  ngx_http_upstream_reuse_cycle;
+
+/* worker: whether there is no later cycle, whose workers begin soon. */
+ngx_uint_t ngx_http_upstream_reuse_is_last_cycle(void);
 
 /* Parks a connection.  NGX_DECLINED: no place is free. */
 ngx_int_t ngx_http_upstream_reuse_park(

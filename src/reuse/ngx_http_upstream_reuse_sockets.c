@@ -21,6 +21,8 @@
 static ngx_uint_t reuse_count_places(ngx_cycle_t *cycle);
 static ngx_int_t reuse_open_place(ngx_socket_t *pair, ngx_log_t *log);
 static void reuse_close_places(void *data);
+static ngx_int_t reuse_recv_message(ngx_uint_t i, ngx_uint_t *serial,
+    ngx_socket_t *fd);
 
 
 /* master and worker: how many there are, and how many cycles have them */
@@ -29,6 +31,11 @@ ngx_uint_t  ngx_http_upstream_reuse_nsockets;
 
 static ngx_socket_t  reuse_sockets[NGX_HTTP_UPSTREAM_REUSE_PLACES][2];
 static ngx_uint_t    reuse_ncycles;
+
+
+/* worker: a connection was lost, and no descriptor has been free since then */
+
+static ngx_uint_t    reuse_starves;
 
 
 void
@@ -181,9 +188,9 @@ reuse_close_places(void *data)
 
 
 ngx_int_t
-ngx_http_upstream_reuse_send_fd(ngx_uint_t i, ngx_socket_t fd)
+ngx_http_upstream_reuse_send_fd(ngx_uint_t i, ngx_socket_t fd,
+    ngx_uint_t serial)
 {
-    u_char          byte;
     struct iovec    iov;
     struct msghdr   msg;
 
@@ -195,10 +202,8 @@ ngx_http_upstream_reuse_send_fd(ngx_uint_t i, ngx_socket_t fd)
     ngx_memzero(&msg, sizeof(msg));
     ngx_memzero(&cmsg, sizeof(cmsg));
 
-    byte = 0;
-
-    iov.iov_base = &byte;
-    iov.iov_len = 1;
+    iov.iov_base = &serial;
+    iov.iov_len = sizeof(ngx_uint_t);
 
     msg.msg_iov = &iov;
     msg.msg_iovlen = 1;
@@ -213,7 +218,7 @@ ngx_http_upstream_reuse_send_fd(ngx_uint_t i, ngx_socket_t fd)
 
     /* the system allows only so many descriptors in messages */
 
-    if (sendmsg(reuse_sockets[i][0], &msg, 0) != 1) {
+    if (sendmsg(reuse_sockets[i][0], &msg, 0) != sizeof(ngx_uint_t)) {
         ngx_log_debug1(NGX_LOG_DEBUG_HTTP, ngx_cycle->log, ngx_socket_errno,
                        "upstream reuse: place %ui takes no connection", i);
         return NGX_ERROR;
@@ -223,13 +228,58 @@ ngx_http_upstream_reuse_send_fd(ngx_uint_t i, ngx_socket_t fd)
 }
 
 
-/* -1: there is none. */
+ngx_uint_t
+ngx_http_upstream_reuse_may_recv_fd(void)
+{
+    int  fd;
+
+    if (!reuse_starves) {
+        return 1;
+    }
+
+    fd = dup(reuse_sockets[0][0]);
+
+    if (fd == -1) {
+        return 0;
+    }
+
+    (void) close(fd);
+
+    reuse_starves = 0;
+
+    return 1;
+}
+
 
 ngx_socket_t
-ngx_http_upstream_reuse_recv_fd(ngx_uint_t i)
+ngx_http_upstream_reuse_recv_fd(ngx_uint_t i, ngx_uint_t serial)
 {
-    int             fd, flags;
-    u_char          byte;
+    ngx_uint_t    found;
+    ngx_socket_t  fd;
+
+    for ( ;; ) {
+
+        if (reuse_recv_message(i, &found, &fd) != NGX_OK) {
+            return -1;
+        }
+
+        if (found == serial) {
+            return fd;
+        }
+
+        if (fd != (ngx_socket_t) -1) {
+            (void) ngx_close_socket(fd);
+        }
+    }
+}
+
+
+/* NGX_DECLINED: there is none.  The descriptor is -1 if it was lost. */
+
+static ngx_int_t
+reuse_recv_message(ngx_uint_t i, ngx_uint_t *serial, ngx_socket_t *fd)
+{
+    int             flags;
     struct iovec    iov;
     struct msghdr   msg;
 
@@ -240,8 +290,8 @@ ngx_http_upstream_reuse_recv_fd(ngx_uint_t i)
 
     ngx_memzero(&msg, sizeof(msg));
 
-    iov.iov_base = &byte;
-    iov.iov_len = 1;
+    iov.iov_base = serial;
+    iov.iov_len = sizeof(ngx_uint_t);
 
     msg.msg_iov = &iov;
     msg.msg_iovlen = 1;
@@ -256,22 +306,26 @@ ngx_http_upstream_reuse_recv_fd(ngx_uint_t i)
     flags = 0;
 #endif
 
-    if (recvmsg(reuse_sockets[i][1], &msg, flags) != 1) {
-        return -1;
+    if (recvmsg(reuse_sockets[i][1], &msg, flags) != sizeof(ngx_uint_t)) {
+        return NGX_DECLINED;
     }
+
+    *fd = -1;
 
     if (msg.msg_controllen < CMSG_LEN(sizeof(int))
         || cmsg.cm.cmsg_type != SCM_RIGHTS)
     {
         /* the process has no descriptor left */
 
+        reuse_starves = 1;
+
         ngx_log_error(NGX_LOG_ALERT, ngx_cycle->log, 0,
                       "a shared connection was lost: the limit on open files "
                       "is too low");
-        return -1;
+        return NGX_OK;
     }
 
-    ngx_memcpy(&fd, CMSG_DATA(&cmsg.cm), sizeof(int));
+    ngx_memcpy(fd, CMSG_DATA(&cmsg.cm), sizeof(int));
 
-    return fd;
+    return NGX_OK;
 }

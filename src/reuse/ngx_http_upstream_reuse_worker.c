@@ -88,8 +88,10 @@ ngx_http_upstream_reuse_exit_process(ngx_cycle_t *cycle)
 
     shm_zone = reuse_find_zone(cycle);
 
-    if (shm_zone) {
-        ngx_http_upstream_reuse_leave_zone(shm_zone);
+    if (shm_zone
+        && ngx_http_upstream_reuse_leave_zone(shm_zone) == 0)
+    {
+        ngx_http_upstream_reuse_end_handover();
     }
 }
 

@@ -458,9 +458,10 @@ ngx_http_upstream_reuse_enter_zone(ngx_shm_zone_t *shm_zone, ngx_uint_t worker)
 }
 
 
-void
+ngx_uint_t
 ngx_http_upstream_reuse_leave_zone(ngx_shm_zone_t *shm_zone)
 {
+    ngx_uint_t        others;
     ngx_slab_pool_t  *shpool;
 
     shpool = (ngx_slab_pool_t *) shm_zone->shm.addr;
@@ -469,7 +470,11 @@ ngx_http_upstream_reuse_leave_zone(ngx_shm_zone_t *shm_zone)
 
     reuse_inherit_own(shm_zone->data, NGX_HTTP_UPSTREAM_REUSE_CLOSE_SHUTDOWN);
 
+    others = ngx_http_upstream_reuse_sweep(shm_zone->data);
+
     ngx_shmtx_unlock(&shpool->mutex);
+
+    return others;
 }
 
 
