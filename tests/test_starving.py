@@ -379,7 +379,7 @@ def test_others_are_answered_meanwhile(stage):
     clock = Clock(stage)
     held = Held(stage)
     nginx = stage.nginx(http=up("4"), location=PASS, env=clock.env)
-    begin(stage, nginx, "4")
+    begin(stage, nginx)
     client = held.hold(nginx, "/slow")
     stage.wait_until(lambda: len(held.origin.requests) == 1)
     # by then it has waited for more than a second, and less than four
@@ -397,7 +397,7 @@ def test_the_time_of_a_client_that_sends_slowly(stage):
     nginx = stage.nginx(
         http=up("4", "reuse_expiry 100s;"), env=clock.env,
         location=PASS + "myproxy_request_buffering off;")
-    begin(stage, nginx, "4")
+    begin(stage, nginx)
     held.gates["/slow"] = held.origin.gate()
     client = nginx.connect()
     client.send(b"POST /slow HTTP/1.1\r\nHost: x\r\n"

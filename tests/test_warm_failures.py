@@ -7,8 +7,8 @@ import pytest
 
 from harness import settings, tls
 from harness.warming import (
-    NAMES, PASS, TLS_PASS, UP, counts, idle, pay, reached, requests, two,
-    unused, wait_idle)
+    NAMES, PASS, TLS_PASS, UP, counts, idle, live, pay, reached, requests,
+    two, unused, wait_idle)
 
 
 def test_a_failure_is_logged_once_and_the_next_try_waits(stage):
