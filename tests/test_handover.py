@@ -554,8 +554,7 @@ def test_what_a_dead_worker_has_parked_stays(stage):
     assert workers.how(first) == "new"
     workers.wait_parked()
     workers.nginx.kill_worker(first)
-    stage.wait_until(lambda: len(workers.nginx.workers()) == 2
-                     and first not in workers.nginx.workers())
+    workers.wait_new(first)
     assert workers.how(second) == "shared"
     assert origin.connections == 1
     workers.wait_parked()
@@ -672,8 +671,8 @@ def test_a_worker_dies_with_a_place_in_its_hands(stage, when):
     client = workers.nginx.connect()
     client.send(http1.request("GET", "/"))
     stage.wait_until(lambda: not os.path.exists(mark))
-    stage.wait_until(lambda: len(workers.nginx.workers()) == 2
-                     and set(workers.nginx.workers()) != set(old))
+    stage.wait_until(lambda: set(workers.nginx.workers()) != set(old))
+    workers.wait_new()
     for _ in range(5):
         for worker in workers.nginx.workers():
             assert workers.ask(worker).status == 200

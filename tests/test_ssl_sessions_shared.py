@@ -155,7 +155,7 @@ def test_warm_connections_resume_the_session_of_another_worker(
         stage, authority):
     origin = stage.origin(tls=tls.Server(authority.issue(NAME)))
     nginx = stage.nginx(
-        http="upstream origin.test { server %{origin}; reuse_warm 1; }",
+        http="upstream origin.test { server %{origin}; reuse_warm 2; }",
         location=PASS + TRUST, workers=2)
     stage.wait_until(lambda: origin.connections == 2)
     assert nginx.get().status == 200

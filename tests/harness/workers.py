@@ -23,8 +23,8 @@ class Workers:
         self.stage = stage
         self.nginx = stage.nginx(location=WHO + location, workers=workers,
                                  **config)
-        # one that is stopped while it begins may hold a lock
-        stage.wait_until(lambda: self.nginx.status()["workers"] == workers)
+        self.count = workers
+        self.wait_new()
 
     def ask(self, worker, target="/", method="GET", **more):
         """The response to a request that this worker serves."""
@@ -54,6 +54,14 @@ class Workers:
         """Reasons for which connections were closed, and how many."""
         return {name: count for name, count
                 in self.connections["closed_by_reason"].items() if count}
+
+    def wait_new(self, *old):
+        """Until all workers are there, and none of those; one that is stopped
+        while it begins may hold a lock."""
+        self.stage.wait_until(
+            lambda: not set(old) & set(self.nginx.workers())
+            and len(self.nginx.workers()) == self.count
+            and self.nginx.status()["workers"] == self.count)
 
     def wait_parked(self, count=1):
         self._wait(lambda: self.connections["parked"] == count)
