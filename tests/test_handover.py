@@ -855,6 +855,28 @@ def test_places_follow_the_limit_on_open_files(stage, limit, written, found):
     assert bool(warned) == (written not in ("", "reuse_share 9;"))
 
 
+def test_a_worker_without_connections_leaves_places_alone(stage):
+    stage.origin()
+    workers = Workers(stage, workers=1, connections=24,
+                      http="reuse_share on;")
+    nginx = workers.nginx
+    nginx.expect_log("worker_connections are not enough")
+    assert nginx.get().header("X-Connection") == "new"
+    workers.wait_parked()
+    clients = []
+    while not nginx.logged("worker_connections are not enough"):
+        clients.append(nginx.connect())
+        clients[-1].send(b"GET / HTTP/1.1\r\n")
+        stage.let_pass(0.01)
+    clients[0].send(b"Host: localhost\r\n\r\n")
+    assert clients[0].read_response().status == 500
+    for client in clients:
+        client.close()
+    workers.wait_parked()
+    assert nginx.get().header("X-Connection") == "shared"
+    assert workers.closed == {"unconnected": 1}
+
+
 def test_connections_come_first(stage):
     """Where no descriptor is left over, there is no place."""
     stage.origin()

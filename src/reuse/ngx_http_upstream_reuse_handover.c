@@ -182,10 +182,13 @@ ngx_http_upstream_reuse_take_over(ngx_http_upstream_reuse_peer_t *rp,
     ngx_http_upstream_reuse_conn_t   *conn;
     ngx_http_upstream_reuse_parcel_t  parcel;
 
+    /* what is taken out and cannot be used would be closed */
+
     if (!reuse_shares
         || rp->bypass
         || rp->conf->reuse == 0
         || rp->identity->ssl
+        || ngx_cycle->free_connection_n == 0
         || ngx_http_upstream_reuse_label(&parcel, rp->identity, pc->sockaddr,
                                          pc->socklen, &rp->conf->name)
            != NGX_OK)
