@@ -201,7 +201,7 @@ ngx_http_upstream_reuse_take_over(ngx_http_upstream_reuse_peer_t *rp,
 
     for ( ;; ) {
 
-        fd = ngx_http_upstream_reuse_unpark(&parcel);
+        fd = ngx_http_upstream_reuse_unpark(&parcel, rp->server);
 
         if (fd == (ngx_socket_t) -1) {
             return NGX_DECLINED;
@@ -220,7 +220,6 @@ ngx_http_upstream_reuse_take_over(ngx_http_upstream_reuse_peer_t *rp,
 
         rp->account.why_new = NGX_HTTP_UPSTREAM_REUSE_NEW_STALE;
 
-        ngx_http_upstream_reuse_count(rp->server, SWEPT);
         reuse_close_ended(conn, &parcel);
 
         parcel.cycle = ngx_http_upstream_reuse_cycle;
@@ -230,6 +229,7 @@ ngx_http_upstream_reuse_take_over(ngx_http_upstream_reuse_peer_t *rp,
                    "upstream reuse: connection %p of socket %d is taken over",
                    conn->connection, fd);
 
+    ngx_http_upstream_reuse_uncount(rp->server, SWEPT);
     ngx_http_upstream_reuse_count(rp->server, TAKEN_OVER);
 
     pc->connection = conn->connection;
@@ -267,7 +267,6 @@ reuse_adopt(ngx_http_upstream_reuse_srv_conf_t *rcf,
     }
 
     if (conn == NULL) {
-        ngx_http_upstream_reuse_count(server, SWEPT);
         ngx_http_upstream_reuse_count_closed(server,
                                          NGX_HTTP_UPSTREAM_REUSE_CLOSE_ERROR);
         return NULL;
@@ -613,14 +612,14 @@ reuse_sweep(ngx_http_upstream_reuse_parcel_t *parcel, ngx_socket_t fd)
 
     server = ngx_http_upstream_reuse_find_server(rcf, &pc);
 
+    ngx_http_upstream_reuse_count(server, SWEPT);
+
     conn = reuse_adopt(rcf, server, &addr.sockaddr, parcel, fd,
                        ngx_cycle->log);
 
     if (conn == NULL) {
         return;
     }
-
-    ngx_http_upstream_reuse_count(server, SWEPT);
 
     if (!reuse_is_silent(fd)) {
         reuse_close_ended(conn, parcel);
