@@ -584,6 +584,7 @@ DYING = r"""
 #include <fcntl.h>
 #include <signal.h>
 #include <stdlib.h>
+#include <sys/epoll.h>
 #include <sys/socket.h>
 #include <unistd.h>
 
@@ -614,6 +615,18 @@ sendmsg(int fd, const struct msghdr *msg, int flags)
     maybe_die("DIE_AFTER_PARKING");
 
     return n;
+}
+
+int
+epoll_ctl(int epfd, int op, int fd, struct epoll_event *event)
+{
+    int  (*next)(int, int, int, struct epoll_event *);
+
+    next = dlsym(RTLD_NEXT, "epoll_ctl");
+
+    maybe_die(op == EPOLL_CTL_DEL ? "DIE_PARKED" : "DIE_TAKEN");
+
+    return next(epfd, op, fd, event);
 }
 
 ssize_t
@@ -745,6 +758,38 @@ def test_what_a_dead_worker_has_left_in_a_place_is_nobody_elses(stage):
     assert len(one.requests) == before
 
 
+@pytest.mark.skipif(settings.SCALE > 1, reason="sanitizers come first")
+@pytest.mark.parametrize("when", ["DIE_PARKED", "DIE_TAKEN"])
+def test_what_a_worker_has_counted_when_it_dies(stage, when):
+    """Just after it has parked a connection, or taken one."""
+    mark = stage.path("die")
+    origin = stage.origin()
+    workers = Workers(stage, env={"LD_PRELOAD": preload_dying(stage),
+                                  when: mark},
+                      main=f"env LD_PRELOAD; env {when};")
+    nginx = workers.nginx
+    nginx.expect_log("exited on signal 9")
+    client = nginx.connect()
+    for _ in range(3):
+        assert client.get().status == 200
+        workers.wait_parked()
+    first, second = first_and_second(workers)
+    if when == "DIE_PARKED":
+        assert client.get().status == 200
+    with open(mark, "w", encoding="ascii"):
+        pass
+    if when == "DIE_TAKEN":
+        client.send(http1.request("GET", "/"))
+    stage.wait_until(lambda: not os.path.exists(mark))
+    stage.wait_until(lambda: len(nginx.workers()) == 2
+                     and set(nginx.workers()) != {first, second})
+    stage.wait_until(lambda: workers.connections["open"]
+                     == workers.connections["idle"]
+                     == workers.connections["parked"]
+                     == established([origin])
+                     == (1 if when == "DIE_PARKED" else 0))
+
+
 def descriptors(pid):
     """What each descriptor of a process is, and whether exec closes it."""
     found = {}
@@ -852,6 +897,28 @@ def test_places_follow_the_limit_on_open_files(stage, limit, written, found):
     assert found <= pairs <= found + 8
     warned = nginx.logged("\"reuse_share\" has .* places")
     assert bool(warned) == (written not in ("", "reuse_share 9;"))
+
+
+def test_a_worker_without_connections_leaves_places_alone(stage):
+    stage.origin()
+    workers = Workers(stage, workers=1, connections=24,
+                      http="reuse_share on;")
+    nginx = workers.nginx
+    nginx.expect_log("worker_connections are not enough")
+    assert nginx.get().header("X-Connection") == "new"
+    workers.wait_parked()
+    clients = []
+    while not nginx.logged("worker_connections are not enough"):
+        clients.append(nginx.connect())
+        clients[-1].send(b"GET / HTTP/1.1\r\n")
+        stage.let_pass(0.01)
+    clients[0].send(b"Host: localhost\r\n\r\n")
+    assert clients[0].read_response().status == 500
+    for client in clients:
+        client.close()
+    workers.wait_parked()
+    assert nginx.get().header("X-Connection") == "shared"
+    assert workers.closed == {"unconnected": 1}
 
 
 def test_connections_come_first(stage):

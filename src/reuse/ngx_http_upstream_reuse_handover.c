@@ -183,10 +183,13 @@ ngx_http_upstream_reuse_take_over(ngx_http_upstream_reuse_peer_t *rp,
     ngx_http_upstream_reuse_conn_t   *conn;
     ngx_http_upstream_reuse_parcel_t  parcel;
 
+    /* what is taken out and cannot be used would be closed */
+
     if (!reuse_shares
         || rp->bypass
         || rp->conf->reuse == 0
         || rp->identity->ssl
+        || ngx_cycle->free_connection_n == 0
         || ngx_http_upstream_reuse_label(&parcel, rp->identity, pc->sockaddr,
                                          pc->socklen, &rp->conf->name)
            != NGX_OK)
@@ -199,7 +202,7 @@ ngx_http_upstream_reuse_take_over(ngx_http_upstream_reuse_peer_t *rp,
 
     for ( ;; ) {
 
-        fd = ngx_http_upstream_reuse_unpark(&parcel);
+        fd = ngx_http_upstream_reuse_unpark(&parcel, rp->server);
 
         if (fd == (ngx_socket_t) -1) {
             return NGX_DECLINED;
@@ -218,7 +221,6 @@ ngx_http_upstream_reuse_take_over(ngx_http_upstream_reuse_peer_t *rp,
 
         rp->account.why_new = NGX_HTTP_UPSTREAM_REUSE_NEW_STALE;
 
-        ngx_http_upstream_reuse_count(rp->server, SWEPT);
         reuse_close_ended(conn, &parcel);
 
         parcel.cycle = ngx_http_upstream_reuse_cycle;
@@ -228,6 +230,7 @@ ngx_http_upstream_reuse_take_over(ngx_http_upstream_reuse_peer_t *rp,
                    "upstream reuse: connection %p of socket %d is taken over",
                    conn->connection, fd);
 
+    ngx_http_upstream_reuse_uncount(rp->server, SWEPT);
     ngx_http_upstream_reuse_count(rp->server, TAKEN_OVER);
 
     pc->connection = conn->connection;
@@ -265,7 +268,6 @@ reuse_adopt(ngx_http_upstream_reuse_srv_conf_t *rcf,
     }
 
     if (conn == NULL) {
-        ngx_http_upstream_reuse_count(server, SWEPT);
         ngx_http_upstream_reuse_count_closed(server,
                                          NGX_HTTP_UPSTREAM_REUSE_CLOSE_ERROR);
         return NULL;
@@ -609,14 +611,14 @@ reuse_sweep(ngx_http_upstream_reuse_parcel_t *parcel, ngx_socket_t fd)
 
     server = ngx_http_upstream_reuse_find_server(rcf, &pc);
 
+    ngx_http_upstream_reuse_count(server, SWEPT);
+
     conn = reuse_adopt(rcf, server, &addr.sockaddr, parcel, fd,
                        ngx_cycle->log);
 
     if (conn == NULL) {
         return;
     }
-
-    ngx_http_upstream_reuse_count(server, SWEPT);
 
     if (!reuse_is_silent(fd)) {
         reuse_close_ended(conn, parcel);

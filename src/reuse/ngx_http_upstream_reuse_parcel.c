@@ -116,14 +116,11 @@ ngx_http_upstream_reuse_park_conn(ngx_http_upstream_reuse_conn_t *conn)
 
     reuse_describe(&parcel, conn);
 
-    if (ngx_http_upstream_reuse_park(&parcel, c->fd) != NGX_OK) {
+    if (ngx_http_upstream_reuse_park(&parcel, c->fd, conn->server) != NGX_OK) {
         return NGX_DECLINED;
     }
 
     reuse_forget_events(c);
-
-    ngx_http_upstream_reuse_uncount(conn->server, IDLE);
-    ngx_http_upstream_reuse_count(conn->server, HANDED_OVER);
 
     ngx_log_debug3(NGX_LOG_DEBUG_HTTP, c->log, 0,
                    "upstream reuse: connection %p of socket %d is parked "

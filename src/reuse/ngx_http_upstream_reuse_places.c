@@ -190,7 +190,7 @@ ngx_http_upstream_reuse_is_last_cycle(void)
 
 ngx_int_t
 ngx_http_upstream_reuse_park(ngx_http_upstream_reuse_parcel_t *parcel,
-    ngx_socket_t fd)
+    ngx_socket_t fd, ngx_http_upstream_reuse_server_t *server)
 {
     uint32_t        i;
     reuse_place_t  *place;
@@ -221,6 +221,11 @@ ngx_http_upstream_reuse_park(ngx_http_upstream_reuse_parcel_t *parcel,
                                      % NGX_HTTP_UPSTREAM_REUSE_STACKS],
                i);
 
+    /* a worker that dies later has nothing to do with it any more */
+
+    ngx_http_upstream_reuse_uncount(server, IDLE);
+    ngx_http_upstream_reuse_count(server, HANDED_OVER);
+
     reuse_unlock();
 
     return NGX_OK;
@@ -228,7 +233,8 @@ ngx_http_upstream_reuse_park(ngx_http_upstream_reuse_parcel_t *parcel,
 
 
 ngx_socket_t
-ngx_http_upstream_reuse_unpark(ngx_http_upstream_reuse_parcel_t *parcel)
+ngx_http_upstream_reuse_unpark(ngx_http_upstream_reuse_parcel_t *parcel,
+    ngx_http_upstream_reuse_server_t *server)
 {
     uint32_t        i, next, *stack;
     ngx_socket_t    fd;
@@ -268,6 +274,7 @@ ngx_http_upstream_reuse_unpark(ngx_http_upstream_reuse_parcel_t *parcel)
         reuse_remove(i);
 
         if (fd != -1) {
+            ngx_http_upstream_reuse_count(server, SWEPT);
             break;
         }
 

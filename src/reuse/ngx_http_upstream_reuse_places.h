@@ -126,16 +126,22 @@ extern ngx_uint_t  ngx_http_upstream_reuse_cycle;
 /* worker: whether there is no later cycle, whose workers begin soon. */
 ngx_uint_t ngx_http_upstream_reuse_is_last_cycle(void);
 
-/* Parks a connection.  NGX_DECLINED: no place is free. */
+/*
+ * Parks a connection, and counts it as handed over, and not idle here.
+ * NGX_DECLINED: no place is free.
+ */
 ngx_int_t ngx_http_upstream_reuse_park(
-    ngx_http_upstream_reuse_parcel_t *parcel, ngx_socket_t fd);
+    ngx_http_upstream_reuse_parcel_t *parcel, ngx_socket_t fd,
+    ngx_http_upstream_reuse_server_t *server);
 
 /*
  * Takes the connection of this label that was parked last, for the location
- * in the parcel, in which it is described then.  -1: there is none.
+ * in the parcel, in which it is described then, and counts it as swept until
+ * the caller knows that it is of use.  -1: there is none.
  */
 ngx_socket_t ngx_http_upstream_reuse_unpark(
-    ngx_http_upstream_reuse_parcel_t *parcel);
+    ngx_http_upstream_reuse_parcel_t *parcel,
+    ngx_http_upstream_reuse_server_t *server);
 
 /*
  * Has all parked connections looked at by visit(), which is given data and
