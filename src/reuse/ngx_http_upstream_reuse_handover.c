@@ -63,7 +63,7 @@ static ngx_http_upstream_reuse_close_e reuse_why_unwanted(
     ngx_http_upstream_reuse_srv_conf_t *rcf);
 
 
-/* worker: idle connections, the oldest first */
+/* worker: connections that were idle, and maybe still are */
 
 static ngx_queue_t       reuse_offered;
 static ngx_uint_t        reuse_begun;
@@ -111,10 +111,12 @@ ngx_http_upstream_reuse_begin_handover(ngx_cycle_t *cycle)
 }
 
 
+/* One that has been used meanwhile may still be there. */
+
 void
 ngx_http_upstream_reuse_offer(ngx_http_upstream_reuse_conn_t *conn)
 {
-    if (!reuse_shares || conn->connection->ssl) {
+    if (conn->offers || !reuse_shares || conn->connection->ssl) {
         return;
     }
 
@@ -131,26 +133,39 @@ static void
 reuse_moment_handler(ngx_event_t *ev)
 {
     ngx_queue_t                     *q;
-    ngx_msec_int_t                   left;
+    ngx_msec_int_t                   left, soonest;
     ngx_http_upstream_reuse_conn_t  *conn;
 
-    while (!ngx_queue_empty(&reuse_offered)) {
+    soonest = NGX_HTTP_UPSTREAM_REUSE_MOMENT;
 
-        q = ngx_queue_head(&reuse_offered);
+    q = ngx_queue_head(&reuse_offered);
+
+    while (q != ngx_queue_sentinel(&reuse_offered)) {
+
         conn = ngx_queue_data(q, ngx_http_upstream_reuse_conn_t, offered);
+        q = ngx_queue_next(q);
 
-        left = conn->since + NGX_HTTP_UPSTREAM_REUSE_MOMENT
-               - ngx_current_msec;
+        if (conn->state == NGX_HTTP_UPSTREAM_REUSE_CONN_IDLE) {
 
-        if (left > 0) {
-            ngx_add_timer(ev, left);
-            return;
+            left = conn->since + NGX_HTTP_UPSTREAM_REUSE_MOMENT
+                   - ngx_current_msec;
+
+            if (left > 0) {
+                soonest = ngx_min(soonest, left);
+                continue;
+            }
         }
 
-        ngx_queue_remove(q);
+        ngx_queue_remove(&conn->offered);
         conn->offers = 0;
 
-        reuse_hand_over(conn);
+        if (conn->state == NGX_HTTP_UPSTREAM_REUSE_CONN_IDLE) {
+            reuse_hand_over(conn);
+        }
+    }
+
+    if (!ngx_queue_empty(&reuse_offered)) {
+        ngx_add_timer(ev, soonest);
     }
 }
 

@@ -291,11 +291,6 @@ reuse_take(ngx_http_upstream_reuse_peer_t *rp, ngx_peer_connection_t *pc)
             rp->conf->listener->end_idle(conn);
         }
 
-        if (conn->offers) {
-            ngx_queue_remove(&conn->offered);
-            conn->offers = 0;
-        }
-
     } else {
         rp->server = ngx_http_upstream_reuse_find_server(rp->conf, pc);
     }
