@@ -11,7 +11,7 @@ import time
 import pytest
 
 from harness import http1, settings
-from harness.nginx import version
+from harness.nginx import build_info, version
 from harness.workers import WHO, Workers, established
 from test_other_handlers import answer_grpc
 
@@ -919,6 +919,17 @@ def test_a_worker_without_connections_leaves_places_alone(stage):
     workers.wait_parked()
     assert nginx.get().header("X-Connection") == "shared"
     assert workers.closed == {"unconnected": 1}
+
+
+@pytest.mark.skipif("--with-select_module" not in build_info(),
+                    reason="select is built in if it is asked for")
+def test_select_has_no_places(stage):
+    """It allows no descriptor above 1023."""
+    stage.origin()
+    workers = Workers(stage, events="use select;")
+    for worker in workers.nginx.workers():
+        assert workers.how(worker) == "new"
+    assert workers.connections["handed_over"] == 0
 
 
 def test_connections_come_first(stage):

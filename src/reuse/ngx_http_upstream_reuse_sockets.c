@@ -98,7 +98,10 @@ reuse_count_places(ngx_cycle_t *cycle)
     ccf = (ngx_core_conf_t *) ngx_get_conf(cycle->conf_ctx, ngx_core_module);
     ecf = ngx_event_get_conf(cycle->conf_ctx, ngx_event_core_module);
 
+    /* select() has no room for the numbers that descriptors would have */
+
     if (rmcf->share == 0
+        || ngx_strcmp(ecf->name, "select") == 0
         || (rmcf->share == NGX_CONF_UNSET && ccf->worker_processes < 2)
         || getrlimit(RLIMIT_NOFILE, &rlmt) == -1)
     {
