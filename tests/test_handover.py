@@ -325,6 +325,9 @@ def test_no_request_is_sent_on_one_that_has_ended(stage, method):
         for worker in workers.nginx.workers():
             response = workers.ask(worker, method=method, body=b"body")
             assert response.status == 200
+            # it closes as soon as it can
+            stage.wait_until(lambda: all(conn.closed for conn
+                                         in origin.conns))
     assert len(origin.requests) == 12
     # those that end while a request is on its way
     assert set(workers.closed) <= {"closed", "error", "undelivered"}

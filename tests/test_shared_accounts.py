@@ -58,7 +58,11 @@ class Served:
         """The script of the server of that name."""
         def script(conn):
             conn.sock.settimeout(None)
-            peer = conn.sock.getpeername()[0].rpartition(".")[2]
+            try:
+                peer = conn.sock.getpeername()[0].rpartition(".")[2]
+            except OSError:
+                # it was reset before
+                return
             with conn.sock.makefile("rb") as file:
                 while self._one(conn, file, name, peer):
                     pass
@@ -154,8 +158,10 @@ class Clients:
         target = (f"/?to=s{choice.randrange(SERVERS)}"
                   f"&from={1 + choice.randrange(IDENTITIES)}"
                   f"&id={number}&end={end}")
-        with socket.create_connection(("127.0.0.1", self._nginx.port()),
-                                      timeout=20) as sock:
+        # of many addresses, as ports are not free at once
+        with socket.create_connection(
+                ("127.0.0.1", self._nginx.port()), timeout=20,
+                source_address=(f"127.2.0.{1 + number % 200}", 0)) as sock:
             sock.sendall(http1.request(
                 method, target, "Connection: close",
                 body=b"body" if method == "POST" else b""))

@@ -56,6 +56,9 @@ static ngx_uint_t reuse_is_of_server(ngx_http_upstream_reuse_parcel_t *parcel,
     ngx_socket_t fd, void *data);
 static ngx_uint_t reuse_is_left(ngx_http_upstream_reuse_parcel_t *parcel,
     ngx_socket_t fd, void *data);
+static ngx_uint_t reuse_is_old(ngx_http_upstream_reuse_parcel_t *parcel);
+static ngx_int_t reuse_renew(ngx_http_upstream_reuse_parcel_t *parcel,
+    ngx_socket_t fd);
 static void reuse_sweep(ngx_http_upstream_reuse_parcel_t *parcel,
     ngx_socket_t fd);
 static ngx_http_upstream_reuse_close_e reuse_why_unwanted(
@@ -420,7 +423,11 @@ reuse_visit_handler(ngx_event_t *ev)
 
     static ngx_uint_t                 mine;
 
-    if (ngx_exiting || ngx_terminate) {
+    if (ngx_exiting || ngx_terminate
+        || ngx_http_cycle_get_module_main_conf(ngx_cycle,
+                                               ngx_http_upstream_reuse_module)
+           == NULL)
+    {
         return;
     }
 
@@ -447,7 +454,9 @@ reuse_visit_handler(ngx_event_t *ev)
             return;
         }
 
-        reuse_sweep(&parcel, fd);
+        if (reuse_renew(&parcel, fd) != NGX_OK) {
+            reuse_sweep(&parcel, fd);
+        }
     }
 }
 
@@ -546,9 +555,6 @@ static ngx_uint_t
 reuse_visit(ngx_http_upstream_reuse_parcel_t *parcel, ngx_socket_t fd,
     void *data)
 {
-    ngx_str_t                            name;
-    ngx_http_upstream_reuse_srv_conf_t  *rcf;
-
     if (!reuse_is_silent(fd)
         || (ngx_msec_int_t) (parcel->end - ngx_current_msec) <= 0)
     {
@@ -557,24 +563,54 @@ reuse_visit(ngx_http_upstream_reuse_parcel_t *parcel, ngx_socket_t fd,
 
     parcel->seen = ngx_current_msec;
 
-    if ((ngx_int_t) (parcel->cycle - ngx_http_upstream_reuse_cycle) >= 0) {
-        return 0;
+    return reuse_is_old(parcel);
+}
+
+
+/* Of a configuration before this one. */
+
+static ngx_uint_t
+reuse_is_old(ngx_http_upstream_reuse_parcel_t *parcel)
+{
+    return (ngx_int_t) (parcel->cycle - ngx_http_upstream_reuse_cycle) < 0;
+}
+
+
+/*
+ * Without the lock of the places, as upstreams have locks of their own: parks
+ * it again if this configuration has a use for it.
+ */
+
+static ngx_int_t
+reuse_renew(ngx_http_upstream_reuse_parcel_t *parcel, ngx_socket_t fd)
+{
+    ngx_str_t  name;
+
+    if (!reuse_is_old(parcel)
+        || (ngx_msec_int_t) (parcel->end - ngx_current_msec) <= 0
+        || !reuse_is_silent(fd))
+    {
+        return NGX_DECLINED;
     }
 
     name.data = ngx_http_upstream_reuse_parcel_name(parcel);
     name.len = parcel->name_len;
 
-    rcf = ngx_http_upstream_reuse_find_conf(&name);
-
-    if (reuse_why_unwanted(parcel, rcf)
+    if (reuse_why_unwanted(parcel, ngx_http_upstream_reuse_find_conf(&name))
         != NGX_HTTP_UPSTREAM_REUSE_CLOSE_KEPT)
     {
-        return 1;
+        return NGX_DECLINED;
     }
 
     parcel->cycle = ngx_http_upstream_reuse_cycle;
 
-    return 0;
+    if (ngx_http_upstream_reuse_park(parcel, fd, NULL) != NGX_OK) {
+        return NGX_DECLINED;
+    }
+
+    (void) ngx_close_socket(fd);
+
+    return NGX_OK;
 }
 
 
@@ -605,7 +641,7 @@ reuse_sweep(ngx_http_upstream_reuse_parcel_t *parcel, ngx_socket_t fd)
 
     reason = NGX_HTTP_UPSTREAM_REUSE_CLOSE_KEPT;
 
-    if ((ngx_int_t) (parcel->cycle - ngx_http_upstream_reuse_cycle) < 0) {
+    if (reuse_is_old(parcel)) {
         reason = reuse_why_unwanted(parcel, rcf);
     }
 

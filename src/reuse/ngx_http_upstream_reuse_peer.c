@@ -245,18 +245,14 @@ reuse_begin(ngx_http_upstream_reuse_peer_t *rp)
 static ngx_int_t
 reuse_take_over(ngx_http_upstream_reuse_peer_t *rp, ngx_peer_connection_t *pc)
 {
-    while (ngx_http_upstream_reuse_take_over(rp, pc) == NGX_DONE) {
+    /* where one without a known limit is of no use, no other one is better */
 
+    while (rp->account.why_new != NGX_HTTP_UPSTREAM_REUSE_NEW_UNBUFFERED
+           && ngx_http_upstream_reuse_take_over(rp, pc) == NGX_DONE)
+    {
         if (reuse_take(rp, pc) == NGX_DONE) {
             rp->account.shared = 1;
             return NGX_DONE;
-        }
-
-        if (rp->account.why_new == NGX_HTTP_UPSTREAM_REUSE_NEW_UNBUFFERED) {
-
-            /* none of the others is better */
-
-            break;
         }
     }
 

@@ -223,8 +223,10 @@ ngx_http_upstream_reuse_park(ngx_http_upstream_reuse_parcel_t *parcel,
 
     /* a worker that dies later has nothing to do with it any more */
 
-    ngx_http_upstream_reuse_uncount(server, IDLE);
-    ngx_http_upstream_reuse_count(server, HANDED_OVER);
+    if (server) {
+        ngx_http_upstream_reuse_uncount(server, IDLE);
+        ngx_http_upstream_reuse_count(server, HANDED_OVER);
+    }
 
     reuse_unlock();
 
@@ -319,14 +321,17 @@ ngx_http_upstream_reuse_visit_places(ngx_uint_t *i,
 
         fd = ngx_http_upstream_reuse_recv_fd(*i - 1, place->serial);
 
-        if (fd != -1
-            && !visit(&place->parcel, fd, data)
-            && ngx_http_upstream_reuse_send_fd(*i - 1, fd, place->serial)
-               == NGX_OK)
-        {
-            reuse_unlock();
-            (void) ngx_close_socket(fd);
-            continue;
+        if (fd != -1 && !visit(&place->parcel, fd, data)) {
+
+            if (ngx_http_upstream_reuse_send_fd(*i - 1, fd, place->serial)
+                == NGX_OK)
+            {
+                reuse_unlock();
+                (void) ngx_close_socket(fd);
+                continue;
+            }
+
+            place->parcel.reason = NGX_HTTP_UPSTREAM_REUSE_CLOSE_ERROR;
         }
 
         reuse_copy(parcel, &place->parcel);
@@ -448,12 +453,18 @@ reuse_lock(void)
     }
 
     reuse_places->changing = ngx_pid;
+
+    /* whoever dies after that leaves the mark */
+
+    ngx_memory_barrier();
 }
 
 
 static void
 reuse_unlock(void)
 {
+    ngx_memory_barrier();
+
     reuse_places->changing = 0;
 
     ngx_shmtx_unlock(&reuse_shpool->mutex);

@@ -127,8 +127,8 @@ extern ngx_uint_t  ngx_http_upstream_reuse_cycle;
 ngx_uint_t ngx_http_upstream_reuse_is_last_cycle(void);
 
 /*
- * Parks a connection, and counts it as handed over, and not idle here.
- * NGX_DECLINED: no place is free.
+ * Parks a connection, and counts it as handed over, and not idle here; NULL
+ * for the server: it was parked before.  NGX_DECLINED: no place is free.
  */
 ngx_int_t ngx_http_upstream_reuse_park(
     ngx_http_upstream_reuse_parcel_t *parcel, ngx_socket_t fd,
