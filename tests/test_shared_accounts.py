@@ -171,6 +171,8 @@ class Clients:
                 if not part:
                     break
                 data += part
+        if not data:
+            raise ValueError("the worker has died")
         head, _, body = data.partition(b"\r\n\r\n")
         status = int(head.split()[1])
         if status == 200 and body != str(number).encode():
