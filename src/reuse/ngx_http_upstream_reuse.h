@@ -445,6 +445,15 @@ struct ngx_http_upstream_reuse_peer_s {
 };
 
 
+/*
+ * Tells whether the body of a request is gone as soon as it has been sent, so
+ * that it could not be sent again.  Nothing of it has been sent where
+ * u->request_sent is 0.
+ */
+#define ngx_http_upstream_reuse_body_is_gone(rp)                              \
+    ((rp)->request->request_body_no_buffering)
+
+
 /* peer */
 
 /* Stands before the peer functions of an upstream, as its peer.init. */

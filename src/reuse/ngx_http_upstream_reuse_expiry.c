@@ -108,7 +108,7 @@ ngx_http_upstream_reuse_may_try(ngx_http_upstream_reuse_peer_t *rp,
     }
 
     if ((rp->upstream->conf->next_upstream & needed) != needed
-        || r->request_body_no_buffering)
+        || ngx_http_upstream_reuse_body_is_gone(rp))
     {
         return 0;
     }
