@@ -14,7 +14,11 @@
 #include "ngx_http_myproxy_module.h"
 
 
-/* fields of responses that we look at ourselves */
+/*
+ * Fields of responses that we look at ourselves.  Those that are left out of
+ * 1xx responses and of trailer sections are named in
+ * ngx_http_myproxy_leave_hop(); one that is added here passes there.
+ */
 
 typedef enum {
     NGX_HTTP_MYPROXY_OTHER_FIELD = 0,
