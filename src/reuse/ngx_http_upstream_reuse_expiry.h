@@ -18,6 +18,13 @@
 #include "ngx_http_upstream_reuse.h"
 
 
+/*
+ * Milliseconds: the least margin before an idle limit, for timers that are not
+ * exact.  With a limit that is no longer than this no connection is reused.
+ */
+#define NGX_HTTP_UPSTREAM_REUSE_LEAST_MARGIN  10
+
+
 /* expiry */
 
 /*

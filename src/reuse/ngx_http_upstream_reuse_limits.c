@@ -13,9 +13,6 @@
 #include "ngx_http_upstream_reuse_tcp.h"
 
 
-/* milliseconds, for timers that are not exact */
-#define NGX_HTTP_UPSTREAM_REUSE_MARGIN     10
-
 /* milliseconds by which two ages may differ and still be the same */
 #define NGX_HTTP_UPSTREAM_REUSE_OFF        5
 
@@ -62,7 +59,7 @@ ngx_msec_t
 ngx_http_upstream_reuse_margin(ngx_http_upstream_reuse_conn_t *conn,
     ngx_msec_t limit)
 {
-    return 2 * conn->rtt + limit / 16 + NGX_HTTP_UPSTREAM_REUSE_MARGIN;
+    return 2 * conn->rtt + limit / 16 + NGX_HTTP_UPSTREAM_REUSE_LEAST_MARGIN;
 }
 
 
