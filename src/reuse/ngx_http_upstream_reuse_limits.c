@@ -31,8 +31,11 @@
 /* so many connections that have met nearly the least round trip prove it */
 #define NGX_HTTP_UPSTREAM_REUSE_SURE       3
 
-/* milliseconds, besides round trips, in which a reset shows such a limit */
-#define NGX_HTTP_REUSE_WARM_PROMPT     1000
+/*
+ * A reset shows such a limit if it comes within so many milliseconds, besides
+ * two round trips, after the connection was taken.
+ */
+#define NGX_HTTP_UPSTREAM_REUSE_PROMPT     1000
 
 
 static void reuse_note_reset(ngx_http_upstream_reuse_conn_t *conn,
@@ -162,7 +165,7 @@ ngx_http_upstream_reuse_note_failure(ngx_http_upstream_reuse_peer_t *rp,
                              - (ngx_msec_t) (rp->watch.taken / 1000));
 
     if (!c->read->eof
-        && took <= (ngx_msec_int_t) (NGX_HTTP_REUSE_WARM_PROMPT
+        && took <= (ngx_msec_int_t) (NGX_HTTP_UPSTREAM_REUSE_PROMPT
                                      + 2 * rp->conn->rtt))
     {
         reuse_note_reset(rp->conn, rp->age);
