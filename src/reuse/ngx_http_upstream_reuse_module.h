@@ -18,8 +18,9 @@
 
 /*
  * What becomes of a connection, when its request is over or later.  The names,
- * meanings and advice are in ngx_http_upstream_reuse_reasons.c, in the same
- * order, and in docs/status.md.
+ * meanings and advice are in ngx_http_upstream_reuse_reasons.c and in
+ * docs/status.md.  There each row stands at the place of its reason here: the
+ * compiler checks only how many rows there are.
  */
 
 typedef enum {
