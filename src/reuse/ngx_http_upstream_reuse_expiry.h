@@ -103,7 +103,10 @@ ngx_uint_t ngx_http_upstream_reuse_may_try(ngx_http_upstream_reuse_peer_t *rp,
 
 /* limits */
 
-/* How long before an idle limit a connection is given up. */
+/*
+ * How long before an idle limit a connection is given up, whether the limit
+ * was configured, announced or learned.
+ */
 ngx_msec_t ngx_http_upstream_reuse_margin(
     ngx_http_upstream_reuse_conn_t *conn, ngx_msec_t limit);
 
