@@ -76,7 +76,7 @@ ngx_int_t ngx_http_myproxy_add_field(ngx_http_request_t *r, ngx_list_t *list,
 ngx_int_t ngx_http_myproxy_check_name(ngx_http_request_t *r);
 
 
-/* names */
+/* known_fields */
 
 /* where in the table a name is; few of those that are there share a place */
 #define ngx_http_myproxy_name_place(key)                                      \
