@@ -275,7 +275,7 @@ reuse_adopt(ngx_http_upstream_reuse_srv_conf_t *rcf,
     ngx_http_upstream_reuse_unpack(parcel, conn);
 
     if (conn->warm && conn->limit) {
-        conn->limit = &server->record->unused;
+        conn->limit = &server->record->unused_limit;
     }
 
     ngx_http_upstream_reuse_set_state(conn, NGX_HTTP_UPSTREAM_REUSE_CONN_IDLE);
