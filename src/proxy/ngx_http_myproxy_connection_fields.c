@@ -384,15 +384,18 @@ ngx_http_myproxy_leave_hop(ngx_http_request_t *r,
 
     switch (ngx_http_myproxy_find_field(&name)) {
 
-    case NGX_HTTP_MYPROXY_OTHER_FIELD:
-        return NGX_OK;
-
     case NGX_HTTP_MYPROXY_CONNECTION:
         h->hash = 0;
         return ngx_http_myproxy_read_options(r, ctx, &h->value);
 
-    default:
+    case NGX_HTTP_MYPROXY_CONTENT_LENGTH:
+    case NGX_HTTP_MYPROXY_KEEP_ALIVE:
+    case NGX_HTTP_MYPROXY_TRANSFER_ENCODING:
+    case NGX_HTTP_MYPROXY_UPGRADE:
         h->hash = 0;
+        return NGX_OK;
+
+    default:
         return NGX_OK;
     }
 }

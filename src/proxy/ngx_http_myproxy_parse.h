@@ -14,7 +14,11 @@
 #include "ngx_http_myproxy_module.h"
 
 
-/* fields of responses that we look at ourselves */
+/*
+ * Fields of responses that we look at ourselves.  Those that are left out of
+ * 1xx responses and of trailer sections are named in
+ * ngx_http_myproxy_leave_hop(); one that is added here passes there.
+ */
 
 typedef enum {
     NGX_HTTP_MYPROXY_OTHER_FIELD = 0,
@@ -72,7 +76,7 @@ ngx_int_t ngx_http_myproxy_add_field(ngx_http_request_t *r, ngx_list_t *list,
 ngx_int_t ngx_http_myproxy_check_name(ngx_http_request_t *r);
 
 
-/* names */
+/* known_fields */
 
 /* where in the table a name is; few of those that are there share a place */
 #define ngx_http_myproxy_name_place(key)                                      \

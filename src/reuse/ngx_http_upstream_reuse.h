@@ -7,10 +7,10 @@
  * when the configuration is read:
  *
  *     module      the directives; which upstreams keep connections
- *     directives  functions that read the value of a directive
+ *     directives  the functions that read the values of directives
  *     pool_conf   what the keepalive module is told, by the operator and by us
  *     selftest    whether that module is as it is expected to be
- *     warnings    what of the configuration defeats reuse
+ *     warnings    notes what defeats reuse for the log and the page
  *
  * for a request:
  *
@@ -445,15 +445,27 @@ struct ngx_http_upstream_reuse_peer_s {
 };
 
 
+/*
+ * Tells whether the body of a request is gone as soon as it has been sent, so
+ * that it could not be sent again.  Nothing of it has been sent where
+ * u->request_sent is 0.
+ */
+#define ngx_http_upstream_reuse_body_is_gone(rp)                              \
+    ((rp)->request->request_body_no_buffering)
+
+
 /* peer */
 
 /* Stands before the peer functions of an upstream, as its peer.init. */
 ngx_int_t ngx_http_upstream_reuse_init_peer(ngx_http_request_t *r,
     ngx_http_upstream_srv_conf_t *us);
 
-/* Stands in peer.get, by which what is ours is known. */
+/* Stands in peer.get, by which find_peer() knows what is ours. */
 ngx_int_t ngx_http_upstream_reuse_get_peer(ngx_peer_connection_t *pc,
     void *data);
+
+
+/* handler */
 
 /* What we have of a request's upstream; NULL if there is no layer. */
 ngx_http_upstream_reuse_peer_t *ngx_http_upstream_reuse_find_peer(
@@ -618,7 +630,10 @@ void ngx_http_upstream_reuse_count_times(
 void ngx_http_upstream_reuse_count_swept(ngx_str_t *upstream,
     ngx_str_t *address, ngx_http_upstream_reuse_close_e reason);
 
-/* The upstream of that name in the configuration; NULL: there is none. */
+/*
+ * The upstream of that name in the configuration; NULL: there is none.  Both
+ * the counters and handover look for it.
+ */
 ngx_http_upstream_reuse_srv_conf_t *ngx_http_upstream_reuse_find_conf(
     ngx_str_t *upstream);
 

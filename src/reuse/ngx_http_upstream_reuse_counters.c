@@ -104,10 +104,10 @@ ngx_http_upstream_reuse_count_times(ngx_http_upstream_reuse_server_t *server,
                          ? (uint64_t) all * 1000 - us : 0);
 
         if (SSL_session_reused(c->ssl->connection)) {
-            n[NGX_HTTP_UPSTREAM_REUSE_RESUMED]++;
+            n[NGX_HTTP_UPSTREAM_REUSE_HANDSHAKES_RESUMED]++;
 
         } else {
-            n[NGX_HTTP_UPSTREAM_REUSE_FULL]++;
+            n[NGX_HTTP_UPSTREAM_REUSE_HANDSHAKES_FULL]++;
         }
     }
 

@@ -40,37 +40,51 @@ typedef enum {
  */
 
 enum {
-    NGX_HTTP_UPSTREAM_REUSE_REUSED = 0,  /* requests: on a kept connection */
-    NGX_HTTP_UPSTREAM_REUSE_WARM,        /* on one that was opened ahead */
-    NGX_HTTP_UPSTREAM_REUSE_NEW,         /* on a new one, by reason */
+    NGX_HTTP_UPSTREAM_REUSE_REUSED = 0,  /* requests on a kept connection */
+    NGX_HTTP_UPSTREAM_REUSE_WARM,        /* requests on one that was opened
+                                            ahead, the first of each */
+    NGX_HTTP_UPSTREAM_REUSE_NEW,         /* requests on a new connection, by
+                                            reason */
 
     NGX_HTTP_UPSTREAM_REUSE_OPENED = NGX_HTTP_UPSTREAM_REUSE_NEW
                                      + NGX_HTTP_UPSTREAM_REUSE_NEW_LAST,
-    NGX_HTTP_UPSTREAM_REUSE_IDLE,        /* in the pools of workers now */
-    NGX_HTTP_UPSTREAM_REUSE_CLOSED,      /* by reason */
+                                         /* connections that were opened */
+    NGX_HTTP_UPSTREAM_REUSE_IDLE,        /* connections in the pools of
+                                            workers now */
+    NGX_HTTP_UPSTREAM_REUSE_CLOSED,      /* connections that were closed, by
+                                            reason */
 
     NGX_HTTP_UPSTREAM_REUSE_PROVEN = NGX_HTTP_UPSTREAM_REUSE_CLOSED
                                      + NGX_HTTP_UPSTREAM_REUSE_CLOSE_LAST,
-                                         /* sent again */
-    NGX_HTTP_UPSTREAM_REUSE_REFUSED,     /* may have been received */
-    NGX_HTTP_UPSTREAM_REUSE_LOST,        /* cannot be sent again */
+                                         /* requests that were not
+                                            delivered and were sent again */
+    NGX_HTTP_UPSTREAM_REUSE_REFUSED,     /* requests that failed and may have
+                                            been received */
+    NGX_HTTP_UPSTREAM_REUSE_LOST,        /* requests that were not delivered
+                                            and cannot be sent again */
 
     NGX_HTTP_UPSTREAM_REUSE_AHEAD,       /* connections opened ahead */
-    NGX_HTTP_UPSTREAM_REUSE_UNUSED,      /* of these, closed without one */
+    NGX_HTTP_UPSTREAM_REUSE_UNUSED,      /* of these, those that were closed
+                                            without a request */
 
-    NGX_HTTP_UPSTREAM_REUSE_HANDED_OVER,  /* connections: to other workers */
-    NGX_HTTP_UPSTREAM_REUSE_TAKEN_OVER,  /* for a request */
-    NGX_HTTP_UPSTREAM_REUSE_SWEPT,       /* to be closed */
+    NGX_HTTP_UPSTREAM_REUSE_HANDED_OVER,  /* connections that were parked for
+                                             any worker */
+    NGX_HTTP_UPSTREAM_REUSE_TAKEN_OVER,  /* connections that were taken out
+                                            for a request */
+    NGX_HTTP_UPSTREAM_REUSE_SWEPT,       /* connections that were taken out to
+                                            be closed */
 
-    NGX_HTTP_UPSTREAM_REUSE_FULL,        /* TLS handshakes */
-    NGX_HTTP_UPSTREAM_REUSE_RESUMED,
+    NGX_HTTP_UPSTREAM_REUSE_HANDSHAKES_FULL,  /* TLS handshakes without a
+                                                 session */
+    NGX_HTTP_UPSTREAM_REUSE_HANDSHAKES_RESUMED,  /* and those with one */
 
-    NGX_HTTP_UPSTREAM_REUSE_CONNECT,     /* TCP; connections by time */
+    NGX_HTTP_UPSTREAM_REUSE_CONNECT,     /* connections, by the time that TCP
+                                            took to connect */
     NGX_HTTP_UPSTREAM_REUSE_CONNECT_TIME = NGX_HTTP_UPSTREAM_REUSE_CONNECT
                                            + NGX_HTTP_UPSTREAM_REUSE_BUCKETS,
-                                         /* microseconds in all */
+                                         /* the microseconds of all */
 
-    NGX_HTTP_UPSTREAM_REUSE_TLS,         /* the same of TLS handshakes */
+    NGX_HTTP_UPSTREAM_REUSE_TLS,         /* TLS handshakes, in the same way */
     NGX_HTTP_UPSTREAM_REUSE_TLS_TIME = NGX_HTTP_UPSTREAM_REUSE_TLS
                                        + NGX_HTTP_UPSTREAM_REUSE_BUCKETS,
 
@@ -182,8 +196,9 @@ typedef struct {
 
 
 /*
- * By ngx_http_upstream_reuse_new_e and by ngx_http_upstream_reuse_close_e;
- * defined in ngx_http_upstream_reuse_reasons.c.
+ * By ngx_http_upstream_reuse_new_e and by ngx_http_upstream_reuse_close_e:
+ * each row stands at the place of its reason.  They are defined in
+ * ngx_http_upstream_reuse_reasons.c.
  */
 
 extern ngx_http_upstream_reuse_reason_t

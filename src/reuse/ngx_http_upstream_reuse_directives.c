@@ -13,9 +13,6 @@
 #define NGX_HTTP_UPSTREAM_REUSE_SESSIONS_LEAST  (256 * 1024)
 #define NGX_HTTP_UPSTREAM_REUSE_WARMEST     10000
 
-/* milliseconds: the margin before an end is as long, at the least */
-#define NGX_HTTP_UPSTREAM_REUSE_SHORTEST    10
-
 
 static char *reuse_warn_off(ngx_conf_t *cf, void *post, void *data);
 
@@ -77,7 +74,7 @@ ngx_http_upstream_reuse_set_expiry_slot(ngx_conf_t *cf, ngx_command_t *cmd,
 
     rcf->expiry = NGX_HTTP_UPSTREAM_REUSE_EXPIRY_TIME;
 
-    if (rcf->idle <= NGX_HTTP_UPSTREAM_REUSE_SHORTEST) {
+    if (rcf->idle <= NGX_HTTP_UPSTREAM_REUSE_LEAST_MARGIN) {
         ngx_http_upstream_reuse_warn(cf, NULL, 0,
                                      "no connection is reused with "
                                      "\"reuse_expiry %V\", as it is too near "

@@ -108,7 +108,7 @@ ngx_http_upstream_reuse_may_try(ngx_http_upstream_reuse_peer_t *rp,
     }
 
     if ((rp->upstream->conf->next_upstream & needed) != needed
-        || r->request_body_no_buffering)
+        || ngx_http_upstream_reuse_body_is_gone(rp))
     {
         return 0;
     }
@@ -187,7 +187,7 @@ ngx_http_upstream_reuse_unused_limit(ngx_http_upstream_reuse_srv_conf_t *rcf,
         return ngx_min(rcf->idle, end);
 
     case NGX_HTTP_UPSTREAM_REUSE_EXPIRY_AUTO:
-        limit = server->record->unused.idle;
+        limit = server->record->unused_limit.idle;
 
         return limit ? ngx_min(limit, end) : end;
 

@@ -18,6 +18,13 @@
 #include "ngx_http_upstream_reuse.h"
 
 
+/*
+ * Milliseconds: the least margin before an idle limit, for timers that are not
+ * exact.  With a limit that is no longer than this no connection is reused.
+ */
+#define NGX_HTTP_UPSTREAM_REUSE_LEAST_MARGIN  10
+
+
 /* expiry */
 
 /*
@@ -96,7 +103,10 @@ ngx_uint_t ngx_http_upstream_reuse_may_try(ngx_http_upstream_reuse_peer_t *rp,
 
 /* limits */
 
-/* How long before an idle limit a connection is given up. */
+/*
+ * How long before an idle limit a connection is given up, whether the limit
+ * was configured, announced or learned.
+ */
 ngx_msec_t ngx_http_upstream_reuse_margin(
     ngx_http_upstream_reuse_conn_t *conn, ngx_msec_t limit);
 

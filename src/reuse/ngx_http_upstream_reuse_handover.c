@@ -42,8 +42,7 @@ static ngx_http_upstream_reuse_conn_t *reuse_adopt(
     ngx_http_upstream_reuse_server_t *server, struct sockaddr *sockaddr,
     ngx_http_upstream_reuse_parcel_t *parcel, ngx_socket_t fd,
     ngx_log_t *log);
-static ngx_connection_t *reuse_open_connection(
-    ngx_http_upstream_reuse_parcel_t *parcel, ngx_socket_t fd,
+static ngx_connection_t *reuse_open_connection(ngx_socket_t fd,
     ngx_log_t *log);
 static void reuse_close_ended(ngx_http_upstream_reuse_conn_t *conn,
     ngx_http_upstream_reuse_parcel_t *parcel);
@@ -274,7 +273,7 @@ reuse_adopt(ngx_http_upstream_reuse_srv_conf_t *rcf,
 
     conn = NULL;
 
-    c = reuse_open_connection(parcel, fd, log);
+    c = reuse_open_connection(fd, log);
 
     if (c) {
         conn = ngx_http_upstream_reuse_create_conn(rcf, server,
@@ -291,15 +290,10 @@ reuse_adopt(ngx_http_upstream_reuse_srv_conf_t *rcf,
         return NULL;
     }
 
-    conn->since = parcel->since;
-    conn->rtt = parcel->rtt;
-    conn->announced = parcel->announced;
-    conn->max = parcel->max;
-    conn->sent = parcel->sent;
-    conn->warm = parcel->warm;
+    ngx_http_upstream_reuse_unpack(parcel, conn);
 
     if (conn->warm && conn->limit) {
-        conn->limit = &server->record->unused;
+        conn->limit = &server->record->unused_limit;
     }
 
     ngx_http_upstream_reuse_set_state(conn, NGX_HTTP_UPSTREAM_REUSE_CONN_IDLE);
@@ -315,8 +309,7 @@ reuse_adopt(ngx_http_upstream_reuse_srv_conf_t *rcf,
  */
 
 static ngx_connection_t *
-reuse_open_connection(ngx_http_upstream_reuse_parcel_t *parcel,
-    ngx_socket_t fd, ngx_log_t *log)
+reuse_open_connection(ngx_socket_t fd, ngx_log_t *log)
 {
     ngx_int_t          rc;
     ngx_event_t       *rev, *wev;
@@ -346,12 +339,7 @@ reuse_open_connection(ngx_http_upstream_reuse_parcel_t *parcel,
     c->sendfile = 1;
     c->log_error = NGX_ERROR_ERR;
 
-    c->tcp_nodelay = parcel->nodelay;
-    c->tcp_nopush = parcel->nopush;
-
     c->number = ngx_atomic_fetch_add(ngx_connection_counter, 1);
-    c->start_time = parcel->start;
-    c->requests = parcel->requests;
 
     rev = c->read;
     wev = c->write;

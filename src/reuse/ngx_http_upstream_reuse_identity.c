@@ -163,8 +163,9 @@ speaks_http1(ngx_http_upstream_reuse_peer_t *rp)
 #if (NGX_HTTP_SSL)
 
 /*
- * What is set in the SSL_CTX is not added: the settings' "ssl" is another one
- * then.  Without a request NGX_DECLINED if it depends on one.
+ * A setting of the SSL_CTX needs nothing here: its handler must not share one
+ * SSL_CTX between locations that differ in it (myproxy: same_ssl()).  Without
+ * a request NGX_DECLINED if something depends on one.
  */
 
 static ngx_int_t

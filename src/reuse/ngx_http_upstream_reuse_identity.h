@@ -21,6 +21,10 @@ typedef struct ngx_http_upstream_reuse_peer_s  ngx_http_upstream_reuse_peer_t;
  * maybe more than one protocol.  It is one string of bytes, which begins with
  * these and goes on with an address, a name and the file of a certificate, of
  * the lengths said here: equal bytes, equal identity.  There is no padding.
+ *
+ * A field that is added here is also added to the hash in join_parts()
+ * (identity.c) and, unless TLS sessions may be resumed across it, to the key
+ * of sessions in reuse_add_identity() (sessions.c).
  */
 
 typedef struct {

@@ -13,9 +13,6 @@
 #include "ngx_http_upstream_reuse_tcp.h"
 
 
-/* milliseconds, for timers that are not exact */
-#define NGX_HTTP_UPSTREAM_REUSE_MARGIN     10
-
 /* milliseconds by which two ages may differ and still be the same */
 #define NGX_HTTP_UPSTREAM_REUSE_OFF        5
 
@@ -34,8 +31,11 @@
 /* so many connections that have met nearly the least round trip prove it */
 #define NGX_HTTP_UPSTREAM_REUSE_SURE       3
 
-/* milliseconds, besides round trips, in which a reset shows such a limit */
-#define NGX_HTTP_REUSE_WARM_PROMPT     1000
+/*
+ * A reset shows such a limit if it comes within so many milliseconds, besides
+ * two round trips, after the connection was taken.
+ */
+#define NGX_HTTP_UPSTREAM_REUSE_PROMPT     1000
 
 
 static void reuse_note_reset(ngx_http_upstream_reuse_conn_t *conn,
@@ -62,7 +62,7 @@ ngx_msec_t
 ngx_http_upstream_reuse_margin(ngx_http_upstream_reuse_conn_t *conn,
     ngx_msec_t limit)
 {
-    return 2 * conn->rtt + limit / 16 + NGX_HTTP_UPSTREAM_REUSE_MARGIN;
+    return 2 * conn->rtt + limit / 16 + NGX_HTTP_UPSTREAM_REUSE_LEAST_MARGIN;
 }
 
 
@@ -165,7 +165,7 @@ ngx_http_upstream_reuse_note_failure(ngx_http_upstream_reuse_peer_t *rp,
                              - (ngx_msec_t) (rp->watch.taken / 1000));
 
     if (!c->read->eof
-        && took <= (ngx_msec_int_t) (NGX_HTTP_REUSE_WARM_PROMPT
+        && took <= (ngx_msec_int_t) (NGX_HTTP_UPSTREAM_REUSE_PROMPT
                                      + 2 * rp->conn->rtt))
     {
         reuse_note_reset(rp->conn, rp->age);

@@ -18,8 +18,9 @@
 
 /*
  * What becomes of a connection, when its request is over or later.  The names,
- * meanings and advice are in ngx_http_upstream_reuse_reasons.c, in the same
- * order, and in docs/status.md.
+ * meanings and advice are in ngx_http_upstream_reuse_reasons.c and in
+ * docs/status.md.  There each row stands at the place of its reason here: the
+ * compiler checks only how many rows there are.
  */
 
 typedef enum {
@@ -63,6 +64,8 @@ typedef enum {
 } ngx_http_upstream_reuse_close_e;
 
 
+/* module */
+
 /*
  * Asks for idle connections to be kept in an upstream, unless the operator
  * has written "keepalive" or "reuse off" there.  Only requests that
@@ -98,6 +101,9 @@ ngx_int_t ngx_http_upstream_reuse_ask_unbounded(ngx_conf_t *cf,
 ngx_int_t ngx_http_upstream_reuse_foresee(ngx_conf_t *cf,
     ngx_http_upstream_conf_t *conf);
 
+
+/* ssl_digest */
+
 #if (NGX_HTTP_SSL)
 
 /*
@@ -116,6 +122,9 @@ ngx_int_t ngx_http_upstream_reuse_describe_ssl(ngx_conf_t *cf, ngx_ssl_t *ssl,
     ngx_uint_t system, ngx_array_t *commands);
 
 #endif
+
+
+/* handler */
 
 /*
  * Tells that the handler of this request speaks HTTP/1.1, sets u->keepalive as
@@ -137,6 +146,9 @@ void ngx_http_upstream_reuse_hint(ngx_http_request_t *r, ngx_str_t *value);
  */
 void ngx_http_upstream_reuse_explain(ngx_http_request_t *r,
     ngx_http_upstream_reuse_close_e reason);
+
+
+/* warnings */
 
 /*
  * Notes a warning that something in the configuration defeats reuse: for the

@@ -14,7 +14,7 @@
 #define NGX_HTTP_UPSTREAM_REUSE_GOLDEN  0x9e3779b97f4a7c15ull
 
 
-static void reuse_describe(ngx_http_upstream_reuse_parcel_t *parcel,
+static void reuse_pack(ngx_http_upstream_reuse_parcel_t *parcel,
     ngx_http_upstream_reuse_conn_t *conn);
 static void reuse_forget_events(ngx_connection_t *c);
 
@@ -114,7 +114,7 @@ ngx_http_upstream_reuse_park_conn(ngx_http_upstream_reuse_conn_t *conn)
 
     parcel.end = ngx_current_msec + end;
 
-    reuse_describe(&parcel, conn);
+    reuse_pack(&parcel, conn);
 
     if (ngx_http_upstream_reuse_park(&parcel, c->fd, conn->server) != NGX_OK) {
         return NGX_DECLINED;
@@ -131,7 +131,7 @@ ngx_http_upstream_reuse_park_conn(ngx_http_upstream_reuse_conn_t *conn)
 
 
 static void
-reuse_describe(ngx_http_upstream_reuse_parcel_t *parcel,
+reuse_pack(ngx_http_upstream_reuse_parcel_t *parcel,
     ngx_http_upstream_reuse_conn_t *conn)
 {
     ngx_connection_t  *c;
@@ -154,6 +154,29 @@ reuse_describe(ngx_http_upstream_reuse_parcel_t *parcel,
     parcel->warm = conn->warm;
     parcel->nodelay = c->tcp_nodelay;
     parcel->nopush = c->tcp_nopush;
+}
+
+
+void
+ngx_http_upstream_reuse_unpack(ngx_http_upstream_reuse_parcel_t *parcel,
+    ngx_http_upstream_reuse_conn_t *conn)
+{
+    ngx_connection_t  *c;
+
+    c = conn->connection;
+
+    c->start_time = parcel->start;
+    conn->since = parcel->since;
+
+    conn->rtt = parcel->rtt;
+    conn->announced = parcel->announced;
+    conn->max = parcel->max;
+    c->requests = parcel->requests;
+    conn->sent = parcel->sent;
+
+    conn->warm = parcel->warm;
+    c->tcp_nodelay = parcel->nodelay;
+    c->tcp_nopush = parcel->nopush;
 }
 
 

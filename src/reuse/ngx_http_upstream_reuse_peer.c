@@ -370,9 +370,7 @@ reuse_unfit(ngx_http_upstream_reuse_peer_t *rp, ngx_connection_t *c,
         return NGX_HTTP_UPSTREAM_REUSE_NEW_EXPIRED;
     }
 
-    /* a body that is gone could not be sent again */
-
-    if (r->request_body_no_buffering
+    if (ngx_http_upstream_reuse_body_is_gone(rp)
         && !ngx_http_upstream_reuse_is_limited(conn))
     {
         return NGX_HTTP_UPSTREAM_REUSE_NEW_UNBUFFERED;
@@ -404,7 +402,7 @@ reuse_unfit(ngx_http_upstream_reuse_peer_t *rp, ngx_connection_t *c,
      */
 
     if (!(r->method & NGX_HTTP_UPSTREAM_REUSE_NON_IDEMPOTENT)
-        && !r->request_body_no_buffering
+        && !ngx_http_upstream_reuse_body_is_gone(rp)
         && !c->read->ready)
     {
         return NGX_HTTP_UPSTREAM_REUSE_NEW_NONE;

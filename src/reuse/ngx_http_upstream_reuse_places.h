@@ -29,6 +29,10 @@
  * cycle, in shared memory: what is known of a parked connection.  Times are
  * those of ngx_current_msec, which all processes have in common.  Its label
  * consists of the identity, the address and the name of the upstream.
+ *
+ * What it says of the connection is written and read in parcel.c.  A field
+ * that is added stands before the label, which is copied only as far as it
+ * goes.
  */
 
 typedef struct {
@@ -190,6 +194,13 @@ ngx_uint_t ngx_http_upstream_reuse_is_time_to_visit(ngx_msec_t pause);
  * worker, without a trace in the counters.  NGX_DECLINED: it cannot be parked.
  */
 ngx_int_t ngx_http_upstream_reuse_park_conn(
+    ngx_http_upstream_reuse_conn_t *conn);
+
+/*
+ * Has a connection that was taken over, and its record, hold what the parcel
+ * says of them.
+ */
+void ngx_http_upstream_reuse_unpack(ngx_http_upstream_reuse_parcel_t *parcel,
     ngx_http_upstream_reuse_conn_t *conn);
 
 /*

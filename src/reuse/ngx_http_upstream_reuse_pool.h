@@ -141,7 +141,8 @@ ngx_uint_t ngx_http_upstream_reuse_count_servers(
 
 /*
  * Tries the keepalive module on a pool of its own.  Returns 0, and has logged
- * why, if connections must not be given to it.
+ * why, if connections must not be given to it.  A field that is read from it
+ * is tried there first.
  */
 ngx_uint_t ngx_http_upstream_reuse_is_sound(ngx_conf_t *cf);
 

@@ -3,7 +3,9 @@
  * Copyright (C) 2026 The ngx_http_myproxy_module authors
  *
  * Why a request has a new connection, and why one is closed: which reason it
- * is.  Their names, meanings and advice are in the same file.
+ * is.  The reasons are ngx_http_upstream_reuse_new_e (counters.h) and
+ * ngx_http_upstream_reuse_close_e (reuse_module.h); their names, meanings and
+ * advice are two arrays in reasons.c, which counters.h declares.
  */
 
 

@@ -491,7 +491,7 @@ ngx_http_upstream_reuse_send_again(ngx_peer_connection_t *pc,
 
     *state = NGX_PEER_NEXT;
 
-    if (u->request_sent && rp->request->request_body_no_buffering) {
+    if (u->request_sent && ngx_http_upstream_reuse_body_is_gone(rp)) {
         ngx_log_error(NGX_LOG_ERR, pc->log, 0,
                       "the request was not received by upstream (%V), but "
                       "its body was not buffered and is gone",

@@ -65,6 +65,9 @@ ngx_int_t ngx_http_upstream_reuse_read_tickets(
  * Adds what an SSL_CTX is, by value.  If connections are verified and it is
  * not known whom it trusts, no other SSL_CTX has the same value, nor has this
  * one after a reload.  NGX_OK, or NGX_ERROR if there is no memory.
+ *
+ * A setting that the SSL_CTX shows is added in ssl_digest.c; any other in
+ * reuse_add_identity().
  */
 ngx_int_t ngx_http_upstream_reuse_add_ssl(EVP_MD_CTX *md,
     ngx_http_upstream_reuse_main_conf_t *rmcf, ngx_ssl_t *ssl,

@@ -110,8 +110,9 @@ typedef struct {
 typedef struct {
     ngx_str_node_t                       node;  /* upstream, zero, address */
     ngx_http_upstream_reuse_limit_t      limit;
-    ngx_http_upstream_reuse_limit_t      unused;  /* of connections that have
-                                                     carried no request */
+    ngx_http_upstream_reuse_limit_t      unused_limit;  /* of connections that
+                                                           have carried no
+                                                           request */
 
     /*
      * How many connections all workers use now, and have used at a time: of

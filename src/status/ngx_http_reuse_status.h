@@ -9,6 +9,7 @@
  *     json        docs/status.schema.json
  *     prometheus  text format 0.0.4
  *     html        the sections of page.html
+ *     history     one of them: how reuse has gone over time
  *
  * Each of the formats is a function that writes a snapshot.
  */
@@ -65,7 +66,7 @@ void ngx_http_reuse_status_prometheus(ngx_http_reuse_status_text_t *text,
 void ngx_http_reuse_status_html(ngx_http_reuse_status_text_t *text,
     ngx_http_upstream_reuse_snapshot_t *shot);
 
-/* a part of the page: how reuse has gone over time */
+/* history: a section of the page, which html writes with it */
 
 void ngx_http_reuse_status_history(ngx_http_reuse_status_text_t *text,
     ngx_http_upstream_reuse_snapshot_t *shot);

@@ -155,9 +155,10 @@ html_summary(ngx_http_reuse_status_text_t *text,
     ngx_http_reuse_status_write_time(text, total->saved);
     ngx_http_reuse_status_write(text,
                                 "</b><span class=\"soft\">TLS: ");
-    html_number(text, "full", n[NGX_HTTP_UPSTREAM_REUSE_FULL]);
+    html_number(text, "full", n[NGX_HTTP_UPSTREAM_REUSE_HANDSHAKES_FULL]);
     ngx_http_reuse_status_write(text, " full, ");
-    html_number(text, "resumed", n[NGX_HTTP_UPSTREAM_REUSE_RESUMED]);
+    html_number(text, "resumed",
+                n[NGX_HTTP_UPSTREAM_REUSE_HANDSHAKES_RESUMED]);
     ngx_http_reuse_status_write(text, " resumed</span></div>");
 }
 

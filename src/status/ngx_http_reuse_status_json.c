@@ -168,8 +168,9 @@ json_view(ngx_http_reuse_status_text_t *text,
         n[NGX_HTTP_UPSTREAM_REUSE_PROVEN], n[NGX_HTTP_UPSTREAM_REUSE_REFUSED],
         n[NGX_HTTP_UPSTREAM_REUSE_LOST], n[NGX_HTTP_UPSTREAM_REUSE_AHEAD],
         n[NGX_HTTP_UPSTREAM_REUSE_WARM], n[NGX_HTTP_UPSTREAM_REUSE_UNUSED],
-        view->unpaid, view->starving, n[NGX_HTTP_UPSTREAM_REUSE_FULL],
-        n[NGX_HTTP_UPSTREAM_REUSE_RESUMED]);
+        view->unpaid, view->starving,
+        n[NGX_HTTP_UPSTREAM_REUSE_HANDSHAKES_FULL],
+        n[NGX_HTTP_UPSTREAM_REUSE_HANDSHAKES_RESUMED]);
 
     json_histogram(text, &n[NGX_HTTP_UPSTREAM_REUSE_CONNECT], view->connects);
     ngx_http_reuse_status_write(text, ",\"tls_handshake_time\":");

@@ -356,10 +356,14 @@ static void
 prometheus_handshakes(ngx_http_reuse_status_text_t *text,
     ngx_http_upstream_reuse_view_t *view, const char *name)
 {
+    ngx_atomic_uint_t  *n;
+
+    n = view->counters;
+
     prometheus_line(text, view, name, "kind", "full",
-                    view->counters[NGX_HTTP_UPSTREAM_REUSE_FULL]);
+                    n[NGX_HTTP_UPSTREAM_REUSE_HANDSHAKES_FULL]);
     prometheus_line(text, view, name, "kind", "resumed",
-                    view->counters[NGX_HTTP_UPSTREAM_REUSE_RESUMED]);
+                    n[NGX_HTTP_UPSTREAM_REUSE_HANDSHAKES_RESUMED]);
 }
 
 

@@ -7,7 +7,8 @@
  *
  *     module      which upstreams; what becomes of their connections
  *     profiles    what connections are opened with
- *     plan        how many of which profile, to which server
+ *     plan        how many of which profile, to which server, and how many
+ *                 at a time
  *     wanted      how many that is
  *     starving    servers that idle connections may keep from answering
  *     preconnect  one of them is opened

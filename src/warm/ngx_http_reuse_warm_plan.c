@@ -23,8 +23,8 @@
 #define NGX_HTTP_REUSE_WARM_HOPELESS  100
 
 /*
- * So many at a time to a server, and in all: those that hang are not to keep
- * others from being opened.
+ * A worker opens at most so many at a time, to one server and in all.  Those
+ * that hang are not to keep others from being opened.
  */
 
 #define NGX_HTTP_REUSE_WARM_AT_A_TIME  8

@@ -468,7 +468,7 @@ reuse_put(ngx_http_reuse_warm_preconnect_t *p)
     conn->warm = 1;
 
     if (conn->limit) {
-        conn->limit = &p->server->record->unused;
+        conn->limit = &p->server->record->unused_limit;
     }
 
 #if (NGX_HTTP_SSL)
