@@ -46,12 +46,12 @@ static ngx_connection_t *reuse_open_connection(ngx_socket_t fd,
     ngx_log_t *log);
 static void reuse_close_ended(ngx_http_upstream_reuse_conn_t *conn,
     ngx_http_upstream_reuse_parcel_t *parcel);
-static ngx_uint_t reuse_is_silent(ngx_socket_t fd);
+static ngx_uint_t reuse_is_parked_silent(ngx_socket_t fd);
 
 static void reuse_visit_handler(ngx_event_t *ev);
 static ngx_uint_t reuse_visit(ngx_http_upstream_reuse_parcel_t *parcel,
     ngx_socket_t fd, void *data);
-static ngx_uint_t reuse_is_of_server(ngx_http_upstream_reuse_parcel_t *parcel,
+static ngx_uint_t reuse_is_to_server(ngx_http_upstream_reuse_parcel_t *parcel,
     ngx_socket_t fd, void *data);
 static ngx_uint_t reuse_is_left(ngx_http_upstream_reuse_parcel_t *parcel,
     ngx_socket_t fd, void *data);
@@ -214,7 +214,7 @@ ngx_http_upstream_reuse_take_over(ngx_http_upstream_reuse_peer_t *rp,
             return NGX_DECLINED;
         }
 
-        if (reuse_is_silent(fd)) {
+        if (reuse_is_parked_silent(fd)) {
             break;
         }
 
@@ -370,7 +370,7 @@ reuse_close_ended(ngx_http_upstream_reuse_conn_t *conn,
 
 
 static ngx_uint_t
-reuse_is_silent(ngx_socket_t fd)
+reuse_is_parked_silent(ngx_socket_t fd)
 {
     char     buf[1];
     ssize_t  n;
@@ -446,7 +446,7 @@ ngx_http_upstream_reuse_close_parked(ngx_http_upstream_reuse_srv_conf_t *rcf,
 
     for ( ;; ) {
 
-        fd = ngx_http_upstream_reuse_visit_places(&i, reuse_is_of_server,
+        fd = ngx_http_upstream_reuse_visit_places(&i, reuse_is_to_server,
                                                   &wanted, &parcel);
 
         if (fd == (ngx_socket_t) -1) {
@@ -505,7 +505,7 @@ reuse_is_left(ngx_http_upstream_reuse_parcel_t *parcel, ngx_socket_t fd,
 
 
 static ngx_uint_t
-reuse_is_of_server(ngx_http_upstream_reuse_parcel_t *parcel, ngx_socket_t fd,
+reuse_is_to_server(ngx_http_upstream_reuse_parcel_t *parcel, ngx_socket_t fd,
     void *data)
 {
     reuse_wanted_t  *wanted = data;
@@ -522,7 +522,7 @@ reuse_visit(ngx_http_upstream_reuse_parcel_t *parcel, ngx_socket_t fd,
     ngx_str_t                            name;
     ngx_http_upstream_reuse_srv_conf_t  *rcf;
 
-    if (!reuse_is_silent(fd)
+    if (!reuse_is_parked_silent(fd)
         || (ngx_msec_int_t) (parcel->end - ngx_current_msec) <= 0)
     {
         return 1;
@@ -608,7 +608,7 @@ reuse_sweep(ngx_http_upstream_reuse_parcel_t *parcel, ngx_socket_t fd)
         return;
     }
 
-    if (!reuse_is_silent(fd)) {
+    if (!reuse_is_parked_silent(fd)) {
         reuse_close_ended(conn, parcel);
         return;
     }
