@@ -29,6 +29,8 @@
  *
  *     connection  what is known of it, once it was kept
  *     handover    it is handed over to another worker
+ *     adopt       one that was parked becomes this worker's
+ *     sweep       those that are parked are looked at, and closed
  *     parcel      what is handed over of what is known of it
  *     places      where it is parked meanwhile
  *     sockets     in which its descriptor lies there

@@ -14,13 +14,13 @@
 
 
 #include "ngx_http_upstream_reuse.h"
+#include "ngx_http_upstream_reuse_places.h"
 
+
+/* handover */
 
 /* worker: begins; connections are handed over from then on, if they may be */
 void ngx_http_upstream_reuse_begin_handover(ngx_cycle_t *cycle);
-
-/* The last worker ends: nobody would look at what is parked any more. */
-void ngx_http_upstream_reuse_end_handover(void);
 
 /* Tells whether workers hand over those of an upstream that have no TLS. */
 #define ngx_http_upstream_reuse_is_shared(rcf)                                \
@@ -39,14 +39,39 @@ ngx_int_t ngx_http_upstream_reuse_take_over(
     ngx_http_upstream_reuse_peer_t *rp, ngx_peer_connection_t *pc);
 
 
+/* adopt */
+
+/*
+ * Makes a connection of what was parked, idle as if it came from the pool.
+ * NULL if that cannot be had: it is closed, and counted, then.
+ */
+ngx_http_upstream_reuse_conn_t *ngx_http_upstream_reuse_adopt(
+    ngx_http_upstream_reuse_srv_conf_t *rcf,
+    ngx_http_upstream_reuse_server_t *server, struct sockaddr *sockaddr,
+    ngx_http_upstream_reuse_parcel_t *parcel, ngx_socket_t fd,
+    ngx_log_t *log);
+
+/* Closes one on which something has arrived. */
+void ngx_http_upstream_reuse_close_ended(ngx_http_upstream_reuse_conn_t *conn,
+    ngx_http_upstream_reuse_parcel_t *parcel);
+
+/* Tells whether nothing has arrived on a connection, and it has not ended. */
+ngx_uint_t ngx_http_upstream_reuse_is_silent(ngx_socket_t fd);
+
+
+/* sweep */
+
+/* worker: looks at parked connections from now on, in turn with others */
+void ngx_http_upstream_reuse_begin_sweep(void);
+
+/* The last worker ends: nobody would look at what is parked any more. */
+void ngx_http_upstream_reuse_end_sweep(void);
+
 /* Closes all parked connections to a server. */
 void ngx_http_upstream_reuse_close_parked(
     ngx_http_upstream_reuse_srv_conf_t *rcf,
     ngx_http_upstream_reuse_server_t *server,
     ngx_http_upstream_reuse_close_e reason);
-
-
-#include "ngx_http_upstream_reuse_places.h"
 
 
 #endif /* _NGX_HTTP_UPSTREAM_REUSE_HANDOVER_H_INCLUDED_ */

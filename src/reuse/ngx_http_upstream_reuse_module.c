@@ -21,7 +21,7 @@ static char *ngx_http_upstream_reuse_init_main_conf(ngx_conf_t *cf,
 static void *ngx_http_upstream_reuse_create_srv_conf(ngx_conf_t *cf);
 static ngx_int_t ngx_http_upstream_reuse_postconfiguration(ngx_conf_t *cf);
 
-static void reuse_inherit(ngx_http_upstream_reuse_srv_conf_t *rcf,
+static void reuse_inherit_conf(ngx_http_upstream_reuse_srv_conf_t *rcf,
     ngx_http_upstream_reuse_srv_conf_t *http);
 static ngx_int_t reuse_complete(ngx_conf_t *cf,
     ngx_http_upstream_srv_conf_t *uscf,
@@ -356,7 +356,7 @@ reuse_complete(ngx_conf_t *cf, ngx_http_upstream_srv_conf_t *uscf,
         return NGX_ERROR;
     }
 
-    reuse_inherit(rcf, http);
+    reuse_inherit_conf(rcf, http);
 
     if (rcf->unbounded) {
 
@@ -446,7 +446,7 @@ reuse_check_warm(ngx_conf_t *cf, ngx_http_upstream_srv_conf_t *uscf,
 /* An upstream{} block is not merged with http{} by core. */
 
 static void
-reuse_inherit(ngx_http_upstream_reuse_srv_conf_t *rcf,
+reuse_inherit_conf(ngx_http_upstream_reuse_srv_conf_t *rcf,
     ngx_http_upstream_reuse_srv_conf_t *http)
 {
     if (rcf->reuse == NGX_CONF_UNSET) {

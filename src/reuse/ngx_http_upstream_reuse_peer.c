@@ -20,7 +20,7 @@ static ngx_int_t reuse_take(ngx_http_upstream_reuse_peer_t *rp,
 static ngx_http_upstream_reuse_new_e reuse_unfit(
     ngx_http_upstream_reuse_peer_t *rp, ngx_connection_t *c,
     ngx_http_upstream_reuse_conn_t *conn);
-static ngx_uint_t reuse_is_silent(ngx_connection_t *c);
+static ngx_uint_t reuse_is_idle_silent(ngx_connection_t *c);
 
 static void reuse_free(ngx_peer_connection_t *pc, void *data,
     ngx_uint_t state);
@@ -408,7 +408,7 @@ reuse_unfit(ngx_http_upstream_reuse_peer_t *rp, ngx_connection_t *c,
         return NGX_HTTP_UPSTREAM_REUSE_NEW_NONE;
     }
 
-    if (!reuse_is_silent(c)) {
+    if (!reuse_is_idle_silent(c)) {
         rp->account.excess = (ngx_http_upstream_reuse_note_end(conn, rp->age)
                               == NGX_DECLINED);
 
@@ -429,7 +429,7 @@ reuse_unfit(ngx_http_upstream_reuse_peer_t *rp, ngx_connection_t *c,
  */
 
 static ngx_uint_t
-reuse_is_silent(ngx_connection_t *c)
+reuse_is_idle_silent(ngx_connection_t *c)
 {
     char     buf[1];
     ssize_t  n;

@@ -57,7 +57,7 @@ static void reuse_balancer_save_session(ngx_peer_connection_t *pc,
 #endif
 #endif
 static ngx_int_t reuse_init_placing(reuse_placing_t *placing);
-static void reuse_make_key(ngx_peer_connection_t *pc,
+static void reuse_make_pool_key(ngx_peer_connection_t *pc,
     ngx_http_upstream_reuse_peer_t *rp);
 static void reuse_set_key(ngx_peer_connection_t *pc,
     ngx_http_upstream_reuse_peer_t *rp);
@@ -198,7 +198,7 @@ ngx_http_upstream_reuse_pool_take(ngx_http_upstream_reuse_peer_t *rp,
     if (rc == NGX_OK && rp->connect && !rp->placing) {
 
         if (rp->key.address == NULL) {
-            reuse_make_key(pc, rp);
+            reuse_make_pool_key(pc, rp);
             reuse_set_key(pc, rp);
         }
 
@@ -226,7 +226,7 @@ reuse_balancer_get(ngx_peer_connection_t *pc, void *data)
     rc = rp->balancer.get(pc, rp->balancer.data);
 
     if (rc == NGX_OK) {
-        reuse_make_key(pc, rp);
+        reuse_make_pool_key(pc, rp);
         reuse_set_key(pc, rp);
     }
 
@@ -249,7 +249,7 @@ ngx_http_upstream_reuse_pool_put(ngx_http_upstream_reuse_peer_t *rp,
     rp->next.free(pc, rp->next.data, state);
 
     if (rp->close) {
-        reuse_make_key(pc, rp);
+        reuse_make_pool_key(pc, rp);
         reuse_set_key(pc, rp);
 
         if (rp->key.made_of) {
@@ -262,7 +262,7 @@ ngx_http_upstream_reuse_pool_put(ngx_http_upstream_reuse_peer_t *rp,
     if (rp->balancer.free) {
 
         if (rp->key.made_of != pc->sockaddr) {
-            reuse_make_key(pc, rp);
+            reuse_make_pool_key(pc, rp);
         }
 
         reuse_set_key(pc, rp);
@@ -510,7 +510,8 @@ reuse_balancer_save_session(ngx_peer_connection_t *pc, void *data)
  */
 
 static void
-reuse_make_key(ngx_peer_connection_t *pc, ngx_http_upstream_reuse_peer_t *rp)
+reuse_make_pool_key(ngx_peer_connection_t *pc,
+    ngx_http_upstream_reuse_peer_t *rp)
 {
     size_t                          len;
     u_char                         *p;

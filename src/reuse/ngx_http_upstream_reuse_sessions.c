@@ -25,7 +25,7 @@ typedef void (*reuse_save_session_pt)(ngx_connection_t *c);
 
 
 static ngx_uint_t reuse_is_verified(ngx_connection_t *c, ngx_str_t *name);
-static ngx_int_t reuse_make_key(ngx_peer_connection_t *pc,
+static ngx_int_t reuse_make_session_key(ngx_peer_connection_t *pc,
     ngx_http_upstream_reuse_srv_conf_t *rcf,
     ngx_http_upstream_reuse_identity_t *id, u_char *key);
 static ngx_int_t reuse_add_identity(EVP_MD_CTX *md,
@@ -120,7 +120,7 @@ ngx_http_upstream_reuse_resume_session(ngx_peer_connection_t *pc,
 
     ssl = pc->connection->ssl->connection;
 
-    if (reuse_make_key(pc, rcf, id, key) != NGX_OK
+    if (reuse_make_session_key(pc, rcf, id, key) != NGX_OK
         || SSL_set_session_id_context(ssl, key, NGX_HTTP_UPSTREAM_REUSE_KEY)
            != 1)
     {
@@ -198,7 +198,7 @@ reuse_key_of(SSL_SESSION *session)
 
 
 static ngx_int_t
-reuse_make_key(ngx_peer_connection_t *pc,
+reuse_make_session_key(ngx_peer_connection_t *pc,
     ngx_http_upstream_reuse_srv_conf_t *rcf,
     ngx_http_upstream_reuse_identity_t *id, u_char *key)
 {

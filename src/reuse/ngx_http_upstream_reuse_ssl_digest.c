@@ -33,7 +33,7 @@ typedef struct {
 } reuse_ssl_t;
 
 
-static reuse_ssl_t *reuse_describe(ngx_pool_t *pool, SSL_CTX *ctx);
+static reuse_ssl_t *reuse_describe_ctx(ngx_pool_t *pool, SSL_CTX *ctx);
 static ngx_int_t reuse_add_settings(EVP_MD_CTX *md, SSL_CTX *ctx);
 static ngx_int_t reuse_add_trust(EVP_MD_CTX *md, SSL_CTX *ctx);
 static ngx_int_t reuse_add_object(EVP_MD_CTX *md, X509_OBJECT *object);
@@ -77,7 +77,7 @@ ngx_http_upstream_reuse_describe_ssl(ngx_conf_t *cf, ngx_ssl_t *ssl,
     rmcf = ngx_http_conf_get_module_main_conf(cf,
                                               ngx_http_upstream_reuse_module);
 
-    rs = reuse_describe(cf->pool, ssl->ctx);
+    rs = reuse_describe_ctx(cf->pool, ssl->ctx);
     if (rs == NULL) {
         return NGX_ERROR;
     }
@@ -137,7 +137,7 @@ ngx_http_upstream_reuse_add_ssl(EVP_MD_CTX *md,
 
         /* of a handler that has not described it */
 
-        rs = reuse_describe(rmcf->pool, ctx);
+        rs = reuse_describe_ctx(rmcf->pool, ctx);
         if (rs == NULL) {
             return NGX_ERROR;
         }
@@ -162,7 +162,7 @@ ngx_http_upstream_reuse_add_ssl(EVP_MD_CTX *md,
 /* NULL: nothing can be known. */
 
 static reuse_ssl_t *
-reuse_describe(ngx_pool_t *pool, SSL_CTX *ctx)
+reuse_describe_ctx(ngx_pool_t *pool, SSL_CTX *ctx)
 {
     EVP_MD_CTX   *md;
     reuse_ssl_t  *rs;

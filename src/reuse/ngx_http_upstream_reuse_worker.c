@@ -91,7 +91,7 @@ ngx_http_upstream_reuse_exit_process(ngx_cycle_t *cycle)
     if (shm_zone
         && ngx_http_upstream_reuse_leave_zone(shm_zone) == 0)
     {
-        ngx_http_upstream_reuse_end_handover();
+        ngx_http_upstream_reuse_end_sweep();
     }
 }
 

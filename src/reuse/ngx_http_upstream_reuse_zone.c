@@ -36,7 +36,7 @@ static ngx_http_upstream_reuse_server_t *reuse_find_overflow(
 static void reuse_inherit_own(ngx_http_upstream_reuse_zone_t *zone,
     ngx_http_upstream_reuse_close_e reason);
 static ngx_uint_t reuse_is_gone(ngx_pid_t pid);
-static void reuse_inherit(ngx_http_upstream_reuse_record_t *record,
+static void reuse_inherit_share(ngx_http_upstream_reuse_record_t *record,
     ngx_http_upstream_reuse_share_t *share,
     ngx_http_upstream_reuse_close_e reason);
 
@@ -493,7 +493,7 @@ reuse_inherit_own(ngx_http_upstream_reuse_zone_t *zone,
     {
         for (share = record->shares; share; share = share->next) {
             if (share->pid == ngx_pid) {
-                reuse_inherit(record, share, reason);
+                reuse_inherit_share(record, share, reason);
             }
         }
     }
@@ -540,8 +540,8 @@ ngx_http_upstream_reuse_sweep(ngx_http_upstream_reuse_zone_t *zone)
             }
 
             if (gone[i]) {
-                reuse_inherit(record, share,
-                              NGX_HTTP_UPSTREAM_REUSE_CLOSE_CRASH);
+                reuse_inherit_share(record, share,
+                                    NGX_HTTP_UPSTREAM_REUSE_CLOSE_CRASH);
 
             } else if (record == &zone->overflow) {
 
@@ -579,7 +579,7 @@ reuse_is_gone(ngx_pid_t pid)
 /* What a worker has left goes to the record. */
 
 static void
-reuse_inherit(ngx_http_upstream_reuse_record_t *record,
+reuse_inherit_share(ngx_http_upstream_reuse_record_t *record,
     ngx_http_upstream_reuse_share_t *share,
     ngx_http_upstream_reuse_close_e reason)
 {

@@ -1,0 +1,374 @@
+
+/*
+ * Copyright (C) 2026 The ngx_http_myproxy_module authors
+ *
+ * Nobody watches a parked connection.  One worker after the other looks at all
+ * of them, and closes those that have ended, are too old, or of no use for the
+ * configuration.
+ */
+
+
+#include "ngx_http_upstream_reuse.h"
+
+
+/* so often parked connections are looked at, and by others if nobody does */
+#define NGX_HTTP_UPSTREAM_REUSE_VISIT   1000
+#define NGX_HTTP_UPSTREAM_REUSE_LAPSE   3000
+
+
+/* the server of which all parked connections are closed */
+
+typedef struct {
+    ngx_http_upstream_reuse_srv_conf_t  *conf;
+    ngx_http_upstream_reuse_server_t    *server;
+} reuse_wanted_t;
+
+
+static void reuse_visit_handler(ngx_event_t *ev);
+static ngx_uint_t reuse_visit(ngx_http_upstream_reuse_parcel_t *parcel,
+    ngx_socket_t fd, void *data);
+static ngx_uint_t reuse_is_to_server(ngx_http_upstream_reuse_parcel_t *parcel,
+    ngx_socket_t fd, void *data);
+static ngx_uint_t reuse_is_left(ngx_http_upstream_reuse_parcel_t *parcel,
+    ngx_socket_t fd, void *data);
+static ngx_uint_t reuse_is_old(ngx_http_upstream_reuse_parcel_t *parcel);
+static ngx_int_t reuse_renew(ngx_http_upstream_reuse_parcel_t *parcel,
+    ngx_socket_t fd);
+static void reuse_sweep(ngx_http_upstream_reuse_parcel_t *parcel,
+    ngx_socket_t fd);
+static ngx_http_upstream_reuse_close_e reuse_why_unwanted(
+    ngx_http_upstream_reuse_parcel_t *parcel,
+    ngx_http_upstream_reuse_srv_conf_t *rcf);
+
+
+/* worker */
+
+static ngx_uint_t        reuse_begun;
+static ngx_event_t       reuse_visit_event;
+static ngx_connection_t  reuse_visit_dummy;
+
+
+void
+ngx_http_upstream_reuse_begin_sweep(void)
+{
+    reuse_begun = 1;
+
+    /* a debug log names the connection of a timer */
+
+    reuse_visit_dummy.fd = (ngx_socket_t) -1;
+
+    reuse_visit_event.handler = reuse_visit_handler;
+    reuse_visit_event.data = &reuse_visit_dummy;
+    reuse_visit_event.log = ngx_cycle->log;
+    reuse_visit_event.cancelable = 1;
+
+    ngx_add_timer(&reuse_visit_event, NGX_HTTP_UPSTREAM_REUSE_VISIT);
+}
+
+
+/* Whoever was last goes on, and others do if it has stopped. */
+
+static void
+reuse_visit_handler(ngx_event_t *ev)
+{
+    ngx_uint_t                        i;
+    ngx_msec_t                        pause;
+    ngx_socket_t                      fd;
+    ngx_http_upstream_reuse_parcel_t  parcel;
+
+    static ngx_uint_t                 mine;
+
+    if (ngx_exiting || ngx_terminate
+        || ngx_http_cycle_get_module_main_conf(ngx_cycle,
+                                               ngx_http_upstream_reuse_module)
+           == NULL)
+    {
+        return;
+    }
+
+    pause = mine ? NGX_HTTP_UPSTREAM_REUSE_VISIT / 2
+                 : NGX_HTTP_UPSTREAM_REUSE_VISIT * 2;
+
+    mine = ngx_http_upstream_reuse_is_time_to_visit(pause);
+
+    ngx_add_timer(ev, mine ? NGX_HTTP_UPSTREAM_REUSE_VISIT
+                           : NGX_HTTP_UPSTREAM_REUSE_LAPSE);
+
+    if (!mine) {
+        return;
+    }
+
+    i = 0;
+
+    for ( ;; ) {
+
+        fd = ngx_http_upstream_reuse_visit_places(&i, reuse_visit, NULL,
+                                                  &parcel);
+
+        if (fd == (ngx_socket_t) -1) {
+            return;
+        }
+
+        if (reuse_renew(&parcel, fd) != NGX_OK) {
+            reuse_sweep(&parcel, fd);
+        }
+    }
+}
+
+
+void
+ngx_http_upstream_reuse_close_parked(ngx_http_upstream_reuse_srv_conf_t *rcf,
+    ngx_http_upstream_reuse_server_t *server,
+    ngx_http_upstream_reuse_close_e reason)
+{
+    ngx_uint_t                        i;
+    ngx_socket_t                      fd;
+    reuse_wanted_t                    wanted;
+    ngx_http_upstream_reuse_parcel_t  parcel;
+
+    if (!ngx_http_upstream_reuse_nplaces) {
+        return;
+    }
+
+    wanted.conf = rcf;
+    wanted.server = server;
+
+    i = 0;
+
+    for ( ;; ) {
+
+        fd = ngx_http_upstream_reuse_visit_places(&i, reuse_is_to_server,
+                                                  &wanted, &parcel);
+
+        if (fd == (ngx_socket_t) -1) {
+            return;
+        }
+
+        parcel.reason = reason;
+
+        reuse_sweep(&parcel, fd);
+    }
+}
+
+
+void
+ngx_http_upstream_reuse_end_sweep(void)
+{
+    ngx_str_t                         name, address;
+    ngx_uint_t                        i;
+    ngx_socket_t                      fd;
+    ngx_http_upstream_reuse_parcel_t  parcel;
+
+    if (!reuse_begun || !ngx_http_upstream_reuse_is_last_cycle()) {
+        return;
+    }
+
+    i = 0;
+
+    for ( ;; ) {
+
+        fd = ngx_http_upstream_reuse_visit_places(&i, reuse_is_left, NULL,
+                                                  &parcel);
+
+        if (fd == (ngx_socket_t) -1) {
+            return;
+        }
+
+        (void) ngx_close_socket(fd);
+
+        name.data = ngx_http_upstream_reuse_parcel_name(&parcel);
+        name.len = parcel.name_len;
+        address.data = ngx_http_upstream_reuse_parcel_address(&parcel);
+        address.len = parcel.socklen;
+
+        ngx_http_upstream_reuse_count_swept(&name, &address,
+                                       NGX_HTTP_UPSTREAM_REUSE_CLOSE_SHUTDOWN);
+    }
+}
+
+
+static ngx_uint_t
+reuse_is_left(ngx_http_upstream_reuse_parcel_t *parcel, ngx_socket_t fd,
+    void *data)
+{
+    return 1;
+}
+
+
+static ngx_uint_t
+reuse_is_to_server(ngx_http_upstream_reuse_parcel_t *parcel, ngx_socket_t fd,
+    void *data)
+{
+    reuse_wanted_t  *wanted = data;
+
+    return ngx_http_upstream_reuse_is_of_server(parcel, wanted->conf,
+                                                wanted->server);
+}
+
+
+static ngx_uint_t
+reuse_visit(ngx_http_upstream_reuse_parcel_t *parcel, ngx_socket_t fd,
+    void *data)
+{
+    if (!ngx_http_upstream_reuse_is_silent(fd)
+        || (ngx_msec_int_t) (parcel->end - ngx_current_msec) <= 0)
+    {
+        return 1;
+    }
+
+    parcel->seen = ngx_current_msec;
+
+    return reuse_is_old(parcel);
+}
+
+
+/* Of a configuration before this one. */
+
+static ngx_uint_t
+reuse_is_old(ngx_http_upstream_reuse_parcel_t *parcel)
+{
+    return (ngx_int_t) (parcel->cycle - ngx_http_upstream_reuse_cycle) < 0;
+}
+
+
+/*
+ * Without the lock of the places, as upstreams have locks of their own: parks
+ * it again if this configuration has a use for it.
+ */
+
+static ngx_int_t
+reuse_renew(ngx_http_upstream_reuse_parcel_t *parcel, ngx_socket_t fd)
+{
+    ngx_str_t  name;
+
+    if (!reuse_is_old(parcel)
+        || (ngx_msec_int_t) (parcel->end - ngx_current_msec) <= 0
+        || !ngx_http_upstream_reuse_is_silent(fd))
+    {
+        return NGX_DECLINED;
+    }
+
+    name.data = ngx_http_upstream_reuse_parcel_name(parcel);
+    name.len = parcel->name_len;
+
+    if (reuse_why_unwanted(parcel, ngx_http_upstream_reuse_find_conf(&name))
+        != NGX_HTTP_UPSTREAM_REUSE_CLOSE_KEPT)
+    {
+        return NGX_DECLINED;
+    }
+
+    parcel->cycle = ngx_http_upstream_reuse_cycle;
+
+    if (ngx_http_upstream_reuse_park(parcel, fd, NULL) != NGX_OK) {
+        return NGX_DECLINED;
+    }
+
+    (void) ngx_close_socket(fd);
+
+    return NGX_OK;
+}
+
+
+/* Closes a connection that was parked. */
+
+static void
+reuse_sweep(ngx_http_upstream_reuse_parcel_t *parcel, ngx_socket_t fd)
+{
+    ngx_str_t                            name, address;
+    ngx_peer_connection_t                pc;
+    ngx_http_upstream_reuse_conn_t      *conn;
+    ngx_http_upstream_reuse_close_e      reason;
+    ngx_http_upstream_reuse_server_t    *server;
+    ngx_http_upstream_reuse_srv_conf_t  *rcf;
+
+    union {
+        struct sockaddr  sockaddr;
+        u_char           data[sizeof(ngx_sockaddr_t)];
+    } addr;
+
+    name.data = ngx_http_upstream_reuse_parcel_name(parcel);
+    name.len = parcel->name_len;
+
+    address.data = ngx_http_upstream_reuse_parcel_address(parcel);
+    address.len = parcel->socklen;
+
+    rcf = ngx_http_upstream_reuse_find_conf(&name);
+
+    reason = NGX_HTTP_UPSTREAM_REUSE_CLOSE_KEPT;
+
+    if (reuse_is_old(parcel)) {
+        reason = reuse_why_unwanted(parcel, rcf);
+    }
+
+    if (rcf == NULL || !ngx_http_upstream_reuse_has_layer(rcf)) {
+
+        (void) ngx_close_socket(fd);
+        ngx_http_upstream_reuse_count_swept(&name, &address, reason);
+
+        return;
+    }
+
+    ngx_memzero(&pc, sizeof(ngx_peer_connection_t));
+    ngx_memcpy(addr.data, address.data, address.len);
+
+    pc.log = ngx_cycle->log;
+    pc.sockaddr = &addr.sockaddr;
+    pc.socklen = address.len;
+
+    server = ngx_http_upstream_reuse_find_server(rcf, &pc);
+
+    ngx_http_upstream_reuse_count(server, SWEPT);
+
+    conn = ngx_http_upstream_reuse_adopt(rcf, server, &addr.sockaddr, parcel,
+                                         fd, ngx_cycle->log);
+
+    if (conn == NULL) {
+        return;
+    }
+
+    if (!ngx_http_upstream_reuse_is_silent(fd)) {
+        ngx_http_upstream_reuse_close_ended(conn, parcel);
+        return;
+    }
+
+    conn->on_timeout = (reason == NGX_HTTP_UPSTREAM_REUSE_CLOSE_KEPT)
+                       ? parcel->reason : reason;
+    conn->connection->read->timedout = 1;
+
+    ngx_http_upstream_reuse_close(conn->connection);
+}
+
+
+/* Of a configuration that is not in force any more: whether it fits this. */
+
+static ngx_http_upstream_reuse_close_e
+reuse_why_unwanted(ngx_http_upstream_reuse_parcel_t *parcel,
+    ngx_http_upstream_reuse_srv_conf_t *rcf)
+{
+    if (rcf == NULL) {
+        return NGX_HTTP_UPSTREAM_REUSE_CLOSE_REMOVED;
+    }
+
+    if (!ngx_http_upstream_reuse_nplaces
+        || rcf->reuse == 0
+        || !ngx_http_upstream_reuse_has_layer(rcf))
+    {
+        return NGX_HTTP_UPSTREAM_REUSE_CLOSE_OFF;
+    }
+
+    if (parcel->location
+        || ngx_http_upstream_reuse_parcel_identity(parcel)->location
+        || rcf->local)
+    {
+        return NGX_HTTP_UPSTREAM_REUSE_CLOSE_IDENTITY;
+    }
+
+    if (!ngx_http_upstream_reuse_has_server(rcf->uscf,
+                              ngx_http_upstream_reuse_parcel_address(parcel),
+                              parcel->socklen))
+    {
+        return NGX_HTTP_UPSTREAM_REUSE_CLOSE_REMOVED;
+    }
+
+    return NGX_HTTP_UPSTREAM_REUSE_CLOSE_KEPT;
+}
