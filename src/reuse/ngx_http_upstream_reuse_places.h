@@ -30,7 +30,7 @@
  * those of ngx_current_msec, which all processes have in common.  Its label
  * consists of the identity, the address and the name of the upstream.
  *
- * What it says of the connection is written and read in parcel.c.  A field
+ * What it says of the connection is packed and unpacked in parcel.c.  A field
  * that is added stands before the label, which is copied only as far as it
  * goes.
  */
