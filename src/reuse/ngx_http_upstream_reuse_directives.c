@@ -119,7 +119,7 @@ ngx_http_upstream_reuse_set_warm_slot(ngx_conf_t *cf, ngx_command_t *cmd,
     {
         ngx_conf_log_error(NGX_LOG_EMERG, cf, 0,
                            "invalid value \"%V\" of \"reuse_warm\": it is "
-                           "how many connections each worker keeps ready, up "
+                           "how many connections are kept ready, up "
                            "to %d, or \"auto\", or \"off\"", &value[1],
                            NGX_HTTP_UPSTREAM_REUSE_WARMEST);
         return NGX_CONF_ERROR;

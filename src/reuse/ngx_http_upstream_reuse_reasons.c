@@ -17,9 +17,10 @@ ngx_http_upstream_reuse_reason_t  ngx_http_upstream_reuse_new_reasons[] = {
     { ngx_null_string, NULL, NULL },
 
     { ngx_string("empty"),
-      "no idle connection to this server was in the pool of this worker",
-      "normal at the start, after a reload and in bursts; \"reuse_warm "
-      "auto\" opens connections ahead of need" },
+      "no idle connection to this server was in the pool of this worker, "
+      "nor left to all workers",
+      "normal at the start and in bursts, and with TLS after a reload; "
+      "\"reuse_warm auto\" opens connections ahead of need" },
 
     { ngx_string("expired"),
       "the idle connection was too close to the age at which the origin "
