@@ -1,5 +1,6 @@
 """What the reuse layer costs, in system calls."""
 
+import contextlib
 import re
 import shutil
 import signal
@@ -34,20 +35,32 @@ def count_calls(stage, nginx, target, method, body, lines=()):
         assert client.request(method, target, *lines,
                               body=body).status == 200
     path = stage.path("strace")
+    with traced(worker, path):
+        for _ in range(REQUESTS):
+            assert client.request(method, target, *lines,
+                                  body=body).status == 200
+    connected.close()
+    return read_counts(path)
+
+
+@contextlib.contextmanager
+def traced(worker, path):
+    """A worker's system calls are written to a file meanwhile."""
     strace = subprocess.Popen(
         ["strace", "-o", path, "-p", str(worker)], stdin=subprocess.DEVNULL,
         stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
     try:
         if "attached" not in strace.stderr.readline():
             pytest.skip("no process can be traced here")
-        for _ in range(REQUESTS):
-            assert client.request(method, target, *lines,
-                                  body=body).status == 200
+        yield
     finally:
         strace.send_signal(signal.SIGINT)
         strace.wait()
         strace.stderr.close()
-    connected.close()
+
+
+def read_counts(path):
+    """name -> number of system calls in such a file."""
     counts = {}
     with open(path, encoding="utf-8", errors="replace") as file:
         for name in re.findall(r"^(\w+)\(", file.read(), re.MULTILINE):
@@ -86,3 +99,34 @@ def test_system_calls_for_clients_with_one_request(stage):
     mine = count_calls(stage, nginx, "/my", "GET", None, lines)
     for name in ("setsockopt", "getsockopt", "recvfrom", "writev", "close"):
         assert mine.get(name, 0) <= stock.get(name, 0) + 4, (mine, stock)
+
+
+def test_system_calls_of_a_connection_that_is_taken_over(stage):
+    """What it takes to leave one to other workers, and to take it."""
+    stage.origin()
+    counts, taken = {}, {}
+    for share in ("off", "on"):
+        nginx = stage.nginx(http=f"reuse_share {share};",
+                            location="myproxy_pass http://%{origin};")
+        worker, = nginx.workers()
+        client = nginx.connect()
+        assert client.get().status == 200
+        path = stage.path("strace")
+        with traced(worker, path):
+            for _ in range(20):
+                # more than the moment after which it is parked
+                stage.let_pass(0.03)
+                assert client.get().status == 200
+        counts[share] = read_counts(path)
+        taken[share] = nginx.status()["total"]["connections"]["taken_over"]
+    assert taken["off"] == 0
+    assert taken["on"] > 10
+    more = {name: counts["on"].get(name, 0) - counts["off"].get(name, 0)
+            for name in set(counts["on"]) | set(counts["off"])}
+    each = {"sendmsg": 1, "recvmsg": 1, "epoll_ctl": 2, "close": 1,
+            "recvfrom": 1}
+    for name, count in each.items():
+        assert abs(more[name] - count * taken["on"]) <= 4, (name, more, taken)
+    # a timer ends the wait for events
+    for name in set(more) - set(each) - {"epoll_wait"}:
+        assert more[name] <= 4, (name, more)
