@@ -557,6 +557,13 @@ char *ngx_http_upstream_reuse_set_sessions_slot(ngx_conf_t *cf,
 
 /* zone */
 
+/*
+ * Adds shared memory of the layer, of which init() makes something.  NULL if
+ * there is no memory.
+ */
+ngx_shm_zone_t *ngx_http_upstream_reuse_add_shared(ngx_conf_t *cf,
+    ngx_str_t *name, size_t size, ngx_shm_zone_init_pt init);
+
 /* Adds the zone; NULL if there is no memory. */
 ngx_shm_zone_t *ngx_http_upstream_reuse_add_zone(ngx_conf_t *cf, size_t size);
 
@@ -626,18 +633,15 @@ void ngx_http_upstream_reuse_count_times(
     ngx_msec_t all, ngx_msec_t tcp, ngx_uint_t rtt);
 
 /*
- * Counts a parked connection that ends without a worker having it.  Takes the
- * lock.
- */
-void ngx_http_upstream_reuse_count_swept(ngx_str_t *upstream,
-    ngx_str_t *address, ngx_http_upstream_reuse_close_e reason);
-
-/*
  * The upstream of that name in the configuration; NULL: there is none.  Both
  * the counters and handover look for it.
  */
 ngx_http_upstream_reuse_srv_conf_t *ngx_http_upstream_reuse_find_conf(
     ngx_str_t *upstream);
+
+/* How many requests a share or a record has counted. */
+ngx_atomic_uint_t ngx_http_upstream_reuse_sum_requests(
+    volatile ngx_atomic_uint_t *counters);
 
 /* With the zone's lock: takes the ratio, if it is time. */
 void ngx_http_upstream_reuse_take_sample(ngx_http_upstream_reuse_zone_t *zone);

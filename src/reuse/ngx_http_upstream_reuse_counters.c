@@ -116,7 +116,7 @@ ngx_http_upstream_reuse_count_times(ngx_http_upstream_reuse_server_t *server,
 
 
 void
-ngx_http_upstream_reuse_count_swept(ngx_str_t *upstream, ngx_str_t *address,
+ngx_http_upstream_reuse_count_swept(ngx_http_upstream_reuse_parcel_t *parcel,
     ngx_http_upstream_reuse_close_e reason)
 {
     u_char                               *p;
@@ -132,15 +132,17 @@ ngx_http_upstream_reuse_count_swept(ngx_str_t *upstream, ngx_str_t *address,
     shpool = (ngx_slab_pool_t *) rmcf->zone->shm.addr;
     zone = rmcf->zone->data;
 
-    key.len = upstream->len + 1 + address->len;
+    key.len = parcel->name_len + 1 + parcel->socklen;
     key.data = ngx_alloc(key.len, ngx_cycle->log);
     if (key.data == NULL) {
         return;
     }
 
-    p = ngx_cpymem(key.data, upstream->data, upstream->len);
+    p = ngx_cpymem(key.data, ngx_http_upstream_reuse_parcel_name(parcel),
+                   parcel->name_len);
     *p++ = '\0';
-    ngx_memcpy(p, address->data, address->len);
+    ngx_memcpy(p, ngx_http_upstream_reuse_parcel_address(parcel),
+               parcel->socklen);
 
     ngx_shmtx_lock(&shpool->mutex);
 
@@ -176,11 +178,31 @@ reuse_count_time(ngx_atomic_uint_t *bucket, uint64_t us)
 }
 
 
+/* All ways of having a connection stand side by side. */
+
+ngx_atomic_uint_t
+ngx_http_upstream_reuse_sum_requests(volatile ngx_atomic_uint_t *counters)
+{
+    ngx_uint_t         i;
+    ngx_atomic_uint_t  sum;
+
+    sum = 0;
+
+    for (i = NGX_HTTP_UPSTREAM_REUSE_REUSED;
+         i < NGX_HTTP_UPSTREAM_REUSE_OPENED;
+         i++)
+    {
+        sum += counters[i];
+    }
+
+    return sum;
+}
+
+
 void
 ngx_http_upstream_reuse_take_sample(ngx_http_upstream_reuse_zone_t *zone)
 {
-    ngx_uint_t                         i;
-    ngx_atomic_uint_t                 *n, ready;
+    volatile ngx_atomic_uint_t        *n;
     ngx_http_upstream_reuse_share_t   *share;
     ngx_http_upstream_reuse_record_t  *record;
     ngx_http_upstream_reuse_sample_t   sum, *sample;
@@ -205,20 +227,12 @@ ngx_http_upstream_reuse_take_sample(ngx_http_upstream_reuse_zone_t *zone)
         share = record->shares;
 
         for ( ;; ) {
-            ready = *(volatile ngx_atomic_uint_t *)
-                        &n[NGX_HTTP_UPSTREAM_REUSE_REUSED];
-            ready += *(volatile ngx_atomic_uint_t *)
-                         &n[NGX_HTTP_UPSTREAM_REUSE_WARM];
 
-            sum.ready += ready;
-            sum.requests += ready;
+            /* in this order, so that none was ready which is not there */
 
-            for (i = NGX_HTTP_UPSTREAM_REUSE_NEW;
-                 i < NGX_HTTP_UPSTREAM_REUSE_OPENED;
-                 i++)
-            {
-                sum.requests += n[i];
-            }
+            sum.ready += n[NGX_HTTP_UPSTREAM_REUSE_REUSED]
+                         + n[NGX_HTTP_UPSTREAM_REUSE_WARM];
+            sum.requests += ngx_http_upstream_reuse_sum_requests(n);
 
             if (share == NULL) {
                 break;

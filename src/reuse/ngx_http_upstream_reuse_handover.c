@@ -22,7 +22,6 @@ static void reuse_hand_over(ngx_http_upstream_reuse_conn_t *conn);
 /* worker: connections that were idle, and maybe still are */
 
 static ngx_queue_t       reuse_offered;
-static ngx_uint_t        reuse_shares;
 
 static ngx_event_t       reuse_moment_event;
 static ngx_connection_t  reuse_dummy;
@@ -34,8 +33,6 @@ ngx_http_upstream_reuse_begin_handover(ngx_cycle_t *cycle)
     if (ngx_http_upstream_reuse_enter_places(cycle) == 0) {
         return;
     }
-
-    reuse_shares = (ngx_http_upstream_reuse_nplaces != 0);
 
     if (reuse_offered.next == NULL) {
 
@@ -64,7 +61,10 @@ ngx_http_upstream_reuse_begin_handover(ngx_cycle_t *cycle)
 void
 ngx_http_upstream_reuse_offer(ngx_http_upstream_reuse_conn_t *conn)
 {
-    if (conn->offers || !reuse_shares || conn->connection->ssl) {
+    if (conn->offers
+        || ngx_http_upstream_reuse_nplaces == 0
+        || conn->connection->ssl)
+    {
         return;
     }
 
@@ -148,7 +148,7 @@ ngx_http_upstream_reuse_take_over(ngx_http_upstream_reuse_peer_t *rp,
 
     /* what is taken out and cannot be used would be closed */
 
-    if (!reuse_shares
+    if (ngx_http_upstream_reuse_nplaces == 0
         || rp->bypass
         || rp->conf->reuse == 0
         || rp->identity->ssl

@@ -76,24 +76,16 @@ static ngx_str_t  reuse_places_name =
 ngx_shm_zone_t *
 ngx_http_upstream_reuse_add_places(ngx_conf_t *cf)
 {
-    size_t           size;
-    ngx_shm_zone_t  *shm_zone;
+    size_t  size;
 
     /* what is not used of it, the system does not provide */
 
     size = sizeof(reuse_places_t) + sizeof(reuse_places_t) / 64
            + 8 * ngx_pagesize;
 
-    shm_zone = ngx_shared_memory_add(cf, &reuse_places_name,
-                                     ngx_align(size, ngx_pagesize),
-                                     &ngx_http_upstream_reuse_module);
-    if (shm_zone == NULL) {
-        return NULL;
-    }
-
-    shm_zone->init = reuse_init_places;
-
-    return shm_zone;
+    return ngx_http_upstream_reuse_add_shared(cf, &reuse_places_name,
+                                              ngx_align(size, ngx_pagesize),
+                                              reuse_init_places);
 }
 
 
@@ -609,17 +601,11 @@ reuse_matches(ngx_http_upstream_reuse_parcel_t *parcel,
 static void
 reuse_count_lost(ngx_http_upstream_reuse_parcel_t *parcel)
 {
-    ngx_str_t                        address, name;
     ngx_http_upstream_reuse_close_e  reason;
-
-    address.data = ngx_http_upstream_reuse_parcel_address(parcel);
-    address.len = parcel->socklen;
-    name.data = ngx_http_upstream_reuse_parcel_name(parcel);
-    name.len = parcel->name_len;
 
     reason = ngx_http_upstream_reuse_may_recv_fd()
              ? NGX_HTTP_UPSTREAM_REUSE_CLOSE_CRASH
              : NGX_HTTP_UPSTREAM_REUSE_CLOSE_ERROR;
 
-    ngx_http_upstream_reuse_count_swept(&name, &address, reason);
+    ngx_http_upstream_reuse_count_swept(parcel, reason);
 }

@@ -187,6 +187,17 @@ ngx_uint_t ngx_http_upstream_reuse_is_of_server(
 ngx_uint_t ngx_http_upstream_reuse_is_time_to_visit(ngx_msec_t pause);
 
 
+/* counters */
+
+/*
+ * Counts a parked connection that ends without a worker having it.  Takes the
+ * lock of the zone.
+ */
+void ngx_http_upstream_reuse_count_swept(
+    ngx_http_upstream_reuse_parcel_t *parcel,
+    ngx_http_upstream_reuse_close_e reason);
+
+
 /* parcel */
 
 /*

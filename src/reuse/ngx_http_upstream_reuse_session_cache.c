@@ -44,7 +44,7 @@ typedef struct {
 } reuse_cache_t;
 
 
-static ngx_int_t reuse_init_zone(ngx_shm_zone_t *shm_zone, void *data);
+static ngx_int_t reuse_init_cache(ngx_shm_zone_t *shm_zone, void *data);
 static reuse_cache_t *reuse_lock(ngx_shm_zone_t *shm_zone);
 static void reuse_unlock(ngx_shm_zone_t *shm_zone);
 static reuse_slot_t *reuse_find_set(reuse_cache_t *cache, u_char *key);
@@ -54,31 +54,22 @@ static ngx_uint_t reuse_rank(reuse_slot_t *slot, u_char *key, ngx_uint_t n);
 static u_char *reuse_data(reuse_cache_t *cache, reuse_slot_t *slot);
 
 
-static ngx_str_t  reuse_zone_name =
+static ngx_str_t  reuse_cache_name =
     ngx_string("ngx_http_upstream_reuse_sessions");
 
 
 ngx_shm_zone_t *
 ngx_http_upstream_reuse_add_session_zone(ngx_conf_t *cf, size_t size)
 {
-    ngx_shm_zone_t  *shm_zone;
-
-    shm_zone = ngx_shared_memory_add(cf, &reuse_zone_name, size,
-                                     &ngx_http_upstream_reuse_module);
-    if (shm_zone == NULL) {
-        return NULL;
-    }
-
-    shm_zone->init = reuse_init_zone;
-
-    return shm_zone;
+    return ngx_http_upstream_reuse_add_shared(cf, &reuse_cache_name, size,
+                                              reuse_init_cache);
 }
 
 
 /* What is in the slots is not touched: the system provides it when needed. */
 
 static ngx_int_t
-reuse_init_zone(ngx_shm_zone_t *shm_zone, void *data)
+reuse_init_cache(ngx_shm_zone_t *shm_zone, void *data)
 {
     size_t            room;
     ngx_uint_t        n;

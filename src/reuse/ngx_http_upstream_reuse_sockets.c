@@ -18,9 +18,23 @@
 #define NGX_HTTP_UPSTREAM_REUSE_BESIDES  32
 
 
+/* a descriptor on its way, with the number of what is parked */
+
+typedef struct {
+    struct msghdr        msg;
+    struct iovec         iov;
+
+    union {
+        struct cmsghdr   cm;
+        char             space[CMSG_SPACE(sizeof(int))];
+    } control;
+} reuse_message_t;
+
+
 static ngx_uint_t reuse_count_places(ngx_cycle_t *cycle);
 static ngx_int_t reuse_open_place(ngx_socket_t *pair, ngx_log_t *log);
 static void reuse_close_places(void *data);
+static void reuse_prepare_message(reuse_message_t *m, ngx_uint_t *serial);
 static ngx_int_t reuse_recv_message(ngx_uint_t i, ngx_uint_t *serial,
     ngx_socket_t *fd);
 
@@ -190,38 +204,40 @@ reuse_close_places(void *data)
 }
 
 
+/* Its data are the number, and beside them there is room for a descriptor. */
+
+static void
+reuse_prepare_message(reuse_message_t *m, ngx_uint_t *serial)
+{
+    ngx_memzero(m, sizeof(reuse_message_t));
+
+    m->iov.iov_base = serial;
+    m->iov.iov_len = sizeof(ngx_uint_t);
+
+    m->msg.msg_iov = &m->iov;
+    m->msg.msg_iovlen = 1;
+    m->msg.msg_control = &m->control;
+    m->msg.msg_controllen = sizeof(m->control);
+}
+
+
 ngx_int_t
 ngx_http_upstream_reuse_send_fd(ngx_uint_t i, ngx_socket_t fd,
     ngx_uint_t serial)
 {
-    struct iovec    iov;
-    struct msghdr   msg;
+    reuse_message_t  m;
 
-    union {
-        struct cmsghdr  cm;
-        char            space[CMSG_SPACE(sizeof(int))];
-    } cmsg;
+    reuse_prepare_message(&m, &serial);
 
-    ngx_memzero(&msg, sizeof(msg));
-    ngx_memzero(&cmsg, sizeof(cmsg));
+    m.control.cm.cmsg_len = CMSG_LEN(sizeof(int));
+    m.control.cm.cmsg_level = SOL_SOCKET;
+    m.control.cm.cmsg_type = SCM_RIGHTS;
 
-    iov.iov_base = &serial;
-    iov.iov_len = sizeof(ngx_uint_t);
-
-    msg.msg_iov = &iov;
-    msg.msg_iovlen = 1;
-    msg.msg_control = &cmsg;
-    msg.msg_controllen = sizeof(cmsg);
-
-    cmsg.cm.cmsg_len = CMSG_LEN(sizeof(int));
-    cmsg.cm.cmsg_level = SOL_SOCKET;
-    cmsg.cm.cmsg_type = SCM_RIGHTS;
-
-    ngx_memcpy(CMSG_DATA(&cmsg.cm), &fd, sizeof(int));
+    ngx_memcpy(CMSG_DATA(&m.control.cm), &fd, sizeof(int));
 
     /* the system allows only so many descriptors in messages */
 
-    if (sendmsg(reuse_sockets[i][0], &msg, 0) != sizeof(ngx_uint_t)) {
+    if (sendmsg(reuse_sockets[i][0], &m.msg, 0) != sizeof(ngx_uint_t)) {
         ngx_log_debug1(NGX_LOG_DEBUG_HTTP, ngx_cycle->log, ngx_socket_errno,
                        "upstream reuse: place %ui takes no connection", i);
         return NGX_ERROR;
@@ -282,24 +298,10 @@ ngx_http_upstream_reuse_recv_fd(ngx_uint_t i, ngx_uint_t serial)
 static ngx_int_t
 reuse_recv_message(ngx_uint_t i, ngx_uint_t *serial, ngx_socket_t *fd)
 {
-    int             flags;
-    struct iovec    iov;
-    struct msghdr   msg;
+    int              flags;
+    reuse_message_t  m;
 
-    union {
-        struct cmsghdr  cm;
-        char            space[CMSG_SPACE(sizeof(int))];
-    } cmsg;
-
-    ngx_memzero(&msg, sizeof(msg));
-
-    iov.iov_base = serial;
-    iov.iov_len = sizeof(ngx_uint_t);
-
-    msg.msg_iov = &iov;
-    msg.msg_iovlen = 1;
-    msg.msg_control = &cmsg;
-    msg.msg_controllen = sizeof(cmsg);
+    reuse_prepare_message(&m, serial);
 
     /* so that it is closed on exec, as a socket of nginx's own is not */
 
@@ -309,14 +311,14 @@ reuse_recv_message(ngx_uint_t i, ngx_uint_t *serial, ngx_socket_t *fd)
     flags = 0;
 #endif
 
-    if (recvmsg(reuse_sockets[i][1], &msg, flags) != sizeof(ngx_uint_t)) {
+    if (recvmsg(reuse_sockets[i][1], &m.msg, flags) != sizeof(ngx_uint_t)) {
         return NGX_DECLINED;
     }
 
     *fd = -1;
 
-    if (msg.msg_controllen < CMSG_LEN(sizeof(int))
-        || cmsg.cm.cmsg_type != SCM_RIGHTS)
+    if (m.msg.msg_controllen < CMSG_LEN(sizeof(int))
+        || m.control.cm.cmsg_type != SCM_RIGHTS)
     {
         /* the process has no descriptor left */
 
@@ -328,7 +330,7 @@ reuse_recv_message(ngx_uint_t i, ngx_uint_t *serial, ngx_socket_t *fd)
         return NGX_OK;
     }
 
-    ngx_memcpy(fd, CMSG_DATA(&cmsg.cm), sizeof(int));
+    ngx_memcpy(fd, CMSG_DATA(&m.control.cm), sizeof(int));
 
     return NGX_OK;
 }

@@ -21,10 +21,25 @@
 typedef struct {
     ngx_http_upstream_reuse_srv_conf_t  *conf;
     ngx_http_upstream_reuse_server_t    *server;
+    ngx_http_upstream_reuse_close_e      reason;
 } reuse_wanted_t;
 
 
+/* What becomes of a parked connection that was taken out. */
+
+typedef void (*reuse_end_pt)(ngx_http_upstream_reuse_parcel_t *parcel,
+    ngx_socket_t fd, void *data);
+
+
 static void reuse_visit_handler(ngx_event_t *ev);
+static void reuse_take_out(ngx_http_upstream_reuse_visit_pt visit,
+    reuse_end_pt end, void *data);
+static void reuse_end_visited(ngx_http_upstream_reuse_parcel_t *parcel,
+    ngx_socket_t fd, void *data);
+static void reuse_end_wanted(ngx_http_upstream_reuse_parcel_t *parcel,
+    ngx_socket_t fd, void *data);
+static void reuse_end_left(ngx_http_upstream_reuse_parcel_t *parcel,
+    ngx_socket_t fd, void *data);
 static ngx_uint_t reuse_visit(ngx_http_upstream_reuse_parcel_t *parcel,
     ngx_socket_t fd, void *data);
 static ngx_uint_t reuse_is_to_server(ngx_http_upstream_reuse_parcel_t *parcel,
@@ -71,12 +86,9 @@ ngx_http_upstream_reuse_begin_sweep(void)
 static void
 reuse_visit_handler(ngx_event_t *ev)
 {
-    ngx_uint_t                        i;
-    ngx_msec_t                        pause;
-    ngx_socket_t                      fd;
-    ngx_http_upstream_reuse_parcel_t  parcel;
+    ngx_msec_t         pause;
 
-    static ngx_uint_t                 mine;
+    static ngx_uint_t  mine;
 
     if (ngx_exiting || ngx_terminate
         || ngx_http_cycle_get_module_main_conf(ngx_cycle,
@@ -98,20 +110,41 @@ reuse_visit_handler(ngx_event_t *ev)
         return;
     }
 
+    reuse_take_out(reuse_visit, reuse_end_visited, NULL);
+}
+
+
+/* Those that visit() does not want to stay are ended. */
+
+static void
+reuse_take_out(ngx_http_upstream_reuse_visit_pt visit, reuse_end_pt end,
+    void *data)
+{
+    ngx_uint_t                        i;
+    ngx_socket_t                      fd;
+    ngx_http_upstream_reuse_parcel_t  parcel;
+
     i = 0;
 
     for ( ;; ) {
 
-        fd = ngx_http_upstream_reuse_visit_places(&i, reuse_visit, NULL,
-                                                  &parcel);
+        fd = ngx_http_upstream_reuse_visit_places(&i, visit, data, &parcel);
 
         if (fd == (ngx_socket_t) -1) {
             return;
         }
 
-        if (reuse_renew(&parcel, fd) != NGX_OK) {
-            reuse_sweep(&parcel, fd);
-        }
+        end(&parcel, fd, data);
+    }
+}
+
+
+static void
+reuse_end_visited(ngx_http_upstream_reuse_parcel_t *parcel, ngx_socket_t fd,
+    void *data)
+{
+    if (reuse_renew(parcel, fd) != NGX_OK) {
+        reuse_sweep(parcel, fd);
     }
 }
 
@@ -121,10 +154,7 @@ ngx_http_upstream_reuse_close_parked(ngx_http_upstream_reuse_srv_conf_t *rcf,
     ngx_http_upstream_reuse_server_t *server,
     ngx_http_upstream_reuse_close_e reason)
 {
-    ngx_uint_t                        i;
-    ngx_socket_t                      fd;
-    reuse_wanted_t                    wanted;
-    ngx_http_upstream_reuse_parcel_t  parcel;
+    reuse_wanted_t  wanted;
 
     if (!ngx_http_upstream_reuse_nplaces) {
         return;
@@ -132,58 +162,41 @@ ngx_http_upstream_reuse_close_parked(ngx_http_upstream_reuse_srv_conf_t *rcf,
 
     wanted.conf = rcf;
     wanted.server = server;
+    wanted.reason = reason;
 
-    i = 0;
+    reuse_take_out(reuse_is_to_server, reuse_end_wanted, &wanted);
+}
 
-    for ( ;; ) {
 
-        fd = ngx_http_upstream_reuse_visit_places(&i, reuse_is_to_server,
-                                                  &wanted, &parcel);
+static void
+reuse_end_wanted(ngx_http_upstream_reuse_parcel_t *parcel, ngx_socket_t fd,
+    void *data)
+{
+    reuse_wanted_t  *wanted = data;
 
-        if (fd == (ngx_socket_t) -1) {
-            return;
-        }
+    parcel->reason = wanted->reason;
 
-        parcel.reason = reason;
-
-        reuse_sweep(&parcel, fd);
-    }
+    reuse_sweep(parcel, fd);
 }
 
 
 void
 ngx_http_upstream_reuse_end_sweep(void)
 {
-    ngx_str_t                         name, address;
-    ngx_uint_t                        i;
-    ngx_socket_t                      fd;
-    ngx_http_upstream_reuse_parcel_t  parcel;
-
-    if (!reuse_begun || !ngx_http_upstream_reuse_is_last_cycle()) {
-        return;
+    if (reuse_begun && ngx_http_upstream_reuse_is_last_cycle()) {
+        reuse_take_out(reuse_is_left, reuse_end_left, NULL);
     }
+}
 
-    i = 0;
 
-    for ( ;; ) {
+static void
+reuse_end_left(ngx_http_upstream_reuse_parcel_t *parcel, ngx_socket_t fd,
+    void *data)
+{
+    (void) ngx_close_socket(fd);
 
-        fd = ngx_http_upstream_reuse_visit_places(&i, reuse_is_left, NULL,
-                                                  &parcel);
-
-        if (fd == (ngx_socket_t) -1) {
-            return;
-        }
-
-        (void) ngx_close_socket(fd);
-
-        name.data = ngx_http_upstream_reuse_parcel_name(&parcel);
-        name.len = parcel.name_len;
-        address.data = ngx_http_upstream_reuse_parcel_address(&parcel);
-        address.len = parcel.socklen;
-
-        ngx_http_upstream_reuse_count_swept(&name, &address,
+    ngx_http_upstream_reuse_count_swept(parcel,
                                        NGX_HTTP_UPSTREAM_REUSE_CLOSE_SHUTDOWN);
-    }
 }
 
 
@@ -274,7 +287,7 @@ reuse_renew(ngx_http_upstream_reuse_parcel_t *parcel, ngx_socket_t fd)
 static void
 reuse_sweep(ngx_http_upstream_reuse_parcel_t *parcel, ngx_socket_t fd)
 {
-    ngx_str_t                            name, address;
+    ngx_str_t                            name;
     ngx_peer_connection_t                pc;
     ngx_http_upstream_reuse_conn_t      *conn;
     ngx_http_upstream_reuse_close_e      reason;
@@ -289,9 +302,6 @@ reuse_sweep(ngx_http_upstream_reuse_parcel_t *parcel, ngx_socket_t fd)
     name.data = ngx_http_upstream_reuse_parcel_name(parcel);
     name.len = parcel->name_len;
 
-    address.data = ngx_http_upstream_reuse_parcel_address(parcel);
-    address.len = parcel->socklen;
-
     rcf = ngx_http_upstream_reuse_find_conf(&name);
 
     reason = NGX_HTTP_UPSTREAM_REUSE_CLOSE_KEPT;
@@ -303,17 +313,18 @@ reuse_sweep(ngx_http_upstream_reuse_parcel_t *parcel, ngx_socket_t fd)
     if (rcf == NULL || !ngx_http_upstream_reuse_has_layer(rcf)) {
 
         (void) ngx_close_socket(fd);
-        ngx_http_upstream_reuse_count_swept(&name, &address, reason);
+        ngx_http_upstream_reuse_count_swept(parcel, reason);
 
         return;
     }
 
     ngx_memzero(&pc, sizeof(ngx_peer_connection_t));
-    ngx_memcpy(addr.data, address.data, address.len);
+    ngx_memcpy(addr.data, ngx_http_upstream_reuse_parcel_address(parcel),
+               parcel->socklen);
 
     pc.log = ngx_cycle->log;
     pc.sockaddr = &addr.sockaddr;
-    pc.socklen = address.len;
+    pc.socklen = parcel->socklen;
 
     server = ngx_http_upstream_reuse_find_server(rcf, &pc);
 

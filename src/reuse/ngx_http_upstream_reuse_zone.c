@@ -61,19 +61,28 @@ static ngx_str_t  reuse_zone_name = ngx_string("ngx_http_upstream_reuse");
 
 
 ngx_shm_zone_t *
-ngx_http_upstream_reuse_add_zone(ngx_conf_t *cf, size_t size)
+ngx_http_upstream_reuse_add_shared(ngx_conf_t *cf, ngx_str_t *name,
+    size_t size, ngx_shm_zone_init_pt init)
 {
     ngx_shm_zone_t  *shm_zone;
 
-    shm_zone = ngx_shared_memory_add(cf, &reuse_zone_name, size,
+    shm_zone = ngx_shared_memory_add(cf, name, size,
                                      &ngx_http_upstream_reuse_module);
     if (shm_zone == NULL) {
         return NULL;
     }
 
-    shm_zone->init = reuse_init_zone;
+    shm_zone->init = init;
 
     return shm_zone;
+}
+
+
+ngx_shm_zone_t *
+ngx_http_upstream_reuse_add_zone(ngx_conf_t *cf, size_t size)
+{
+    return ngx_http_upstream_reuse_add_shared(cf, &reuse_zone_name, size,
+                                              reuse_init_zone);
 }
 
 

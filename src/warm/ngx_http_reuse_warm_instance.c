@@ -368,17 +368,11 @@ static void
 reuse_add_counters(ngx_http_upstream_reuse_paid_t *paid,
     ngx_atomic_uint_t *counters)
 {
-    ngx_uint_t                   i;
     volatile ngx_atomic_uint_t  *n;
 
     n = counters;
 
-    for (i = NGX_HTTP_UPSTREAM_REUSE_REUSED;
-         i < NGX_HTTP_UPSTREAM_REUSE_OPENED;
-         i++)
-    {
-        paid->requests += n[i];
-    }
+    paid->requests += ngx_http_upstream_reuse_sum_requests(n);
 
     paid->unused += n[NGX_HTTP_UPSTREAM_REUSE_AHEAD]
                     - n[NGX_HTTP_UPSTREAM_REUSE_WARM];
