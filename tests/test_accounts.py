@@ -4,15 +4,14 @@ Origins restart, reset and truncate; clients leave; nginx is reloaded, and its
 workers are killed.  TEST_SOAK=1 makes it 50,000 requests.
 """
 
-import collections
 import os
 import random
 import socket
-import threading
 
 import pytest
 
 from harness import http1, settings
+from harness.crowd import Crowd
 from harness.workers import established
 
 SOAK = os.environ.get("TEST_SOAK", "") not in ("", "0")
@@ -104,57 +103,26 @@ def serve(conn):
                 return
 
 
-class Clients:
-    """Threads that ask at random."""
+class Clients(Crowd):
+    """Each thread keeps its connection for as long as it lasts."""
 
-    def __init__(self, nginx, count):
-        self.statuses = collections.Counter()
-        self.left = count
-        self._nginx = nginx
-        self._lock = threading.Lock()
-        self._threads = [
-            threading.Thread(target=self._run, args=(SEED + number,),
-                             daemon=True) for number in range(CLIENTS)]
+    def begin(self, choice):
+        socks = []
 
-    def start(self):
-        for thread in self._threads:
-            thread.start()
-
-    @property
-    def running(self):
-        return any(thread.is_alive() for thread in self._threads)
-
-    def wait_for(self, count):
-        """Until so many more have been asked, or there are no more."""
-        before = self.left
-        self._nginx.exchange.wait_until(
-            lambda: self.left <= before - count or not self.running,
-            timeout=6 * settings.PATIENCE)
-
-    def _run(self, seed):
-        choice = random.Random(seed)
-        sock = None
-        while True:
-            with self._lock:
-                if self.left <= 0:
-                    break
-                self.left -= 1
+        def ask(_):
             try:
-                if sock is None:
-                    sock = socket.create_connection(
-                        ("127.0.0.1", self._nginx.port()), timeout=10)
-                status = self._ask(sock, choice)
+                if not socks:
+                    socks.append(socket.create_connection(
+                        ("127.0.0.1", self.nginx.port()), timeout=10))
+                status = self._ask(socks[0], choice)
             except (OSError, ValueError):
-                # nginx's worker has gone, or there was half a response
                 status = 0
             if status == 0:
-                if sock is not None:
+                for sock in socks:
                     sock.close()
-                sock = None
-            with self._lock:
-                self.statuses[status] += 1
-        if sock is not None:
-            sock.close()
+                socks.clear()
+            return status
+        return ask
 
     @staticmethod
     def _ask(sock, choice):
@@ -257,7 +225,7 @@ def test_the_sums_hold(stage):
     nginx = stage.nginx(http=HTTP, server=SERVER, workers=2)
     nginx.expect_log("exited on signal 9|could not be forcibly unlocked"
                      "|epoll_wait|shared memory zone|was locked by")
-    clients = Clients(nginx, REQUESTS)
+    clients = Clients(nginx, REQUESTS, CLIENTS, SEED)
     clients.start()
     disturb(nginx, origins, clients)
 

@@ -8,12 +8,12 @@ import collections
 import os
 import random
 import socket
-import struct
 import threading
 
 import pytest
 
 from harness import http1, settings
+from harness.crowd import Crowd
 from harness.workers import established
 from test_accounts import check
 
@@ -91,66 +91,31 @@ class Served:
                 self.executed[asked["id"]] += 1
         end = asked["end"]
         if end == "reset":
-            abort(conn)
+            conn.reset()
             return False
         conn.sock.sendall(http1.response(
             200, *(["Connection: close"] if end == "close" else []),
             body=asked["id"].encode()))
         if end == "late-reset":
-            abort(conn)
+            conn.reset()
         return end == "stay"
 
 
-def abort(conn):
-    conn.sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER,
-                         struct.pack("ii", 1, 0))
-    conn.sock.close()
-
-
-class Clients:
-    """Threads that ask at random, each request on a connection of its own."""
+class Clients(Crowd):
+    """Each request comes on a connection of its own."""
 
     def __init__(self, nginx):
-        self.statuses = collections.Counter()
+        super().__init__(nginx, REQUESTS, CLIENTS, SEED)
         self.wrong = []
-        self.left = REQUESTS
-        self._nginx = nginx
-        self._lock = threading.Lock()
-        self._threads = [
-            threading.Thread(target=self._run, args=(SEED + number,),
-                             daemon=True) for number in range(CLIENTS)]
-        for thread in self._threads:
-            thread.start()
 
-    @property
-    def running(self):
-        return any(thread.is_alive() for thread in self._threads)
-
-    def wait_for(self, count):
-        """Until so many more have been asked, or there are no more."""
-        before = self.left
-        self._nginx.exchange.wait_until(
-            lambda: self.left <= before - count or not self.running,
-            timeout=6 * settings.PATIENCE)
-
-    def _run(self, seed):
-        choice = random.Random(seed)
+    def begin(self, choice):
         pause = threading.Event()
-        while True:
-            with self._lock:
-                if self.left <= 0:
-                    return
-                self.left -= 1
-                number = self.left
+
+        def ask(number):
             if choice.randrange(100) < PAUSES:
                 pause.wait(choice.random() / 20)
-            try:
-                status = self._ask(choice, number)
-            except (OSError, ValueError):
-                # its worker has been killed
-                status = 0
-            with self._lock:
-                self.statuses[status] += 1
+            return self._ask(choice, number)
+        return ask
 
     def _ask(self, choice, number):
         method = choice.choice(["GET", "GET", "POST"])
@@ -160,7 +125,7 @@ class Clients:
                   f"&id={number}&end={end}")
         # of many addresses, as ports are not free at once
         with socket.create_connection(
-                ("127.0.0.1", self._nginx.port()), timeout=20,
+                ("127.0.0.1", self.nginx.port()), timeout=20,
                 source_address=(f"127.2.0.{1 + number % 200}", 0)) as sock:
             sock.sendall(http1.request(
                 method, target, "Connection: close",
@@ -215,6 +180,7 @@ def test_nothing_is_mixed_up(stage):
                      "|died while it shared")
     before = len(os.listdir(f"/proc/{nginx.master}/fd"))
     clients = Clients(nginx)
+    clients.start()
     disturb(nginx, origins, clients)
     assert served.wrong == []
     assert clients.wrong == []

@@ -44,6 +44,7 @@
  *     zone        what workers know of servers together, in shared memory
  *     session_cache  TLS sessions, in shared memory
  *     counters    what became of each request and each connection
+ *     snapshot    the same, added up for all workers
  *     variables   what a log may have of all this
  */
 
@@ -632,16 +633,16 @@ void ngx_http_upstream_reuse_count_times(
     ngx_http_upstream_reuse_server_t *server, ngx_connection_t *c,
     ngx_msec_t all, ngx_msec_t tcp, ngx_uint_t rtt);
 
-/*
- * The upstream of that name in the configuration; NULL: there is none.  Both
- * the counters and handover look for it.
- */
-ngx_http_upstream_reuse_srv_conf_t *ngx_http_upstream_reuse_find_conf(
-    ngx_str_t *upstream);
-
 /* How many requests a share or a record has counted. */
 ngx_atomic_uint_t ngx_http_upstream_reuse_sum_requests(
     volatile ngx_atomic_uint_t *counters);
+
+
+/* snapshot */
+
+/* The upstream of that name in the configuration; NULL: there is none. */
+ngx_http_upstream_reuse_srv_conf_t *ngx_http_upstream_reuse_find_conf(
+    ngx_str_t *upstream);
 
 /* With the zone's lock: takes the ratio, if it is time. */
 void ngx_http_upstream_reuse_take_sample(ngx_http_upstream_reuse_zone_t *zone);

@@ -1,0 +1,547 @@
+
+/*
+ * Copyright (C) 2026 The ngx_http_myproxy_module authors
+ *
+ * What all workers have counted is added up: for whoever shows it, and from
+ * time to time for what is compared with earlier.
+ */
+
+
+#include "ngx_http_upstream_reuse.h"
+
+
+/* milliseconds, longer than from one plan of src/warm to the next one */
+#define NGX_HTTP_UPSTREAM_REUSE_PLANNED  3000
+
+
+static ngx_int_t reuse_view_record(ngx_http_upstream_reuse_snapshot_t *shot,
+    ngx_http_upstream_reuse_record_t *record, ngx_pool_t *pool);
+static void reuse_set_marks(ngx_http_upstream_reuse_zone_t *zone);
+static void reuse_view_warmth(ngx_http_upstream_reuse_view_t *view,
+    ngx_http_upstream_reuse_record_t *record);
+static void reuse_add_record(ngx_http_upstream_reuse_view_t *view,
+    ngx_http_upstream_reuse_record_t *record);
+static void reuse_add_share(ngx_atomic_uint_t *sum, ngx_atomic_uint_t *share);
+static void reuse_complete_view(ngx_http_upstream_reuse_view_t *view);
+static ngx_int_t reuse_group_servers(ngx_http_upstream_reuse_snapshot_t *shot,
+    ngx_pool_t *pool);
+static ngx_uint_t reuse_same_name(ngx_str_t *a, ngx_str_t *b);
+static void reuse_add_view(ngx_http_upstream_reuse_view_t *view,
+    ngx_http_upstream_reuse_view_t *server);
+static uint64_t reuse_usual_time(ngx_atomic_uint_t *bucket,
+    ngx_atomic_uint_t count);
+static void reuse_add_up(ngx_http_upstream_reuse_view_t *view);
+static ngx_int_t reuse_copy_samples(ngx_http_upstream_reuse_snapshot_t *shot,
+    ngx_http_upstream_reuse_zone_t *zone, ngx_pool_t *pool);
+static int ngx_libc_cdecl reuse_compare_views(const void *one,
+    const void *two);
+
+
+void
+ngx_http_upstream_reuse_take_sample(ngx_http_upstream_reuse_zone_t *zone)
+{
+    volatile ngx_atomic_uint_t        *n;
+    ngx_http_upstream_reuse_share_t   *share;
+    ngx_http_upstream_reuse_record_t  *record;
+    ngx_http_upstream_reuse_sample_t   sum, *sample;
+
+    /* the workers' timers are not in step, nor are their clocks */
+
+    if ((ngx_msec_int_t) (ngx_current_msec - zone->sampled)
+        < NGX_HTTP_UPSTREAM_REUSE_INTERVAL * 1000 - 100)
+    {
+        return;
+    }
+
+    zone->sampled = ngx_current_msec;
+
+    ngx_memzero(&sum, sizeof(ngx_http_upstream_reuse_sample_t));
+
+    for (record = ngx_http_upstream_reuse_next_record(zone, NULL);
+         record;
+         record = ngx_http_upstream_reuse_next_record(zone, record))
+    {
+        n = record->counters;
+        share = record->shares;
+
+        for ( ;; ) {
+
+            /* in this order, so that none was ready which is not there */
+
+            sum.ready += n[NGX_HTTP_UPSTREAM_REUSE_REUSED]
+                         + n[NGX_HTTP_UPSTREAM_REUSE_WARM];
+            sum.requests += ngx_http_upstream_reuse_sum_requests(n);
+
+            if (share == NULL) {
+                break;
+            }
+
+            n = share->counters;
+            share = share->next;
+        }
+    }
+
+    sample = &zone->samples[zone->nsamples++
+                            % NGX_HTTP_UPSTREAM_REUSE_SAMPLES];
+
+    sample->requests = sum.requests - zone->sum.requests;
+    sample->ready = sum.ready - zone->sum.ready;
+
+    zone->sum = sum;
+
+    if (ngx_current_msec - zone->marked
+        >= NGX_HTTP_UPSTREAM_REUSE_LATE * 1000)
+    {
+        zone->marked = ngx_current_msec;
+        reuse_set_marks(zone);
+    }
+}
+
+
+static void
+reuse_set_marks(ngx_http_upstream_reuse_zone_t *zone)
+{
+    ngx_http_upstream_reuse_view_t     view;
+    ngx_http_upstream_reuse_record_t  *record;
+
+    for (record = ngx_http_upstream_reuse_next_record(zone, NULL);
+         record;
+         record = ngx_http_upstream_reuse_next_record(zone, record))
+    {
+        ngx_memzero(&view, sizeof(ngx_http_upstream_reuse_view_t));
+
+        reuse_add_record(&view, record);
+
+        record->marks[0] = record->marks[1];
+
+        record->marks[1].requests = view.requests;
+        ngx_memcpy(record->marks[1].closed,
+                   &view.counters[NGX_HTTP_UPSTREAM_REUSE_CLOSED],
+                   sizeof(record->marks[1].closed));
+    }
+}
+
+
+/* The view has to be zero at first. */
+
+static void
+reuse_add_record(ngx_http_upstream_reuse_view_t *view,
+    ngx_http_upstream_reuse_record_t *record)
+{
+    ngx_http_upstream_reuse_share_t  *share;
+
+    reuse_add_share(view->counters, record->counters);
+
+    for (share = record->shares; share; share = share->next) {
+        reuse_add_share(view->counters, share->counters);
+    }
+
+    reuse_add_up(view);
+}
+
+
+ngx_http_upstream_reuse_snapshot_t *
+ngx_http_upstream_reuse_take_snapshot(ngx_pool_t *pool)
+{
+    ngx_int_t                             rc;
+    ngx_slab_pool_t                      *shpool;
+    ngx_http_upstream_reuse_zone_t       *zone;
+    ngx_http_upstream_reuse_record_t     *record;
+    ngx_http_upstream_reuse_snapshot_t   *shot;
+    ngx_http_upstream_reuse_main_conf_t  *rmcf;
+
+    rmcf = ngx_http_cycle_get_module_main_conf(ngx_cycle,
+                                              ngx_http_upstream_reuse_module);
+
+    shot = ngx_pcalloc(pool, sizeof(ngx_http_upstream_reuse_snapshot_t));
+    if (shot == NULL) {
+        return NULL;
+    }
+
+    if (ngx_array_init(&shot->servers, pool, 8,
+                       sizeof(ngx_http_upstream_reuse_view_t))
+        != NGX_OK)
+    {
+        return NULL;
+    }
+
+    shpool = (ngx_slab_pool_t *) rmcf->zone->shm.addr;
+    zone = rmcf->zone->data;
+
+    ngx_shmtx_lock(&shpool->mutex);
+
+    shot->workers = ngx_http_upstream_reuse_sweep(zone);
+
+    rc = reuse_copy_samples(shot, zone, pool);
+
+    for (record = ngx_http_upstream_reuse_next_record(zone, NULL);
+         record && rc == NGX_OK;
+         record = ngx_http_upstream_reuse_next_record(zone, record))
+    {
+        if (record->node.str.len || zone->full) {
+            rc = reuse_view_record(shot, record, pool);
+        }
+    }
+
+    shot->size = rmcf->zone->shm.size;
+    shot->free = shpool->pfree * ngx_pagesize;
+    shot->full = zone->full;
+    shot->uncounted = zone->uncounted;
+    shot->warnings = &rmcf->warnings;
+
+    ngx_shmtx_unlock(&shpool->mutex);
+
+    if (rc != NGX_OK) {
+        return NULL;
+    }
+
+    ngx_qsort(shot->servers.elts, shot->servers.nelts,
+              sizeof(ngx_http_upstream_reuse_view_t), reuse_compare_views);
+
+    return (reuse_group_servers(shot, pool) == NGX_OK) ? shot : NULL;
+}
+
+
+/* Those of one upstream stand together by now. */
+
+static ngx_int_t
+reuse_group_servers(ngx_http_upstream_reuse_snapshot_t *shot,
+    ngx_pool_t *pool)
+{
+    ngx_uint_t                                i;
+    ngx_http_upstream_reuse_view_t           *view;
+    ngx_http_upstream_reuse_upstream_view_t  *upstream;
+
+    if (ngx_array_init(&shot->upstreams, pool, 4,
+                       sizeof(ngx_http_upstream_reuse_upstream_view_t))
+        != NGX_OK)
+    {
+        return NGX_ERROR;
+    }
+
+    view = shot->servers.elts;
+    upstream = NULL;
+
+    for (i = 0; i < shot->servers.nelts; i++) {
+
+        if (upstream == NULL
+            || !reuse_same_name(&upstream->sum.upstream, &view[i].upstream))
+        {
+            upstream = ngx_array_push(&shot->upstreams);
+            if (upstream == NULL) {
+                return NGX_ERROR;
+            }
+
+            ngx_memzero(upstream,
+                        sizeof(ngx_http_upstream_reuse_upstream_view_t));
+
+            upstream->sum.upstream = view[i].upstream;
+            upstream->servers = &view[i];
+            upstream->configured =
+                 ngx_http_upstream_reuse_find_conf(&view[i].upstream) != NULL;
+        }
+
+        upstream->nservers++;
+
+        reuse_add_view(&upstream->sum, &view[i]);
+        reuse_add_view(&shot->total, &view[i]);
+    }
+
+    return NGX_OK;
+}
+
+
+ngx_http_upstream_reuse_srv_conf_t *
+ngx_http_upstream_reuse_find_conf(ngx_str_t *upstream)
+{
+    ngx_uint_t                            i;
+    ngx_http_upstream_srv_conf_t        **uscfp;
+    ngx_http_upstream_main_conf_t        *umcf;
+    ngx_http_upstream_reuse_srv_conf_t   *rcf;
+
+    umcf = ngx_http_cycle_get_module_main_conf(ngx_cycle,
+                                               ngx_http_upstream_module);
+
+    uscfp = umcf->upstreams.elts;
+
+    for (i = 0; i < umcf->upstreams.nelts; i++) {
+
+        if (uscfp[i]->srv_conf == NULL) {
+            continue;
+        }
+
+        rcf = ngx_http_conf_upstream_srv_conf(uscfp[i],
+                                              ngx_http_upstream_reuse_module);
+
+        if (reuse_same_name(&rcf->name, upstream)) {
+            return rcf;
+        }
+    }
+
+    return NULL;
+}
+
+
+static ngx_uint_t
+reuse_same_name(ngx_str_t *a, ngx_str_t *b)
+{
+    return a->len == b->len
+           && (a->len == 0 || ngx_memcmp(a->data, b->data, a->len) == 0);
+}
+
+
+static ngx_int_t
+reuse_view_record(ngx_http_upstream_reuse_snapshot_t *shot,
+    ngx_http_upstream_reuse_record_t *record, ngx_pool_t *pool)
+{
+    size_t                            len;
+    u_char                            text[NGX_SOCKADDR_STRLEN];
+    ngx_uint_t                        i;
+    ngx_http_upstream_reuse_view_t   *view;
+
+    view = ngx_array_push(&shot->servers);
+    if (view == NULL) {
+        return NGX_ERROR;
+    }
+
+    ngx_memzero(view, sizeof(ngx_http_upstream_reuse_view_t));
+
+    /* records are never removed, so that the upstream's name stays */
+
+    ngx_http_upstream_reuse_name_record(record, &view->upstream, text, &len);
+
+    view->address.data = ngx_pnalloc(pool, NGX_SOCKADDR_STRLEN);
+    if (view->address.data == NULL) {
+        return NGX_ERROR;
+    }
+
+    view->address.len = len;
+    ngx_memcpy(view->address.data, text, len);
+
+    view->limit = record->limit.idle;
+    view->rtt = record->limit.rtt;
+
+    reuse_view_warmth(view, record);
+
+    reuse_add_record(view, record);
+    reuse_complete_view(view);
+
+    view->late.requests = view->requests - record->marks[0].requests;
+
+    for (i = 0; i < NGX_HTTP_UPSTREAM_REUSE_CLOSE_LAST; i++) {
+        view->late.closed[i] =
+                        view->counters[NGX_HTTP_UPSTREAM_REUSE_CLOSED + i]
+                        - record->marks[0].closed[i];
+    }
+
+    return NGX_OK;
+}
+
+
+static void
+reuse_view_warmth(ngx_http_upstream_reuse_view_t *view,
+    ngx_http_upstream_reuse_record_t *record)
+{
+    ngx_msec_t  until;
+
+    until = record->starving.until;
+
+    view->starving = until && (ngx_msec_int_t) (until - ngx_current_msec) > 0;
+
+    view->unpaid = record->unpaid
+                   && (ngx_msec_int_t) (ngx_current_msec - record->unpaid)
+                      < NGX_HTTP_UPSTREAM_REUSE_PLANNED;
+}
+
+
+/*
+ * The worker goes on counting meanwhile.  Whatever is counted at an end is
+ * read before what is counted at the beginning, so that no end is without one.
+ */
+
+static void
+reuse_add_share(ngx_atomic_uint_t *sum, ngx_atomic_uint_t *share)
+{
+    ngx_uint_t  i;
+
+    for (i = NGX_HTTP_UPSTREAM_REUSE_COUNTERS; i > 0; i--) {
+        sum[i - 1] += ((volatile ngx_atomic_uint_t *) share)[i - 1];
+    }
+}
+
+
+static void
+reuse_complete_view(ngx_http_upstream_reuse_view_t *view)
+{
+    ngx_atomic_uint_t  *n;
+
+    n = view->counters;
+
+    /* on processors that reorder what another one writes */
+
+    if ((ngx_atomic_int_t) (n[NGX_HTTP_UPSTREAM_REUSE_OPENED] - view->closed)
+        < 0)
+    {
+        n[NGX_HTTP_UPSTREAM_REUSE_OPENED] = view->closed;
+        view->open = 0;
+    }
+
+    n[NGX_HTTP_UPSTREAM_REUSE_IDLE] += view->parked;
+
+    if (n[NGX_HTTP_UPSTREAM_REUSE_IDLE] > view->open) {
+        n[NGX_HTTP_UPSTREAM_REUSE_IDLE] = view->open;
+    }
+
+    if (view->connects) {
+        view->saved = (reuse_usual_time(&n[NGX_HTTP_UPSTREAM_REUSE_CONNECT],
+                                        view->connects)
+                       + reuse_usual_time(&n[NGX_HTTP_UPSTREAM_REUSE_TLS],
+                                          view->handshakes)
+                         * view->handshakes / view->connects)
+                      * (n[NGX_HTTP_UPSTREAM_REUSE_REUSED]
+                         + n[NGX_HTTP_UPSTREAM_REUSE_WARM]);
+    }
+}
+
+
+/*
+ * Microseconds that an event of a histogram takes: the mean, unless a few that
+ * took very long make it more than half of them took.
+ */
+
+static uint64_t
+reuse_usual_time(ngx_atomic_uint_t *bucket, ngx_atomic_uint_t count)
+{
+    uint64_t           mean;
+    ngx_uint_t         i;
+    ngx_atomic_uint_t  sum;
+
+    if (count == 0) {
+        return 0;
+    }
+
+    mean = bucket[NGX_HTTP_UPSTREAM_REUSE_BUCKETS] / count;
+    sum = 0;
+
+    for (i = 0; i < NGX_HTTP_UPSTREAM_REUSE_BUCKETS - 1; i++) {
+
+        sum += bucket[i];
+
+        if (sum >= (count + 1) / 2) {
+            return ngx_min(mean, ngx_http_upstream_reuse_bounds[i]);
+        }
+    }
+
+    return mean;
+}
+
+
+static void
+reuse_add_up(ngx_http_upstream_reuse_view_t *view)
+{
+    ngx_uint_t          i;
+    ngx_atomic_uint_t  *n, parked;
+
+    n = view->counters;
+
+    view->fresh = 0;
+    view->closed = 0;
+    view->connects = 0;
+    view->handshakes = 0;
+
+    for (i = 0; i < NGX_HTTP_UPSTREAM_REUSE_NEW_LAST; i++) {
+        view->fresh += n[NGX_HTTP_UPSTREAM_REUSE_NEW + i];
+    }
+
+    for (i = 0; i < NGX_HTTP_UPSTREAM_REUSE_CLOSE_LAST; i++) {
+        view->closed += n[NGX_HTTP_UPSTREAM_REUSE_CLOSED + i];
+    }
+
+    for (i = 0; i < NGX_HTTP_UPSTREAM_REUSE_BUCKETS; i++) {
+        view->connects += n[NGX_HTTP_UPSTREAM_REUSE_CONNECT + i];
+        view->handshakes += n[NGX_HTTP_UPSTREAM_REUSE_TLS + i];
+    }
+
+    view->requests = n[NGX_HTTP_UPSTREAM_REUSE_REUSED]
+                     + n[NGX_HTTP_UPSTREAM_REUSE_WARM] + view->fresh;
+    view->open = n[NGX_HTTP_UPSTREAM_REUSE_OPENED] - view->closed;
+
+    /* another worker may have taken it over since it was counted */
+
+    parked = n[NGX_HTTP_UPSTREAM_REUSE_HANDED_OVER]
+             - n[NGX_HTTP_UPSTREAM_REUSE_TAKEN_OVER]
+             - n[NGX_HTTP_UPSTREAM_REUSE_SWEPT];
+
+    view->parked = ((ngx_atomic_int_t) parked < 0) ? 0 : parked;
+}
+
+
+/* The view has to be zero at first. */
+
+static void
+reuse_add_view(ngx_http_upstream_reuse_view_t *view,
+    ngx_http_upstream_reuse_view_t *server)
+{
+    ngx_uint_t  i;
+
+    reuse_add_share(view->counters, server->counters);
+    reuse_add_up(view);
+
+    view->saved += server->saved;
+    view->unpaid += server->unpaid;
+    view->starving += server->starving;
+    view->late.requests += server->late.requests;
+
+    for (i = 0; i < NGX_HTTP_UPSTREAM_REUSE_CLOSE_LAST; i++) {
+        view->late.closed[i] += server->late.closed[i];
+    }
+}
+
+
+static ngx_int_t
+reuse_copy_samples(ngx_http_upstream_reuse_snapshot_t *shot,
+    ngx_http_upstream_reuse_zone_t *zone, ngx_pool_t *pool)
+{
+    ngx_uint_t                         i, n;
+    ngx_http_upstream_reuse_sample_t  *sample;
+
+    n = ngx_min(zone->nsamples, NGX_HTTP_UPSTREAM_REUSE_SAMPLES);
+
+    if (ngx_array_init(&shot->samples, pool, NGX_HTTP_UPSTREAM_REUSE_SAMPLES,
+                       sizeof(ngx_http_upstream_reuse_sample_t))
+        != NGX_OK)
+    {
+        return NGX_ERROR;
+    }
+
+    for (i = zone->nsamples - n; i != zone->nsamples; i++) {
+
+        sample = ngx_array_push(&shot->samples);
+        if (sample == NULL) {
+            return NGX_ERROR;
+        }
+
+        *sample = zone->samples[i % NGX_HTTP_UPSTREAM_REUSE_SAMPLES];
+    }
+
+    return NGX_OK;
+}
+
+
+static int ngx_libc_cdecl
+reuse_compare_views(const void *one, const void *two)
+{
+    ngx_int_t                              rc;
+    const ngx_http_upstream_reuse_view_t  *a = one;
+    const ngx_http_upstream_reuse_view_t  *b = two;
+
+    rc = ngx_memn2cmp(a->upstream.data, b->upstream.data, a->upstream.len,
+                      b->upstream.len);
+
+    if (rc == 0) {
+        rc = ngx_memn2cmp(a->address.data, b->address.data, a->address.len,
+                          b->address.len);
+    }
+
+    return (int) rc;
+}
