@@ -15,6 +15,7 @@ import pytest
 from harness import http1, pids, settings
 from harness.clock import Clock
 from harness.crossing import Scene
+from harness.workers import waiting_origin
 
 NAME = "origin.test"
 PASS = "myproxy_pass http://%{origin};"
@@ -59,18 +60,6 @@ def settled(stage, nginx, **wanted):
         have = {name: getattr(found, name) for name in wanted}
         return found if have == wanted else None
     return stage.wait_until(reached, what=f"an account with {wanted}")
-
-
-def waiting_origin(stage):
-    """It answers /wait when its gate is opened, and all else at once."""
-    def answer(request):
-        if request.target == "/wait":
-            gate.wait()
-        return http1.response()
-
-    origin = stage.origin(lambda conn: conn.serve(answer))
-    gate = origin.gate()
-    return origin, gate
 
 
 # requests, and what is there

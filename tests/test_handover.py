@@ -12,7 +12,7 @@ import pytest
 
 from harness import http1, settings
 from harness.nginx import build_info, version
-from harness.workers import WHO, Workers, established
+from harness.workers import WHO, Workers, established, waiting_origin
 from test_other_handlers import answer_grpc
 
 PASS = "myproxy_pass http://%{origin};"
@@ -99,22 +99,9 @@ def test_off(stage):
 
 def test_there_are_only_so_many_places(stage):
     """What finds none stays with its worker."""
-    gates = []
-
-    def answer(request):
-        gates[0].wait()
-        return http1.response()
-
-    origin = stage.origin(lambda conn: conn.serve(answer))
-    gates.append(origin.gate())
+    origin, gate = waiting_origin(stage)
     workers = Workers(stage, http="reuse_share 2;")
-    clients = [workers.nginx.connect() for _ in range(5)]
-    for client in clients:
-        client.send(http1.request("GET", "/"))
-    stage.wait_until(lambda: len(origin.requests) == 5)
-    gates[0].open()
-    for client in clients:
-        assert client.read_response().status == 200
+    workers.ask_at_once(5, origin, gate)
     workers.wait_parked(2)
     stage.let_pass(0.05)
     found = workers.connections
@@ -466,22 +453,14 @@ def test_a_reload_keeps_connections(stage):
 
 
 def test_one_that_is_in_use_is_left_to_the_new_workers(stage):
-    gates = []
-
-    def answer(request):
-        if request.target == "/wait":
-            gates[0].wait()
-        return http1.response()
-
-    origin = stage.origin(lambda conn: conn.serve(answer))
-    gates.append(origin.gate())
+    origin, gate = waiting_origin(stage)
     workers = Workers(stage)
     old = workers.nginx.workers()
     client = workers.nginx.connect()
     client.send(http1.request("GET", "/wait"))
     stage.wait_until(lambda: origin.requests)
     workers.nginx.reload()
-    gates[0].open()
+    gate.open()
     assert client.read_response().status == 200
     stage.wait_until(lambda: not set(old) & set(workers.nginx.workers()))
     assert workers.nginx.get().header("X-Connection") == "shared"
@@ -847,24 +826,11 @@ def test_exec_closes_the_places(stage):
 
 def test_a_worker_without_descriptors_leaves_places_alone(stage):
     """It has to lose one connection before it knows."""
-    gates = []
-
-    def answer(request):
-        gates[0].wait()
-        return http1.response()
-
-    origin = stage.origin(lambda conn: conn.serve(answer))
-    gates.append(origin.gate())
+    origin, gate = waiting_origin(stage)
     workers = Workers(stage)
     nginx = workers.nginx
     nginx.expect_log("shared connection was lost|Too many open files")
-    clients = [nginx.connect() for _ in range(10)]
-    for client in clients:
-        client.send(http1.request("GET", "/"))
-    stage.wait_until(lambda: len(origin.requests) == 10)
-    gates[0].open()
-    for client in clients:
-        assert client.read_response().status == 200
+    workers.ask_at_once(10, origin, gate)
     workers.wait_parked(10)
     first, second = first_and_second(workers)
     nginx.pause_worker(second)

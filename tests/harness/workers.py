@@ -1,5 +1,7 @@
 """A server with several workers, which are asked one by one."""
 
+from . import http1
+
 ESTABLISHED, CLOSE_WAIT = "01", "08"
 
 WHO = "add_header X-Worker $pid; add_header X-Connection $reuse_connection;"
@@ -13,6 +15,18 @@ def established(origins):
     return sum(fields[2].partition(":")[2] in ports
                and fields[3] in (ESTABLISHED, CLOSE_WAIT)
                for fields in lines)
+
+
+def waiting_origin(stage):
+    """It answers /wait when its gate is opened, and all else at once."""
+    def answer(request):
+        if request.target == "/wait":
+            gate.wait()
+        return http1.response()
+
+    origin = stage.origin(lambda conn: conn.serve(answer))
+    gate = origin.gate()
+    return origin, gate
 
 
 class Workers:
@@ -44,6 +58,21 @@ class Workers:
         response = self.ask(worker, *args, **more)
         assert response.status == 200
         return response.header("X-Connection")
+
+    def ask_at_once(self, count, origin, gate):
+        """So many requests, of which each needs a connection of its own.
+
+        The origin is a waiting_origin(), with that gate.
+        """
+        before = len(origin.requests)
+        clients = [self.nginx.connect() for _ in range(count)]
+        for client in clients:
+            client.send(http1.request("GET", "/wait"))
+        self.stage.wait_until(
+            lambda: len(origin.requests) == before + count)
+        gate.open()
+        for client in clients:
+            assert client.read_response().status == 200
 
     @property
     def connections(self):
