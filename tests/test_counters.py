@@ -331,7 +331,7 @@ def test_closed_as_a_worker_is_stopped(stage):
 def test_a_worker_that_dies_leaves_no_phantom(stage):
     origin, gate = waiting_origin(stage)
     nginx = stage.nginx(location=PASS)
-    nginx.expect_log("exited on signal 9")
+    nginx.expect_kills()
     client = nginx.connect()
     client.send(http1.request("GET", "/wait"))
     stage.wait_until(lambda: origin.requests)
@@ -355,7 +355,7 @@ def test_a_worker_of_the_number_of_one_that_died(stage):
     """It does not take what the other had open for its own."""
     origin, gate = waiting_origin(stage)
     nginx = stage.nginx(location=PASS, **pids.config())
-    nginx.expect_log("exited on signal 9")
+    nginx.expect_kills()
     client = nginx.connect()
     client.send(http1.request("GET", "/wait"))
     stage.wait_until(lambda: origin.requests)
@@ -379,7 +379,7 @@ def test_a_program_of_the_number_of_a_worker_that_died(stage):
     """Which was ending, so that no other has come in its place."""
     origin, gate = waiting_origin(stage)
     nginx = stage.nginx(location=PASS, **pids.config())
-    nginx.expect_log("exited on signal 9")
+    nginx.expect_kills()
     client = nginx.connect()
     client.send(http1.request("GET", "/wait"))
     stage.wait_until(lambda: origin.requests)

@@ -531,7 +531,7 @@ def test_without_workers_nothing_stays_parked(stage):
 def test_what_a_dead_worker_has_parked_stays(stage):
     origin = stage.origin()
     workers = Workers(stage)
-    workers.nginx.expect_log("exited on signal 9")
+    workers.nginx.expect_kills()
     first, second = first_and_second(workers)
     assert workers.how(first) == "new"
     workers.wait_parked()
@@ -547,7 +547,7 @@ def test_what_a_dead_worker_has_parked_stays(stage):
 def test_others_look_at_parked_ones_if_a_worker_has_died(stage):
     _, gate = ends(stage, lambda conn: conn.close())
     workers = Workers(stage)
-    workers.nginx.expect_log("exited on signal 9")
+    workers.nginx.expect_kills()
     first, _ = first_and_second(workers)
     assert workers.how(first) == "new"
     workers.wait_parked()
@@ -656,8 +656,7 @@ def test_a_worker_dies_with_a_place_in_its_hands(stage, when):
     workers = Workers(stage, env={"LD_PRELOAD": preload_dying(stage),
                                   when: mark},
                       main=f"env LD_PRELOAD; env {when};")
-    workers.nginx.expect_log("exited on signal 9|was locked by"
-                             "|lists of shared connections")
+    workers.nginx.expect_kills()
     assert workers.nginx.get().status == 200
     workers.wait_parked()
     old = workers.nginx.workers()
@@ -700,8 +699,7 @@ def test_what_a_dead_worker_has_left_in_a_place_is_nobody_elses(stage):
         http="reuse_share 2;" + upstreams, main=f"env LD_PRELOAD; env {when};",
         env={"LD_PRELOAD": preload_dying(stage), when: mark})
     nginx = workers.nginx
-    nginx.expect_log("exited on signal 9|was locked by"
-                     "|lists of shared connections")
+    nginx.expect_kills()
 
     def send(*targets):
         origins = {"one": one, "two": two}
@@ -750,7 +748,7 @@ def test_what_a_worker_has_counted_when_it_dies(stage, when):
                                   when: mark},
                       main=f"env LD_PRELOAD; env {when};")
     nginx = workers.nginx
-    nginx.expect_log("exited on signal 9")
+    nginx.expect_kills()
     client = nginx.connect()
     for _ in range(3):
         assert client.get().status == 200

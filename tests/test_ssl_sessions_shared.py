@@ -108,7 +108,7 @@ def test_a_worker_that_is_killed_takes_no_session_along(stage, authority,
                                                         mode):
     origin = closing_origin(stage, authority, mode)
     nginx = stage.nginx(http=APP, location=PASS + TRUST + PID, workers=2)
-    nginx.expect_log(r"exited on signal 9")
+    nginx.expect_kills()
     first, second = ready(stage, nginx)
     get_from(nginx, first)
     nginx.kill_worker(first)
@@ -123,7 +123,7 @@ def test_workers_that_are_killed_at_any_moment(stage, authority):
     """Whatever one was about to do, the others go on."""
     origin = closing_origin(stage, authority)
     nginx = stage.nginx(http=APP, location=PASS + TRUST, workers=4)
-    nginx.expect_log(r"exited on signal 9")
+    nginx.expect_kills()
     over = threading.Event()
 
     def ask():
@@ -161,7 +161,7 @@ def test_warm_connections_resume_the_session_of_another_worker(
     assert nginx.get().status == 200
     stage.wait_until(lambda: origin.connections >= 3)
     nginx.kill_worker(nginx.workers()[0])
-    nginx.expect_log(r"exited on signal 9")
+    nginx.expect_kills()
     count = origin.connections
     stage.wait_until(lambda: origin.connections > count
                      and origin.conns[count].session_reused is not None)

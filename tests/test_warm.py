@@ -749,7 +749,7 @@ def test_without_reuse(stage, place):
 def test_a_worker_that_dies_is_followed_by_a_warm_one(stage):
     origin = stage.origin()
     nginx = stage.nginx(http=UP.format("reuse_warm 3;"), location=PASS)
-    nginx.expect_log("exited on signal 9")
+    nginx.expect_kills()
     wait_idle(stage, nginx, 3)
     nginx.kill_worker(nginx.workers()[0], signal.SIGKILL)
     stage.wait_until(lambda: len(live(origin)) == 3

@@ -112,7 +112,7 @@ def test_another_worker_takes_over(stage, what):
     origin = stage.origin()
     nginx = stage.nginx(http=UP.format(f"reuse_warm {what};"), location=PASS,
                         workers=3)
-    nginx.expect_log("exited on signal 9")
+    nginx.expect_kills()
     count = 2
     if what == "auto":
         pay(nginx, count=200)
@@ -157,7 +157,7 @@ def test_what_a_dead_worker_used_is_used_no_more(stage):
 
     nginx = stage.nginx(http=UP.format("reuse_warm auto;"), location=PASS,
                         workers=2)
-    nginx.expect_log("exited on signal 9")
+    nginx.expect_kills()
     pay(nginx, count=100)
     clients = [nginx.connect() for _ in range(3)]
     for client in clients:
@@ -194,7 +194,7 @@ def test_with_tls_a_worker_without_requests_opens_none(stage):
     origin = stage.origin(tls="app")
     nginx = stage.nginx(http=UP.format("reuse_warm auto;"), workers=2,
                         location=TLS_PASS + "add_header X-Worker $pid;")
-    nginx.expect_log("exited on signal 9")
+    nginx.expect_kills()
     client = nginx.connect()
     for _ in range(30):
         response = client.get("/")

@@ -380,6 +380,16 @@ class Nginx:
         """Lines that match are no reason to fail, whatever they say."""
         self.expected.append(pattern)
 
+    def expect_kills(self):
+        """Workers are killed, each wherever it is at that moment.
+
+        One that holds a lock makes nginx unlock it, and our own code put
+        in order what that worker had begun; both say so in the log.
+        """
+        self.expect_log("exited on signal 9|could not be forcibly unlocked"
+                        "|was locked by|died while it shared"
+                        "|lists of shared connections")
+
     def complaints(self):
         """Lines of the log that no nginx should write."""
         return [line for line in self.lines if FORBIDDEN.search(line)
