@@ -127,6 +127,23 @@ def test_links_lead_somewhere(page):
             assert anchor in anchors(target), link
 
 
+def test_authors_find_the_functions_that_are_named():
+    page = settings.ROOT / "docs/for-authors.md"
+    text = page.read_text()
+    found = re.findall(r"`(\w+)\(\)`(?: and `(\w+)\(\)`)?\s+in\s+"
+                       r"\[\w+\.c\]\((\S+)\)", text)
+    assert len(found) > 8
+    for first, second, path in found:
+        code = (page.parent / path).read_text()
+        for name in filter(None, (first, second)):
+            assert re.search(rf"^{name}\(", code, re.MULTILINE), name
+    minimal = (settings.ROOT / "examples/minimal/ngx_http_minimal_module.c"
+               ).read_text()
+    for name in re.findall(r"`(minimal_\w+)\(\)`", text):
+        assert re.search(rf"^{name}\(", minimal, re.MULTILINE), name
+    assert minimal.count("\n") <= 250
+
+
 @pytest.mark.parametrize("page", PAGES, ids=lambda path: path.name)
 def test_directives_that_a_page_mentions_exist(page):
     known = {re.sub("^my", "", name) for name in offered()}
