@@ -2,7 +2,8 @@
 
 Two workers have so many clients each, whose requests come together.  If the
 workers take turns, their requests find connections with the one that had the
-last ones.
+last ones.  Besides, requests come one at a time, each on a client connection
+of its own, as in the other parts.
 """
 
 import contextlib
@@ -33,13 +34,15 @@ TRIES = 40 * BATCH
 COUNTED = 10 * BATCH
 
 #: [(name, contender, how many workers take turns, what it is, the name of
-#: what it is compared with)]
+#: what it is compared with)]; 0: whichever worker accepts a client has it
 KINDS = (
     ("kept", "ours-alone", 1, "one worker has all, reuse_share off", "kept"),
     ("same", "ours", 1, "one worker has all", "kept"),
     ("apart", "ours-alone", 2, "workers take turns, reuse_share off",
      "apart"),
     ("other", "ours", 2, "workers take turns", "apart"),
+    ("single", "ours-alone", 0, "one at a time, reuse_share off", "single"),
+    ("moved", "ours", 0, "one at a time", "single"),
 )
 
 COLUMNS = {
@@ -70,6 +73,7 @@ class Lane:
                 self.directory, self.origin.addresses[0], None,
                 workers=WORKERS, port=port, spread=True, clients=BATCH))
         stack.callback(self.proxy.stop)
+        self._port = port
         self._clients = {}              #: {worker: its clients}
         self._find_clients(port, stack)
 
@@ -95,6 +99,8 @@ class Lane:
         """(CPU time for a request in µs, requests on connections that another
         worker had just used)
         """
+        if not turns:
+            return self._play_single(count), None
         clients = list(self._clients.values())[:turns]
         text = exchanges.request("GET")
         first = len(self.origin.carriers)
@@ -111,6 +117,18 @@ class Lane:
         if turns > 1:
             passed = repeated(self.origin.carriers[first:])
         return taken / 1000 / count, passed
+
+    def _play_single(self, count):
+        text = exchanges.request("GET")
+        before = loaded.cpu_ns(self.proxy.pid)
+        for _ in range(count):
+            client = exchanges.Client(self._port)
+            client.play(text, 1)
+            client.close()
+            time.sleep(PAUSE)
+        taken = loaded.cpu_ns(self.proxy.pid) - before
+        self.proxy.check()
+        return taken / 1000 / count
 
 
 def repeated(carriers):
@@ -140,19 +158,24 @@ def measure(contenders, rounds, count, notes):
                                                else KINDS[::-1]):
                 lane = lanes.get(contender) or lanes["ours"]
                 lane.play(WARM, turns)
-                found[name].append(lane.play(count, turns))
+                found[name].append(lane.play(
+                    count if turns else count // BATCH, turns))
     instructions = dict.fromkeys(found)
     if shutil.which("valgrind") is None:
         notes.append("cpu: instructions take valgrind.")
     else:
         for name, contender, turns, *_ in KINDS:
+            if not turns:
+                continue
             try:
                 instructions[name] = count_instructions(
                     able.get(contender) or able["ours"], turns, COUNTED)
             except (scene.Failure, OSError,
                     subprocess.SubprocessError) as error:
                 notes.append(f"cpu, instructions, {name}: {error}")
-    return [row(kind, found, rounds * count, instructions) for kind in KINDS]
+    return [row(kind, found,
+                rounds * (count if kind[2] else count // BATCH), instructions)
+            for kind in KINDS]
 
 
 def count_instructions(contender, turns, count):
@@ -177,12 +200,13 @@ def count_instructions(contender, turns, count):
 
 def row(kind, found, requests, instructions):
     """Medians of the rounds, and of their ratios to the other kind's."""
-    name, _, _, about, other = kind
+    name, _, turns, about, other = kind
     costs = [cost for cost, _ in found[name]]
     ratios = [cost / base for cost, (base, _) in zip(costs, found[other])]
     return {
         "name": name, "about": about, "requests": requests,
-        "passed": sum(passed for _, passed in found[name]),
+        "passed": (sum(passed for _, passed in found[name]) if turns
+                   else "-"),
         "cpu_us": round(statistics.median(costs), 1),
         "cpu_us_error": round(loaded.error_of(costs), 1),
         "cpu_us_rounds": [round(cost, 2) for cost in costs],

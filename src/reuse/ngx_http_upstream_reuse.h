@@ -191,6 +191,10 @@ typedef struct {
                                                         requests where there
                                                         is no real share */
 
+    unsigned                             slow:1;  /* this worker did not need
+                                                     an idle connection again
+                                                     within a moment */
+
     ngx_http_upstream_reuse_ahead_t      ahead;  /* for src/warm */
 } ngx_http_upstream_reuse_server_t;
 

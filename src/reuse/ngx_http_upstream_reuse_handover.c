@@ -5,6 +5,10 @@
  * What a worker uses all the time stays in its own pool and costs nothing.
  * A connection that has been idle there for a moment is parked; a worker whose
  * pool has none for a request looks there before it opens one.
+ *
+ * Where a moment has passed, the next one would most often pass as well: then
+ * connections to that server are parked as soon as their requests are over,
+ * until one turns out to be needed again within a moment.
  */
 
 
@@ -16,7 +20,7 @@
 
 
 static void reuse_moment_handler(ngx_event_t *ev);
-static void reuse_hand_over(ngx_http_upstream_reuse_conn_t *conn);
+static ngx_int_t reuse_hand_over(ngx_http_upstream_reuse_conn_t *conn);
 
 
 /* worker: connections that were idle, and maybe still are */
@@ -56,15 +60,21 @@ ngx_http_upstream_reuse_begin_handover(ngx_cycle_t *cycle)
 }
 
 
-/* One that has been used meanwhile may still be there. */
-
 void
 ngx_http_upstream_reuse_offer(ngx_http_upstream_reuse_conn_t *conn)
 {
-    if (conn->offers
-        || ngx_http_upstream_reuse_nplaces == 0
-        || conn->connection->ssl)
-    {
+    if (conn->offers) {
+
+        /* one that has been used meanwhile is still there */
+
+        return;
+    }
+
+    if (ngx_http_upstream_reuse_nplaces == 0 || conn->connection->ssl) {
+        return;
+    }
+
+    if (conn->server->slow && !conn->warm && reuse_hand_over(conn) == NGX_OK) {
         return;
     }
 
@@ -108,7 +118,8 @@ reuse_moment_handler(ngx_event_t *ev)
         conn->offers = 0;
 
         if (conn->state == NGX_HTTP_UPSTREAM_REUSE_CONN_IDLE) {
-            reuse_hand_over(conn);
+            conn->server->slow = 1;
+            (void) reuse_hand_over(conn);
         }
     }
 
@@ -120,11 +131,11 @@ reuse_moment_handler(ngx_event_t *ev)
 
 /* What cannot be parked stays in the pool. */
 
-static void
+static ngx_int_t
 reuse_hand_over(ngx_http_upstream_reuse_conn_t *conn)
 {
     if (ngx_http_upstream_reuse_park_conn(conn) != NGX_OK) {
-        return;
+        return NGX_DECLINED;
     }
 
     ngx_http_upstream_reuse_set_state(conn,
@@ -135,6 +146,18 @@ reuse_hand_over(ngx_http_upstream_reuse_conn_t *conn)
     }
 
     ngx_http_upstream_reuse_pool_remove(conn->connection);
+
+    return NGX_OK;
+}
+
+
+void
+ngx_http_upstream_reuse_note_pace(ngx_http_upstream_reuse_server_t *server,
+    ngx_msec_t age)
+{
+    if (age < NGX_HTTP_UPSTREAM_REUSE_MOMENT) {
+        server->slow = 0;
+    }
 }
 
 
@@ -193,6 +216,11 @@ ngx_http_upstream_reuse_take_over(ngx_http_upstream_reuse_peer_t *rp,
     ngx_log_debug2(NGX_LOG_DEBUG_HTTP, pc->log, 0,
                    "upstream reuse: connection %p of socket %d is taken over",
                    conn->connection, fd);
+
+    if (parcel.pid == ngx_pid) {
+        ngx_http_upstream_reuse_note_pace(rp->server,
+                                          ngx_current_msec - parcel.since);
+    }
 
     ngx_http_upstream_reuse_uncount(rp->server, SWEPT);
     ngx_http_upstream_reuse_count(rp->server, TAKEN_OVER);

@@ -26,8 +26,18 @@ void ngx_http_upstream_reuse_begin_handover(ngx_cycle_t *cycle);
 #define ngx_http_upstream_reuse_is_shared(rcf)                                \
     (ngx_http_upstream_reuse_nplaces != 0 && (rcf)->reuse != 0)
 
-/* A connection is idle from now on: it is parked if that lasts. */
+/*
+ * A connection is idle from now on: it is parked if that lasts, or at once if
+ * it lasted the last time, so that the caller must not look at it any more.
+ */
 void ngx_http_upstream_reuse_offer(ngx_http_upstream_reuse_conn_t *conn);
+
+/*
+ * This worker has used a connection to a server that it had left idle for so
+ * many milliseconds.
+ */
+void ngx_http_upstream_reuse_note_pace(
+    ngx_http_upstream_reuse_server_t *server, ngx_msec_t age);
 
 /*
  * Looks for a parked connection to pc->sockaddr for a request, for which the

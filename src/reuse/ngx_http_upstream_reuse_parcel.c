@@ -141,6 +141,7 @@ reuse_pack(ngx_http_upstream_reuse_parcel_t *parcel,
     parcel->location = conn->conf->local ? conn->location : NULL;
     parcel->cycle = ngx_http_upstream_reuse_cycle;
 
+    parcel->pid = ngx_pid;
     parcel->start = c->start_time;
     parcel->since = conn->since;
     parcel->seen = ngx_current_msec;

@@ -186,6 +186,10 @@ ngx_http_upstream_reuse_get_peer(ngx_peer_connection_t *pc, void *data)
     if (rc == NGX_DONE && pc->connection) {
         rc = reuse_take(rp, pc);
 
+        if (rc == NGX_DONE && rp->server->slow) {
+            ngx_http_upstream_reuse_note_pace(rp->server, rp->age);
+        }
+
     } else if (rc == NGX_OK) {
         rp->server = ngx_http_upstream_reuse_find_server(rp->conf, pc);
 

@@ -45,6 +45,7 @@ typedef struct {
     ngx_http_upstream_conf_t            *location;
     ngx_uint_t                           cycle;
 
+    ngx_pid_t                            pid;    /* who has parked it */
     ngx_msec_t                           start;  /* it was opened */
     ngx_msec_t                           since;  /* it has been idle */
     ngx_msec_t                           seen;   /* alive, the last time */
