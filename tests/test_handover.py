@@ -60,6 +60,9 @@ def test_one_that_is_used_all_the_time_stays(stage):
     origin = stage.origin()
     workers = Workers(stage, location=PASS)
     client = workers.nginx.connect()
+    # what was parked after a pause was used again too late; now it is not
+    assert client.get().status == 200
+    workers.wait_parked()
     started = time.monotonic()
     for _ in range(50):
         assert client.get().status == 200

@@ -127,6 +127,7 @@ def test_system_calls_of_a_connection_that_is_taken_over(stage):
             "recvfrom": 1}
     for name, count in each.items():
         assert abs(more[name] - count * taken["on"]) <= 4, (name, more, taken)
-    # a timer ends the wait for events
+    # no timer ends the wait for events, as the last one was not used in time
+    assert more["epoll_wait"] <= taken["on"] / 2, more
     for name in set(more) - set(each) - {"epoll_wait"}:
         assert more[name] <= 4, (name, more)
