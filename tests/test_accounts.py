@@ -5,7 +5,6 @@ workers are killed.  TEST_SOAK=1 makes it 50,000 requests.
 """
 
 import os
-import random
 import socket
 
 import pytest
@@ -166,35 +165,9 @@ def received(sock):
 def restart(origin, clients):
     """All its connections end, and it refuses those of some requests."""
     origin.refuse()
-    for conn in list(origin.conns):
-        try:
-            # of TCP alone: TLS may be in use by another thread
-            socket.socket.shutdown(conn.sock, socket.SHUT_RDWR)
-        except OSError:
-            pass
+    origin.cut()
     clients.wait_for(3)
     origin.listen()
-
-
-def disturb(nginx, origins, clients):
-    """Now and then, by the number of requests, until all have been asked."""
-    choice = random.Random(SEED)
-    turn = 0
-    while clients.running:
-        turn += 1
-        clients.wait_for(choice.randrange(60))
-        if turn % 7 == 0:
-            nginx.send_signal(1)
-        elif turn % 11 == 0:
-            workers = nginx.workers()
-            if workers:
-                try:
-                    nginx.kill_worker(choice.choice(workers))
-                except (AssertionError, OSError):
-                    # it has ended by itself
-                    continue
-        else:
-            restart(choice.choice(origins), clients)
 
 
 def check(view):
@@ -227,7 +200,8 @@ def test_the_sums_hold(stage):
     nginx.expect_log("epoll_wait")
     clients = Clients(nginx, REQUESTS, CLIENTS, SEED)
     clients.start()
-    disturb(nginx, origins, clients)
+    clients.disturb(60, 7, 11, lambda choice: restart(
+        choice.choice(origins), clients))
 
     # what was closed by a killed worker or an origin shows a little later
 

@@ -222,14 +222,20 @@ def test_tls_stays_in_its_worker(stage):
     assert origin.connections == 2
 
 
-def test_http2_stays_in_its_worker(stage):
+@pytest.mark.parametrize("passing", [
+    "grpc_pass grpc://app;",
+    pytest.param(
+        "proxy_pass http://app; proxy_http_version 2;",
+        marks=pytest.mark.skipif(version() < (1, 29, 4), reason="is newer"))],
+    ids=["grpc", "proxy"])
+def test_http2_stays_in_its_worker(stage, passing):
     """What is compressed depends on what the connection has carried."""
     def script(conn):
         answer_grpc(conn)
         conn.more()
 
     stage.origin(script)
-    workers = Workers(stage, "grpc_pass grpc://app;",
+    workers = Workers(stage, passing,
                       http=APP.format("keepalive 8; reuse on;"))
     first, _ = first_and_second(workers)
     assert workers.how(first, method="POST", body=b"body") == "new"
@@ -323,8 +329,9 @@ def test_no_request_is_sent_on_one_that_has_ended(stage, method):
     assert set(workers.closed) <= {"closed", "error", "undelivered"}
 
 
-def test_an_end_is_found_and_counted(stage):
-    _, gate = ends(stage, lambda conn: conn.close())
+@pytest.mark.parametrize("end", ["close", "reset"])
+def test_an_end_is_found_and_counted(stage, end):
+    _, gate = ends(stage, lambda conn: getattr(conn, end)())
     workers = Workers(stage)
     first, _ = first_and_second(workers)
     assert workers.how(first) == "new"
@@ -333,16 +340,6 @@ def test_an_end_is_found_and_counted(stage):
     workers.wait_closed(closed=1)
     found = workers.connections
     assert (found["open"], found["idle"], found["parked"]) == (0, 0, 0)
-
-
-def test_a_reset_is_found_and_counted(stage):
-    _, gate = ends(stage, lambda conn: conn.reset())
-    workers = Workers(stage)
-    first, _ = first_and_second(workers)
-    assert workers.how(first) == "new"
-    workers.wait_parked()
-    gate.open()
-    workers.wait_closed(closed=1)
 
 
 def test_bytes_that_nobody_asked_for(stage):
@@ -415,15 +412,13 @@ def test_when_the_origin_closes_is_learned_exactly(stage):
     stage.origin(script)
     workers = Workers(stage)
     first, _ = first_and_second(workers)
-
-    def learned():
-        server, = workers.nginx.status()["upstreams"][0]["servers"]
-        return server["learned_idle_limit"]
-
-    for _ in range(3):
+    # ages that differ too much, as on a busy machine, teach nothing
+    for _ in range(20):
         assert workers.how(first) == "new"
         workers.wait_open(0)
-    assert 0.35 < learned() < 0.6
+        if workers.learned:
+            break
+    assert 0.35 < workers.learned < 0.6
 
 
 def test_a_body_that_cannot_be_sent_again(stage):
@@ -554,6 +549,8 @@ def test_others_look_at_parked_ones_if_a_worker_has_died(stage):
     first, _ = first_and_second(workers)
     assert workers.how(first) == "new"
     workers.wait_parked()
+    # one of them looks once a second
+    stage.let_pass(1.5)
     for worker in workers.nginx.workers():
         workers.nginx.kill_worker(worker)
     stage.wait_until(lambda: len(workers.nginx.workers()) == 2)

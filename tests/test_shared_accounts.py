@@ -6,7 +6,6 @@ restart, reset and close.  TEST_SOAK=1 makes it 200,000 requests.
 
 import collections
 import os
-import random
 import socket
 import threading
 
@@ -145,30 +144,6 @@ class Clients(Crowd):
         return status
 
 
-def disturb(nginx, origins, clients):
-    """Reloads, kills and restarts, until all requests have been made."""
-    choice = random.Random(SEED)
-    turn = 0
-    while clients.running:
-        turn += 1
-        clients.wait_for(choice.randrange(150))
-        if turn % 5 == 0:
-            nginx.send_signal(1)
-        elif turn % 7 == 0:
-            workers = nginx.workers()
-            try:
-                nginx.kill_worker(choice.choice(workers))
-            except (AssertionError, IndexError, OSError):
-                # it has ended by itself
-                continue
-        else:
-            for conn in list(choice.choice(origins).conns):
-                try:
-                    conn.sock.shutdown(socket.SHUT_RDWR)
-                except OSError:
-                    pass
-
-
 @pytest.mark.timeout((3600 if SOAK else 120) * settings.SCALE)
 def test_nothing_is_mixed_up(stage):
     served = Served()
@@ -180,7 +155,7 @@ def test_nothing_is_mixed_up(stage):
     before = len(os.listdir(f"/proc/{nginx.master}/fd"))
     clients = Clients(nginx)
     clients.start()
-    disturb(nginx, origins, clients)
+    clients.disturb(150, 5, 7, lambda choice: choice.choice(origins).cut())
     assert served.wrong == []
     assert clients.wrong == []
     twice = {number for number, count in served.executed.items() if count > 1}

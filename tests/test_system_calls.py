@@ -1,6 +1,7 @@
 """What the reuse layer costs, in system calls."""
 
 import contextlib
+import functools
 import re
 import shutil
 import signal
@@ -8,7 +9,7 @@ import subprocess
 
 import pytest
 
-from harness import settings
+from harness import http1, settings
 
 REQUESTS = 200
 
@@ -101,22 +102,36 @@ def test_system_calls_for_clients_with_one_request(stage):
         assert mine.get(name, 0) <= stock.get(name, 0) + 4, (mine, stock)
 
 
-def test_system_calls_of_a_connection_that_is_taken_over(stage):
+def ask_unbuffered(stage, origin, client):
+    """A request whose head is there before its body comes."""
+    count = len(origin.requests)
+    client.send(http1.compose("PUT / HTTP/1.1", [
+        "Host: localhost", "Content-Length: 4"]))
+    stage.wait_until(lambda: len(origin.requests) > count)
+    client.send(b"body")
+    return client.read_response()
+
+
+@pytest.mark.parametrize("lines", ["", "myproxy_request_buffering off;"],
+                         ids=["buffered", "unbuffered"])
+def test_system_calls_of_a_connection_that_is_taken_over(stage, lines):
     """What it takes to leave one to other workers, and to take it."""
-    stage.origin()
+    origin = stage.origin()
     counts, taken = {}, {}
     for share in ("off", "on"):
-        nginx = stage.nginx(http=f"reuse_share {share};",
-                            location="myproxy_pass http://%{origin};")
+        nginx = stage.nginx(http=f"reuse_share {share}; reuse_expiry 1h;",
+                            location="myproxy_pass http://%{origin};" + lines)
         worker, = nginx.workers()
         client = nginx.connect()
-        assert client.get().status == 200
+        ask = (functools.partial(ask_unbuffered, stage, origin, client)
+               if lines else client.get)
+        assert ask().status == 200
         path = stage.path("strace")
         with traced(worker, path):
             for _ in range(20):
                 # more than the moment after which it is parked
                 stage.let_pass(0.03)
-                assert client.get().status == 200
+                assert ask().status == 200
         counts[share] = read_counts(path)
         taken[share] = nginx.status()["total"]["connections"]["taken_over"]
     assert taken["off"] == 0

@@ -107,6 +107,10 @@ ngx_http_upstream_reuse_count_swept(ngx_http_upstream_reuse_parcel_t *parcel,
     shpool = (ngx_slab_pool_t *) rmcf->zone->shm.addr;
     zone = rmcf->zone->data;
 
+    if (ngx_http_upstream_reuse_is_foreign(parcel)) {
+        return;
+    }
+
     key.len = parcel->name_len + 1 + parcel->socklen;
     key.data = ngx_alloc(key.len, ngx_cycle->log);
     if (key.data == NULL) {

@@ -43,6 +43,7 @@ ngx_http_upstream_reuse_label(ngx_http_upstream_reuse_parcel_t *parcel,
     parcel->label_len = (uint32_t) len;
     parcel->socklen = socklen;
     parcel->name_len = name->len;
+    parcel->zone = ngx_http_upstream_reuse_zone_cycle;
 
     hash = 0;
 

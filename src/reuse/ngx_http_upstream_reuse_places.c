@@ -64,6 +64,7 @@ static void reuse_count_lost(ngx_http_upstream_reuse_parcel_t *parcel);
 
 ngx_uint_t  ngx_http_upstream_reuse_nplaces;
 ngx_uint_t  ngx_http_upstream_reuse_cycle;
+ngx_uint_t  ngx_http_upstream_reuse_zone_cycle;
 
 static ngx_slab_pool_t  *reuse_shpool;
 static reuse_places_t   *reuse_places;
@@ -141,6 +142,7 @@ ngx_uint_t
 ngx_http_upstream_reuse_enter_places(ngx_cycle_t *cycle)
 {
     struct rlimit                         rlmt;
+    ngx_http_upstream_reuse_zone_t       *zone;
     ngx_http_upstream_reuse_main_conf_t  *rmcf;
 
     rmcf = ngx_http_cycle_get_module_main_conf(cycle,
@@ -151,6 +153,9 @@ ngx_http_upstream_reuse_enter_places(ngx_cycle_t *cycle)
 
     ngx_http_upstream_reuse_nplaces = rmcf->nplaces;
     ngx_http_upstream_reuse_cycle = rmcf->cycle;
+
+    zone = rmcf->zone->data;
+    ngx_http_upstream_reuse_zone_cycle = zone->cycle;
 
     if (ngx_process != NGX_PROCESS_WORKER
         || getrlimit(RLIMIT_NOFILE, &rlmt) == -1
@@ -345,7 +350,8 @@ ngx_http_upstream_reuse_is_of_server(ngx_http_upstream_reuse_parcel_t *parcel,
     ngx_http_upstream_reuse_srv_conf_t *rcf,
     ngx_http_upstream_reuse_server_t *server)
 {
-    return parcel->name_len == rcf->name.len
+    return !ngx_http_upstream_reuse_is_foreign(parcel)
+           && parcel->name_len == rcf->name.len
            && parcel->socklen == server->node.str.len
            && ngx_memcmp(ngx_http_upstream_reuse_parcel_address(parcel),
                          server->node.str.data, parcel->socklen)
@@ -581,6 +587,7 @@ reuse_matches(ngx_http_upstream_reuse_parcel_t *parcel,
         || parcel->socklen != wanted->socklen
         || parcel->name_len != wanted->name_len
         || parcel->location != wanted->location
+        || parcel->zone != wanted->zone
         || ngx_memcmp(parcel->label, wanted->label, wanted->label_len) != 0)
     {
         return 0;

@@ -45,6 +45,9 @@ typedef struct {
     ngx_http_upstream_conf_t            *location;
     ngx_uint_t                           cycle;
 
+    /* what has counted it: the zone that began with that cycle */
+    ngx_uint_t                           zone;
+
     ngx_pid_t                            pid;    /* who has parked it */
     ngx_msec_t                           start;  /* it was opened */
     ngx_msec_t                           since;  /* it has been idle */
@@ -125,8 +128,16 @@ ngx_uint_t ngx_http_upstream_reuse_enter_places(ngx_cycle_t *cycle);
 /* worker: how many places its configuration allows; 0: none is shared. */
 extern ngx_uint_t  ngx_http_upstream_reuse_nplaces;
 
-/* worker: the number of its cycle, which is not 0. */
+/*
+ * worker: the number of its cycle, which is not 0, and of the first one that
+ * has its zone.
+ */
 extern ngx_uint_t  ngx_http_upstream_reuse_cycle;
+extern ngx_uint_t  ngx_http_upstream_reuse_zone_cycle;
+
+/* Another zone, with counters of its own, has counted a connection. */
+#define ngx_http_upstream_reuse_is_foreign(parcel)                            \
+    ((parcel)->zone != ngx_http_upstream_reuse_zone_cycle)
 
 /* worker: whether there is no later cycle, whose workers begin soon. */
 ngx_uint_t ngx_http_upstream_reuse_is_last_cycle(void);
@@ -191,8 +202,8 @@ ngx_uint_t ngx_http_upstream_reuse_is_time_to_visit(ngx_msec_t pause);
 /* counters */
 
 /*
- * Counts a parked connection that ends without a worker having it.  Takes the
- * lock of the zone.
+ * Counts a parked connection that ends without a worker having it, unless it
+ * is foreign.  Takes the lock of the zone.
  */
 void ngx_http_upstream_reuse_count_swept(
     ngx_http_upstream_reuse_parcel_t *parcel,

@@ -223,6 +223,13 @@ static ngx_uint_t
 reuse_visit(ngx_http_upstream_reuse_parcel_t *parcel, ngx_socket_t fd,
     void *data)
 {
+    if (ngx_http_upstream_reuse_is_foreign(parcel)) {
+
+        /* one of a later cycle is looked at there */
+
+        return reuse_is_old(parcel);
+    }
+
     if (!ngx_http_upstream_reuse_is_silent(fd)
         || (ngx_msec_int_t) (parcel->end - ngx_current_msec) <= 0)
     {
@@ -310,8 +317,10 @@ reuse_sweep(ngx_http_upstream_reuse_parcel_t *parcel, ngx_socket_t fd)
         reason = reuse_why_unwanted(parcel, rcf);
     }
 
-    if (rcf == NULL || !ngx_http_upstream_reuse_has_layer(rcf)) {
-
+    if (rcf == NULL
+        || !ngx_http_upstream_reuse_has_layer(rcf)
+        || ngx_http_upstream_reuse_is_foreign(parcel))
+    {
         (void) ngx_close_socket(fd);
         ngx_http_upstream_reuse_count_swept(parcel, reason);
 
@@ -356,7 +365,7 @@ static ngx_http_upstream_reuse_close_e
 reuse_why_unwanted(ngx_http_upstream_reuse_parcel_t *parcel,
     ngx_http_upstream_reuse_srv_conf_t *rcf)
 {
-    if (rcf == NULL) {
+    if (rcf == NULL || ngx_http_upstream_reuse_is_foreign(parcel)) {
         return NGX_HTTP_UPSTREAM_REUSE_CLOSE_REMOVED;
     }
 

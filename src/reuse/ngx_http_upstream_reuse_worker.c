@@ -25,6 +25,7 @@ static ngx_connection_t  reuse_sample_dummy;
 ngx_int_t
 ngx_http_upstream_reuse_init_module(ngx_cycle_t *cycle)
 {
+    ngx_http_upstream_reuse_zone_t       *zone;
     ngx_http_upstream_reuse_main_conf_t  *rmcf;
 
     rmcf = ngx_http_cycle_get_module_main_conf(cycle,
@@ -32,6 +33,12 @@ ngx_http_upstream_reuse_init_module(ngx_cycle_t *cycle)
 
     if (rmcf && !ngx_test_config) {
         rmcf->cycle = ngx_http_upstream_reuse_number_cycle(rmcf->places);
+
+        zone = rmcf->zone->data;
+
+        if (zone->cycle == 0) {
+            zone->cycle = rmcf->cycle;
+        }
 
         ngx_http_upstream_reuse_open_places(cycle);
     }

@@ -154,6 +154,7 @@ typedef struct {
     ngx_rbtree_t                         rbtree;
     ngx_rbtree_node_t                    sentinel;
 
+    ngx_uint_t                           cycle;  /* number of the first one */
     ngx_uint_t                           nunbounded;  /* of that upstream */
 
     /* stands for all servers for which there was no room */

@@ -2,6 +2,7 @@
 
 import collections
 import random
+import signal
 import threading
 
 from . import settings
@@ -18,6 +19,7 @@ class Crowd:
         self.statuses = collections.Counter()
         self.left = requests
         self.nginx = nginx
+        self._seed = seed
         self._lock = threading.Lock()
         self._threads = [
             threading.Thread(target=self._run, daemon=True,
@@ -38,6 +40,28 @@ class Crowd:
         self.nginx.exchange.wait_until(
             lambda: self.left <= before - count or not self.running,
             timeout=6 * settings.PATIENCE)
+
+    def disturb(self, most, reload, kill, harm):
+        """Until all have been asked: harm() after up to so many requests.
+
+        Every so many times nginx is reloaded, or a worker killed, instead.
+        """
+        choice = random.Random(self._seed)
+        turn = 0
+        while self.running:
+            turn += 1
+            self.wait_for(choice.randrange(most))
+            if turn % reload == 0:
+                self.nginx.send_signal(signal.SIGHUP)
+            elif turn % kill == 0:
+                workers = self.nginx.workers()
+                try:
+                    self.nginx.kill_worker(choice.choice(workers))
+                except (AssertionError, IndexError, OSError):
+                    # it has ended by itself
+                    continue
+            else:
+                harm(choice)
 
     def _run(self, choice):
         asking = self.begin(choice)

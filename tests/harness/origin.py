@@ -229,6 +229,15 @@ class Origin:
             if self._family == "unix":
                 os.unlink(self._address)
 
+    def cut(self):
+        """All connections end."""
+        for conn in list(self.conns):
+            try:
+                # of TCP alone: TLS may be in use by another thread
+                socket.socket.shutdown(conn.sock, socket.SHUT_RDWR)
+            except OSError:
+                pass
+
     def _accept(self, listener):
         while True:
             try:
@@ -306,11 +315,7 @@ class Origin:
         for gate in self._gates:
             gate.open()
         self.refuse()
-        for conn in list(self.conns):
-            try:
-                conn.sock.shutdown(socket.SHUT_RDWR)
-            except OSError:
-                pass
+        self.cut()
         for thread in self._threads:
             thread.join(settings.PATIENCE)
         if self._reserved is not None:

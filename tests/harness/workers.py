@@ -79,6 +79,12 @@ class Workers:
         return self.nginx.status()["total"]["connections"]
 
     @property
+    def learned(self):
+        """The idle limit of the only server, in seconds; None."""
+        server, = self.nginx.status()["upstreams"][0]["servers"]
+        return server["learned_idle_limit"]
+
+    @property
     def closed(self):
         """Reasons for which connections were closed, and how many."""
         return {name: count for name, count
