@@ -518,8 +518,8 @@ WARNINGS = [
      'no connection is reused with "myproxy_http_version 1.0": remove the '
      'directive to speak HTTP/1.1'),
     ("myproxy_set_header Content-Length $content_length;",
-     '"myproxy_set_header Content-Length" is ignored: it is found from the '
-     'body that is sent; remove the line'),
+     '"myproxy_set_header Content-Length" is ignored: it is computed from '
+     'the body that is sent; remove the line'),
     ("myproxy_set_header Transfer-Encoding chunked;",
      '"myproxy_set_header Transfer-Encoding" is ignored'),
     ("myproxy_set_header Connection close;",
@@ -548,11 +548,11 @@ TWO = "server 127.0.0.1:1; server 127.0.0.1:2;"
 
 UPSTREAM_WARNINGS = [
     ("reuse_expiry 5s; keepalive 4; keepalive_timeout 6s; " + TWO,
-     '"keepalive_timeout" of upstream "app" is longer than its '
-     '"reuse_expiry", which holds: remove one of them'),
+     '"keepalive_timeout" of upstream "app" has no effect, as its '
+     '"reuse_expiry" is shorter: remove "keepalive_timeout"'),
     ("keepalive 1; " + TWO,
-     '"keepalive 1" of upstream "app" keeps no connection for each of its 2 '
-     'servers: write "keepalive 2" or more'),
+     '"keepalive 1" of upstream "app" is less than the number of its servers, '
+     '2: some of them have no idle connection; write "keepalive 2" or more'),
 ]
 
 
@@ -622,13 +622,14 @@ def test_no_warning_of_a_method_behind_keepalive(stage, method):
     assert "[warn]" not in text
 
 
-def test_a_warning_of_reuse_off(stage):
+def test_reuse_off_is_told_and_no_warning(stage):
     code, text = stage.config_test(
         http="upstream app { server 127.0.0.1:1;\nreuse off; # wrong\n}",
         location="myproxy_pass http://app;")
     assert code == 0
-    found, = re.findall(r"\[warn\].*\n", text)
-    assert 'no connection is reused with "reuse off": remove the' in found
+    assert "[warn]" not in text
+    found, = re.findall(r"\[notice\].*reuse.*\n", text)
+    assert 'connections to origins are not reused, as "reuse off" ' in found
     assert found.endswith(place(stage, "# wrong"))
 
 

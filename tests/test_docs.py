@@ -10,6 +10,8 @@ from harness import settings, tables
 SOURCES = sorted((settings.ROOT / "src").glob("*/*.c"))
 COMPAT = settings.ROOT / "src/ngx_http_myproxy_compat.h"
 DIRECTIVES = settings.ROOT / "docs/directives.md"
+RUNBOOK = settings.ROOT / "docs/runbook.md"
+REASONS = settings.ROOT / "src/reuse/ngx_http_upstream_reuse_reasons.c"
 PAGES = sorted([*settings.ROOT.glob("*.md"), *settings.ROOT.glob("*/*.md")])
 
 SECTION = re.compile(r"^### (\w+)\n\n```\n(.*?)^```\n(.*?)(?=^##|\Z)",
@@ -160,3 +162,59 @@ def test_directives_that_a_page_mentions_exist(page):
 #: Stock names in the pages that have no counterpart.
 FOREIGN = {"proxy_host", "proxy_temp", "proxy_protocol", "proxy_cache_purge",
            "proxy_bypass"}
+
+
+STRING = r'"(?:[^"\\]|\\.)*"'
+
+#: A call that writes to the error log, up to the format, a literal of C.
+LOGGED = re.compile(
+    rf"""\b(?:ngx_(?:conf_log|log|ssl)_error\(\s*
+             NGX_LOG_(?:EMERG|ALERT|CRIT|ERR|WARN)\b
+           | ngx_http_upstream_reuse_(?:warn|complain)\()
+         [^;"]*? ((?:{STRING}\s*)+)""", re.VERBOSE)
+
+
+def log_texts():
+    """What is logged at "warn" or above, "..." for what differs."""
+    for path in SOURCES:
+        for literal in LOGGED.findall(path.read_text()):
+            text = "".join(part[1:-1] for part in re.findall(STRING, literal))
+            if text == " failed":
+                continue  # after the name of a system call, as in core
+            yield re.sub(r"%\*?[a-zA-Z]+", "...", text.replace('\\"', '"'))
+
+
+def in_code(page):
+    return set(re.findall(r"`([^`]+)`", page.read_text()))
+
+
+def test_log_texts_are_found():
+    texts = set(log_texts())
+    assert len(texts) > 90
+    assert "upstream sent data after the end of the response" in texts
+    assert all("%" not in text and "\\" not in text for text in texts)
+
+
+@pytest.mark.parametrize("text", sorted(set(log_texts())))
+def test_a_log_text_is_in_the_runbook(text):
+    assert text in in_code(RUNBOOK)
+
+
+def test_the_runbook_has_no_log_text_that_there_is_not():
+    rows = re.findall(r"^\| (`.*?`) \| ",
+                      RUNBOOK.read_text().partition("## Error log")[2],
+                      re.MULTILINE)
+    assert set(re.findall("`([^`]+)`", "".join(rows))) == set(log_texts())
+
+
+@pytest.mark.parametrize("table", ["new", "close"])
+def test_each_reason_is_in_the_runbook(table):
+    source = REASONS.read_text()
+    source = source[source.index(f"reuse_{table}_reasons[] ="):]
+    reasons = re.findall(r'{ ngx_string\("(\w+)"\)',
+                         source[:source.index("\n};")])
+    title = {"new": "new connection", "close": "close"}[table]
+    section = re.search(rf"^## Reasons for a {title}\n(.*?)^## ",
+                        RUNBOOK.read_text(), re.DOTALL | re.MULTILINE)
+    assert reasons == re.findall(r"^\| `(\w+)` \|", section.group(1),
+                                 re.MULTILINE)

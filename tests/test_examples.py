@@ -48,9 +48,9 @@ def test_the_configuration(stage):
             ("    include reuse-log.conf;\n", log),
             # the harness turns it off in http
             ("    access_log /var/log/nginx/reuse.log reuse;\n", ""),
-            ("        location / {\n            myproxy_pass",
+            ("        location / {\n            myproxy_",
              "        access_log %{prefix}/reuse.log reuse;\n"
-             "        location / {\n            myproxy_pass"),
+             "        location / {\n            myproxy_"),
             ("127.0.0.1:3000", "%{first}"), ("127.0.0.1:3001", "%{second}"),
             ("listen 80 default_server", "listen 127.0.0.1:%{port.main}"),
             ("127.0.0.1:8081", "127.0.0.1:%{port.status}")):
@@ -59,6 +59,10 @@ def test_the_configuration(stage):
     nginx = stage.nginx(http=body)
     assert [nginx.get("/x").status for _ in range(6)] == [200] * 6
     assert [origin.carried for origin in origins] == [[3], [3]]
+    assert {(request.header("X-Forwarded-For"),
+             request.header("X-Forwarded-Proto"))
+            for origin in origins for request in origin.requests} == {
+                ("127.0.0.1", "http")}
     page = nginx.get("/", "Accept: application/json", port="status")
     assert json.loads(page.body)["total"]["requests"]["reused"] == 4
 
@@ -66,9 +70,9 @@ def test_the_configuration(stage):
         found = nginx.read("reuse.log").decode().splitlines()
         return found if len(found) == 6 else None
     entries = [json.loads(line) for line in stage.wait_until(lines)]
-    assert [entry["connection"] for entry in entries] == (
+    assert [entry["reuse_connection"] for entry in entries] == (
         ["new"] * 2 + ["reused"] * 4)
-    assert {entry["fate"] for entry in entries} == {"kept"}
+    assert {entry["reuse_fate"] for entry in entries} == {"kept"}
 
 
 @promtool

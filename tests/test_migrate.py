@@ -320,8 +320,8 @@ def test_the_module_is_loaded_when_asked(place):
 def test_a_module_that_is_not_there_is_refused(place):
     module = str(place.directory / "nope.so")
     place.write("nginx.conf", in_http("proxy_pass http://a;"))
-    assert (f"Needs your hand: - --module {module}: there is no such file"
-            in place.run("--module", module))
+    assert (f"Must be changed first: - --module {module}: there is no such "
+            "file" in place.run("--module", module))
     assert "nothing was written" in place.refuse("--apply", "--module",
                                                  module)
 
@@ -461,7 +461,7 @@ CAN_GO = "the line can go"
      ["is the default: " + CAN_GO], [STAYS]),
     ("proxy_http_version 1.0; location / { proxy_http_version 1.1; }",
      [], [CAN_GO]),
-    ("proxy_cache off;", ["For 1 other line nothing differs"], [KEY]),
+    ("proxy_cache off;", ["1 other line: nothing differs"], [KEY]),
     ("proxy_cache_path /c keys_zone=z:1m;", ["the zone belongs"], []),
     ("proxy_pass_request_body off;", ["no Content-Length any more"], []),
     ("set $x $proxy_internal_chunked; proxy_store on;",
@@ -565,9 +565,9 @@ def test_the_temporary_files_of_the_stock_module_stay(place, text, moved):
 def test_what_would_not_start_is_refused(place, line, reason):
     place.write("nginx.conf", in_http("\n" + line + "proxy_pass http://a;"))
     said = place.run()
-    assert "Needs your hand: - nginx.conf:2: " in said
+    assert "Must be changed first: - nginx.conf:2: " in said
     assert reason in said
-    assert said.index("Needs your hand") < said.index("What will differ")
+    assert said.index("Must be changed first") < said.index("What will differ")
     assert "nothing was written" in place.refuse("--apply")
 
 
@@ -575,7 +575,7 @@ def test_what_would_not_start_is_refused(place, line, reason):
     r"proxy_set_header X-A 'b\\n';", "proxy_set_header X_a.~! b;",
     "proxy_set_header X-A '';"])
 def test_what_would_start_is_not_refused(place, line):
-    assert "Needs your hand" not in place.move(in_http(line))[1]
+    assert "Must be changed first" not in place.move(in_http(line))[1]
 
 
 def test_notes_come_by_their_weight(place):

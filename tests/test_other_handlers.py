@@ -131,7 +131,7 @@ def test_a_body_that_waits_for_a_window_is_not_sent_again(stage):
     scene.link.release("b")
     assert scene.response().status == 502
     scene.link.release("a")
-    assert scene.nginx.logged("a part of it is still waiting to be sent")
+    assert scene.nginx.logged("a part of its HTTP/2 body is still waiting")
     assert not scene.nginx.logged(SENT_AGAIN)
     assert scene.origin.connections == 1
 

@@ -21,7 +21,7 @@ def test_a_name_without_a_dot_is_warned_of(stage, target):
         location=f"myproxy_pass https://{target};")
     assert code == 0
     assert "[warn]" in text
-    assert f'certificates of "https://{target}"' in text
+    assert f'certificate of "https://{target}"' in text
     assert 'for the name "app"' in text
     assert 'write "myproxy_ssl_name"' in text
 
@@ -36,7 +36,7 @@ def test_the_warning_names_the_line_of_the_pass(stage):
                 myproxy_pass https://app/b;
             }""")
     assert code == 0
-    lines = dict(re.findall(r'certificates of "(\S+)" .* in \S+:(\d+)', text))
+    lines = dict(re.findall(r'certificate of "(\S+)" .* in \S+:(\d+)', text))
     assert int(lines["https://app/b"]) == int(lines["https://app"]) + 2
 
 

@@ -139,8 +139,9 @@ def test_wrong_directives(stage, lines, why):
 # JSON
 
 def test_json_is_as_documented(stage):
-    nginx = start(stage, http="upstream off { server %{first}; reuse off; }",
-                  server="location /off { myproxy_pass http://off; }")
+    nginx = start(stage, http="upstream old { server %{first}; }",
+                  server="location /off { myproxy_http_version 1.0;"
+                         "myproxy_pass http://old; }")
     nginx.get("/off")
     traffic(nginx)
     found = json.loads(status(nginx, "json"))
@@ -151,8 +152,9 @@ def test_json_is_as_documented(stage):
         upstream["name"] for upstream in found["upstreams"])
     assert len(found["upstreams"]) == 4
     warning, = found["warnings"]
-    assert re.fullmatch('no connection is reused with "reuse off": remove '
-                        r"the directive in .*nginx\.conf:\d+", warning)
+    assert re.fullmatch('no connection is reused with "myproxy_http_version '
+                        '1.0": remove the directive to speak HTTP/1.1 in '
+                        r".*nginx\.conf:\d+", warning)
 
 
 def test_json_before_there_is_anything(stage):
@@ -427,12 +429,13 @@ def test_the_page_needs_nothing_from_outside(stage):
 
 def test_the_page_warns_and_advises(stage):
     nginx = start(
-        stage, http="upstream app { server %{first}; reuse off; }",
-        server="location /app { myproxy_pass http://app; }")
+        stage, http="upstream app { server %{first}; }",
+        server="location /app { myproxy_http_version 1.0;"
+               "myproxy_pass http://app; }")
     assert "What defeats reuse" in Page(status(nginx, "html")).text
     traffic(nginx, *["/closing"] * 150)
     text = Page(status(nginx, "html")).text
-    assert 'no connection is reused with "reuse off": remove the' in text
+    assert 'no connection is reused with "myproxy_http_version 1.0"' in text
     assert ("150 connections were closed in the last half hour because "
             "the origin said") in text
     assert "turn keep-alive on at the origin" in text

@@ -454,7 +454,8 @@ def test_the_time_is_learned_at_which_an_unused_one_is_closed(stage):
 
     origin = stage.origin(script)
     nginx = stage.nginx(http=UP.format("reuse_warm 4;"), location=PASS)
-    nginx.wait_log("closes connections that have been idle for")
+    nginx.wait_log(r"\[info\].*learned: server .* closes connections that "
+                   r"have been idle for \d+ ms and have carried no request")
     known = time.monotonic()
     stage.let_pass(3 * limit)
     later = [conn for conn in list(origin.conns)
@@ -490,6 +491,18 @@ def test_a_limit_that_was_wrong_is_forgotten(stage):
     nginx.wait_log("no longer closes connections that have been idle")
 
 
+def test_connections_that_last_too_short_are_not_opened(stage):
+    origin = stage.origin()
+    nginx = stage.nginx(
+        http=UP.format("reuse_warm 2; reuse_expiry 90ms;"), location=PASS)
+    nginx.expect_log(
+        rf'\[warn\].*server 127.0.0.1:{origin.port} of upstream "app" is not '
+        "kept warm: connections to it that carry no request last only 90 ms")
+    assert nginx.get().status == 200
+    assert origin.connections == 1
+    assert counts(nginx)["requests"]["new"] == 1
+
+
 def test_restarts_are_no_waste(stage):
     """Two, soon after each other, and what they have closed is back."""
     origin = stage.origin()
@@ -512,7 +525,7 @@ def test_the_pool_bounds_them(stage):
     origin = stage.origin()
     nginx = stage.nginx(http=UP.format("keepalive 3; reuse_warm 5;"),
                         location=PASS)
-    nginx.expect_log(r'upstream "app" keeps no more than 3 connections')
+    nginx.expect_log(r'upstream "app" keeps no more than 3 idle connections')
     wait_idle(stage, nginx, 3)
     client = nginx.connect()
     for _ in range(300):
@@ -742,7 +755,7 @@ def test_without_reuse(stage, place):
         http=f"{off[0]} upstream app {{ server 127.0.0.1:1; reuse_warm 1; "
              f"{off[1]} }}", location=PASS)
     assert code != 0
-    assert '"reuse_warm" needs "reuse on"' in found
+    assert 'has "reuse_warm", but "reuse off" stands in it or in' in found
     assert "nginx.conf:" in found
 
 

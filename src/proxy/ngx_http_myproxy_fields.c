@@ -177,8 +177,8 @@ warn_of_field(ngx_conf_t *cf, ngx_command_t *cmd, ngx_str_t *value)
         && value[2].len)
     {
         ngx_conf_log_error(NGX_LOG_WARN, cf, 0,
-                           "\"%V %V\" is ignored: it is found from the body "
-                           "that is sent; remove the line",
+                           "\"%V %V\" is ignored: it is computed from the "
+                           "body that is sent; remove the line",
                            &cmd->name, &value[1]);
     }
 }

@@ -91,7 +91,7 @@ ngx_http_myproxy_find_host(ngx_http_request_t *r,
     }
 
     if (r->headers_in.host == NULL) {
-        ngx_log_error(NGX_LOG_ERR, r->connection->log, 0,
+        ngx_log_error(NGX_LOG_INFO, r->connection->log, 0,
                       "client sent a request without Host, which an HTTP/1.1 "
                       "request to the origin needs: to accept such clients "
                       "write \"myproxy_set_header Host ...\"");

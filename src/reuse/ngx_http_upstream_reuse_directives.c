@@ -14,21 +14,23 @@
 #define NGX_HTTP_UPSTREAM_REUSE_WARMEST     10000
 
 
-static char *reuse_warn_off(ngx_conf_t *cf, void *post, void *data);
+static char *reuse_note_off(ngx_conf_t *cf, void *post, void *data);
 
 
-ngx_conf_post_t  ngx_http_upstream_reuse_post = { reuse_warn_off };
+ngx_conf_post_t  ngx_http_upstream_reuse_post = { reuse_note_off };
 
+
+/* It is what the operator wants, and so no warning. */
 
 static char *
-reuse_warn_off(ngx_conf_t *cf, void *post, void *data)
+reuse_note_off(ngx_conf_t *cf, void *post, void *data)
 {
     ngx_flag_t  *reuse = data;
 
     if (*reuse == 0) {
-        ngx_http_upstream_reuse_warn(cf, NULL, 0,
-                                     "no connection is reused with "
-                                     "\"reuse off\": remove the directive");
+        ngx_conf_log_error(NGX_LOG_NOTICE, cf, 0,
+                           "connections to origins are not reused, as "
+                           "\"reuse off\" says");
     }
 
     return NGX_CONF_OK;

@@ -492,6 +492,8 @@ reuse_log_limit(ngx_http_upstream_reuse_conn_t *conn, const char *what,
                                         &len);
 
     ngx_log_error(NGX_LOG_INFO, conn->connection->log, 0,
-                  "server %*s of upstream \"%V\" %s connections that have "
-                  "been idle for %M ms", len, text, &upstream, what, age);
+                  "learned: server %*s of upstream \"%V\" %s connections that "
+                  "have been idle for %M ms%s", len, text, &upstream, what,
+                  age, (conn->limit == conn->server->limit)
+                       ? "" : " and have carried no request");
 }

@@ -431,8 +431,9 @@ reuse_check_warm(ngx_conf_t *cf, ngx_http_upstream_srv_conf_t *uscf,
     if (rcf->reuse == 0 || (rcf->reuse == NGX_CONF_UNSET && http->reuse == 0))
     {
         ngx_log_error(NGX_LOG_EMERG, cf->log, 0,
-                      "\"reuse_warm\" needs \"reuse on\", and it is off for "
-                      "upstream \"%V\" in %s:%ui: remove one of them",
+                      "upstream \"%V\" has \"reuse_warm\", but \"reuse off\" "
+                      "stands in it or in \"http\": remove one of the two, "
+                      "in %s:%ui",
                       &uscf->host, uscf->file_name, uscf->line);
         return NGX_ERROR;
     }

@@ -311,8 +311,9 @@ reuse_take(ngx_http_upstream_reuse_peer_t *rp, ngx_peer_connection_t *pc)
     }
 
     ngx_log_debug2(NGX_LOG_DEBUG_HTTP, pc->log, 0,
-                   "upstream reuse: connection %p is not used: %d", c,
-                   rp->account.why_new);
+                   "upstream reuse: connection %p is not used: %V", c,
+                   &ngx_http_upstream_reuse_new_reasons[rp->account.why_new]
+                       .name);
 
     if (conn) {
         ngx_http_upstream_reuse_uncount(conn->server, IDLE);

@@ -604,9 +604,9 @@ ngx_http_upstream_reuse_check_keepalive(ngx_conf_t *cf,
         && timeout > rcf->idle)
     {
         ngx_http_upstream_reuse_warn(cf, uscf->file_name, uscf->line,
-                            "\"keepalive_timeout\" of upstream \"%V\" is "
-                            "longer than its \"reuse_expiry\", which holds: "
-                            "remove one of them", &uscf->host);
+                            "\"keepalive_timeout\" of upstream \"%V\" has "
+                            "no effect, as its \"reuse_expiry\" is shorter: "
+                            "remove \"keepalive_timeout\"", &uscf->host);
     }
 
     size = ngx_http_upstream_reuse_written_size(cf, uscf);
@@ -614,8 +614,9 @@ ngx_http_upstream_reuse_check_keepalive(ngx_conf_t *cf,
 
     if (size < servers) {
         ngx_http_upstream_reuse_warn(cf, uscf->file_name, uscf->line,
-                            "\"keepalive %ui\" of upstream \"%V\" keeps no "
-                            "connection for each of its %ui servers: write "
+                            "\"keepalive %ui\" of upstream \"%V\" is less "
+                            "than the number of its servers, %ui: some of "
+                            "them have no idle connection; write "
                             "\"keepalive %ui\" or more",
                             size, &uscf->host, servers, servers);
     }

@@ -45,8 +45,7 @@ ngx_http_upstream_reuse_reason_t  ngx_http_upstream_reuse_new_reasons[] = {
       "client certificate, local address, protocol or other TLS "
       "settings",
       "normal where the pool keeps them side by side; else remove "
-      "\"keepalive\" from the upstream; from nginx 1.29.7 on write "
-      "\"reuse on\" there besides" },
+      "\"keepalive\" from the upstream" },
 
     { ngx_string("unbuffered"),
       "the request body is not buffered and could not be sent again, so "
@@ -184,8 +183,7 @@ ngx_http_upstream_reuse_reason_t  ngx_http_upstream_reuse_close_reasons[] = {
     { ngx_string("identity"),
       "a request with another TLS name, client certificate, local "
       "address or other TLS settings found it",
-      "remove \"keepalive\" from the upstream; from nginx 1.29.7 on "
-      "write \"reuse on\" there besides" },
+      "remove \"keepalive\" from the upstream" },
 
     { ngx_string("unbuffered"),
       "a request whose body is not buffered found it, and its limit is "

@@ -40,6 +40,8 @@ static ngx_uint_t reuse_has_ended(ngx_connection_t *c,
     ngx_http_upstream_reuse_tcp_t *tcp);
 static uint64_t reuse_clock(void);
 
+static ngx_uint_t reuse_is_lost(ngx_peer_connection_t *pc,
+    ngx_http_upstream_reuse_peer_t *rp);
 static ngx_uint_t reuse_gives_up(ngx_peer_connection_t *pc,
     ngx_http_upstream_reuse_peer_t *rp);
 static ngx_int_t reuse_hold_peer(ngx_peer_connection_t *pc,
@@ -263,7 +265,8 @@ reuse_log_stray(ngx_http_upstream_reuse_peer_t *rp, ngx_connection_t *c)
     rp->watch.stray = 1;
 
     ngx_log_error(NGX_LOG_WARN, c->log, 0,
-                  "upstream sent data before the request");
+                  "upstream sent data before the request on a kept "
+                  "connection: it is not taken for the response");
 }
 
 
@@ -438,11 +441,9 @@ ngx_uint_t
 ngx_http_upstream_reuse_send_again(ngx_peer_connection_t *pc,
     ngx_http_upstream_reuse_peer_t *rp, ngx_uint_t *state)
 {
-    ngx_err_t             err;
-    ngx_connection_t     *c;
-    ngx_http_upstream_t  *u;
+    ngx_err_t          err;
+    ngx_connection_t  *c;
 
-    u = rp->upstream;
     c = pc->connection;
 
     reuse_stop_watching(rp, c);
@@ -464,8 +465,10 @@ ngx_http_upstream_reuse_send_again(ngx_peer_connection_t *pc,
             /* what core had to say of it was no error yet */
 
             ngx_log_error(NGX_LOG_ERR, pc->log, 0,
-                          "upstream broke off a kept connection, the request "
-                          "may have been received");
+                          "upstream closed a kept connection before it "
+                          "answered, the request may have been received: "
+                          "the \"next_upstream\" rules decide whether it is "
+                          "sent again");
         }
     }
 
@@ -491,27 +494,10 @@ ngx_http_upstream_reuse_send_again(ngx_peer_connection_t *pc,
 
     *state = NGX_PEER_NEXT;
 
-    if (u->request_sent && ngx_http_upstream_reuse_body_is_gone(rp)) {
-        ngx_log_error(NGX_LOG_ERR, pc->log, 0,
-                      "the request was not received by upstream (%V), but "
-                      "its body was not buffered and is gone",
-                      &reuse_proofs[rp->watch.proof]);
-
-        ngx_http_upstream_reuse_count(rp->server, LOST);
-        return 0;
-    }
-
-    if (ngx_http_upstream_reuse_is_partial_http2(u)) {
-        ngx_log_error(NGX_LOG_ERR, pc->log, 0,
-                      "the request was not received by upstream (%V), but "
-                      "a part of it is still waiting to be sent",
-                      &reuse_proofs[rp->watch.proof]);
-
-        ngx_http_upstream_reuse_count(rp->server, LOST);
-        return 0;
-    }
-
-    if (reuse_gives_up(pc, rp) || reuse_hold_peer(pc, rp) != NGX_OK) {
+    if (reuse_is_lost(pc, rp)
+        || reuse_gives_up(pc, rp)
+        || reuse_hold_peer(pc, rp) != NGX_OK)
+    {
         ngx_http_upstream_reuse_count(rp->server, LOST);
         return 0;
     }
@@ -525,6 +511,40 @@ ngx_http_upstream_reuse_send_again(ngx_peer_connection_t *pc,
     reuse_abort(c);
 
     return 1;
+}
+
+
+/* Tells whether there is not all of the request any more, and logs it. */
+
+static ngx_uint_t
+reuse_is_lost(ngx_peer_connection_t *pc, ngx_http_upstream_reuse_peer_t *rp)
+{
+    ngx_http_upstream_t  *u;
+
+    u = rp->upstream;
+
+    if (u->request_sent && ngx_http_upstream_reuse_body_is_gone(rp)) {
+        ngx_log_error(NGX_LOG_ERR, pc->log, 0,
+                      "the request was not received by upstream (%V), but "
+                      "its body was not buffered and is gone: turn "
+                      "request buffering on, or write a shorter "
+                      "\"reuse_expiry\"",
+                      &reuse_proofs[rp->watch.proof]);
+
+        return 1;
+    }
+
+    if (ngx_http_upstream_reuse_is_partial_http2(u)) {
+        ngx_log_error(NGX_LOG_ERR, pc->log, 0,
+                      "the request was not received by upstream (%V), but "
+                      "a part of its HTTP/2 body is still waiting to be "
+                      "sent",
+                      &reuse_proofs[rp->watch.proof]);
+
+        return 1;
+    }
+
+    return 0;
 }
 
 

@@ -270,8 +270,9 @@ html_servers(ngx_http_reuse_status_text_t *text,
     ngx_http_reuse_status_write(text,
         "<table class=\"wide\"><thead><tr><th>server</th><th></th>"
         "<th>found ready</th><th>requests</th><th>open</th><th>idle</th>"
-        "<th>opened</th><th>TCP</th><th>TLS</th><th>idle limit</th>"
-        "<th>saved</th></tr></thead><tbody>");
+        "<th>opened in all</th><th>mean TCP</th><th>mean TLS</th>"
+        "<th>learned idle limit</th><th>time saved</th></tr></thead>"
+        "<tbody>");
 
     upstream = shot->upstreams.elts;
 
@@ -356,7 +357,9 @@ html_new(ngx_http_reuse_status_text_t *text,
     }
 
     ngx_http_reuse_status_write(text,
-                                "<h2>Why requests got a new connection</h2>");
+                                "<h2>Why requests got a new connection</h2>"
+                                "<p class=\"soft\">All upstreams together; "
+                                "JSON has each server's.</p>");
 
     html_reasons(text, ngx_http_upstream_reuse_new_reasons,
                  &shot->total.counters[NGX_HTTP_UPSTREAM_REUSE_NEW],
@@ -373,7 +376,9 @@ html_closed(ngx_http_reuse_status_text_t *text,
     }
 
     ngx_http_reuse_status_write(text,
-                                "<h2>Why connections were closed</h2>");
+                                "<h2>Why connections were closed</h2>"
+                                "<p class=\"soft\">All upstreams together; "
+                                "JSON has each server's.</p>");
 
     html_reasons(text, ngx_http_upstream_reuse_close_reasons,
                  &shot->total.counters[NGX_HTTP_UPSTREAM_REUSE_CLOSED],
@@ -464,8 +469,8 @@ html_retries(ngx_http_reuse_status_text_t *text,
         " were provably not received, and sent again.</p><p>");
     html_number(text, "refused", n[NGX_HTTP_UPSTREAM_REUSE_REFUSED]);
     ngx_http_reuse_status_write(text,
-        " may have been received: whether they went again was left to "
-        "nginx's own rules.</p><p>");
+        " may have been received: \"myproxy_next_upstream\", or that of "
+        "another handler, decided whether they were sent again.</p><p>");
     html_number(text, "lost", n[NGX_HTTP_UPSTREAM_REUSE_LOST]);
     ngx_http_reuse_status_write(text,
         " were not received, but could not be sent again.</p>");
@@ -542,7 +547,8 @@ html_footer(ngx_http_reuse_status_text_t *text,
 {
     ngx_http_reuse_status_write(text,
         "<p>nginx %s, %V. Counted since the master process started, by %ui "
-        "worker process%s now; %uzk of %uzk are free for further servers.</p>"
+        "worker process%s now; %uzk of %uzk of <code>reuse_zone</code> are "
+        "free.</p>"
         "<p>The same as <a href=\"?format=json\">JSON</a>, and for "
         "<a href=\"?format=prometheus\">Prometheus</a>.</p>",
         NGINX_VERSION, &ngx_cached_http_time, shot->workers,

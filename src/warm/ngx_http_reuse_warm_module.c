@@ -203,8 +203,10 @@ reuse_check_upstream(ngx_conf_t *cf, ngx_http_upstream_srv_conf_t *uscf,
 
         ngx_http_upstream_reuse_warn(cf, uscf->file_name, uscf->line,
                             "\"reuse_warm\" has no effect on upstream \"%V\": "
-                            "what keeps its connections is not \"keepalive\" "
-                            "behind what balances it", &uscf->host);
+                            "another module keeps its connections, or stands "
+                            "between \"keepalive\" and the load-balancing "
+                            "method; remove \"reuse_warm\", or that module's "
+                            "directives", &uscf->host);
 
         return NGX_DECLINED;
     }
@@ -214,9 +216,8 @@ reuse_check_upstream(ngx_conf_t *cf, ngx_http_upstream_srv_conf_t *uscf,
         if (uscf->file_name) {
             ngx_http_upstream_reuse_warn(cf, uscf->file_name, uscf->line,
                             "\"reuse_warm\" has no effect on upstream \"%V\": "
-                            "what balances it does not keep its servers in "
-                            "the way of nginx's own modules",
-                            &uscf->host);
+                            "its load-balancing method is not one of nginx's "
+                            "own; remove \"reuse_warm\"", &uscf->host);
         }
 
         return NGX_DECLINED;
@@ -224,9 +225,10 @@ reuse_check_upstream(ngx_conf_t *cf, ngx_http_upstream_srv_conf_t *uscf,
 
     if (rcf->warm > 0 && rcf->size && (ngx_uint_t) rcf->warm > rcf->size) {
         ngx_http_upstream_reuse_warn(cf, uscf->file_name, uscf->line,
-                            "upstream \"%V\" keeps no more than %ui "
-                            "connections, and so is not kept warm with %i: "
-                            "write \"keepalive %i\" or more",
+                            "upstream \"%V\" keeps no more than %ui idle "
+                            "connections in each worker process, fewer than "
+                            "the %i of its \"reuse_warm\": write "
+                            "\"keepalive %i\" or more",
                             &uscf->host, rcf->size, rcf->warm, rcf->warm);
     }
 

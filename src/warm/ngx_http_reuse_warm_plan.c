@@ -543,6 +543,9 @@ static ngx_uint_t
 reuse_is_hopeless(ngx_http_reuse_warm_t *warm,
     ngx_http_upstream_reuse_server_t *server)
 {
+    size_t      len;
+    u_char      text[NGX_SOCKADDR_STRLEN];
+    ngx_str_t   upstream;
     ngx_msec_t  limit;
 
     limit = ngx_http_upstream_reuse_unused_limit(warm->conf, server);
@@ -557,10 +560,13 @@ reuse_is_hopeless(ngx_http_reuse_warm_t *warm,
     if (!server->ahead.hopeless) {
         server->ahead.hopeless = 1;
 
+        ngx_http_upstream_reuse_name_record(server->record, &upstream, text,
+                                            &len);
+
         ngx_log_error(NGX_LOG_WARN, ngx_cycle->log, 0,
-                      "upstream \"%V\" is not kept warm: a connection that "
-                      "is not used lasts %M ms only",
-                      &warm->conf->name, limit);
+                      "server %*s of upstream \"%V\" is not kept warm: "
+                      "connections to it that carry no request last only "
+                      "%M ms", len, text, &upstream, limit);
     }
 
     return 1;
