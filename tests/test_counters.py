@@ -423,7 +423,8 @@ def test_a_retry_is_counted(stage):
     scene.meet()
     assert scene.response().status == 200
     found = account(scene.nginx)
-    assert found.view["retries"] == {"proven": 1, "refused": 0, "lost": 0}
+    assert found.view["retries"] == {
+        "proven": 1, "refused": 0, "lost": 0, "silent": 0}
     assert (found.reused, found.new) == (1, {"empty": 1, "retry": 1})
     assert (found.opened, found.closed) == (2, {"undelivered": 1})
 
@@ -440,7 +441,8 @@ def test_a_retry_that_is_refused_is_counted(stage):
     one_request(stage, nginx)
     assert nginx.post("/", b"body").status == 502
     found = account(nginx)
-    assert found.view["retries"] == {"proven": 0, "refused": 1, "lost": 0}
+    assert found.view["retries"] == {
+        "proven": 0, "refused": 1, "lost": 0, "silent": 0}
     assert (found.reused, found.closed) == (1, {"error": 1})
 
 
@@ -453,7 +455,8 @@ def test_a_request_that_is_gone_is_counted(stage):
     assert scene.response().status == 502
     scene.link.release("a")
     found = account(scene.nginx)
-    assert found.view["retries"] == {"proven": 0, "refused": 0, "lost": 1}
+    assert found.view["retries"] == {
+        "proven": 0, "refused": 0, "lost": 1, "silent": 0}
 
 
 # how long it took

@@ -169,7 +169,7 @@ STRING = r'"(?:[^"\\]|\\.)*"'
 #: A call that writes to the error log, up to the format, a literal of C.
 LOGGED = re.compile(
     rf"""\b(?:ngx_(?:conf_log|log|ssl)_error\(\s*
-             NGX_LOG_(?:EMERG|ALERT|CRIT|ERR|WARN)\b
+             (?:NGX_LOG_(?:EMERG|ALERT|CRIT|ERR|WARN)|level)\b
            | ngx_http_upstream_reuse_(?:warn|complain)\()
          [^;"]*? ((?:{STRING}\s*)+)""", re.VERBOSE)
 
@@ -179,8 +179,8 @@ def log_texts():
     for path in SOURCES:
         for literal in LOGGED.findall(path.read_text()):
             text = "".join(part[1:-1] for part in re.findall(STRING, literal))
-            if text == " failed":
-                continue  # after the name of a system call, as in core
+            if text in (" failed", "%*s"):
+                continue  # after a system call's name, as in core; no text
             yield re.sub(r"%\*?[a-zA-Z]+", "...", text.replace('\\"', '"'))
 
 

@@ -22,6 +22,7 @@
  *     sessions    which TLS session it may take up
  *     ssl_digest  what its TLS settings are, by value
  *     retry       it was not delivered and is sent again
+ *     silence     nothing of it is acknowledged
  *     http2       the same for requests in HTTP/2
  *     reasons     why its connection is new, or was closed
  *
@@ -36,6 +37,7 @@
  *     sockets     in which its descriptor lies there
  *     expiry      how long it may be idle
  *     limits      learns when origins close idle connections
+ *     probe       the kernel looks whether it is alive
  *     tcp         what the kernel knows of it
  *
  * for a worker:
@@ -86,6 +88,8 @@ typedef struct ngx_http_reuse_warm_profile_s  ngx_http_reuse_warm_profile_t;
 
 typedef struct ngx_http_upstream_reuse_listener_s
     ngx_http_upstream_reuse_listener_t;
+typedef struct ngx_http_upstream_reuse_probe_s
+    ngx_http_upstream_reuse_probe_t;
 
 
 /* cycle: a handler will need connections with these settings */
@@ -136,6 +140,7 @@ typedef struct {
 typedef struct {
     ngx_flag_t                       reuse;
     ngx_flag_t                       retry;
+    ngx_http_upstream_reuse_probe_t *probe;  /* NULL: off */
     ngx_int_t                        warm;   /* how many, or ..._AUTO */
     ngx_uint_t                       expiry;
     ngx_msec_t                       idle;   /* of "reuse_expiry TIME" */
@@ -355,11 +360,18 @@ typedef struct {
     ngx_uint_t                       batch;
     ngx_http_upstream_reuse_proof_e  proof;
 
+    ngx_queue_t                      queue;  /* if queued is set */
+    ngx_msec_t                       begun;  /* to be sent, or later */
+
     unsigned                         log_error:3;
     unsigned                         peeked:1;   /* nothing had arrived */
     unsigned                         waiting:1;  /* for the first byte */
     unsigned                         judged:1;
     unsigned                         stray:1;    /* bytes before the request */
+    unsigned                         queued:1;
+    unsigned                         unsent:1;   /* at the last look */
+    unsigned                         silent:1;   /* nothing of it was
+                                                    acknowledged */
 } ngx_http_upstream_reuse_watch_t;
 
 
@@ -460,6 +472,14 @@ struct ngx_http_upstream_reuse_peer_s {
 #define ngx_http_upstream_reuse_body_is_gone(rp)                              \
     ((rp)->request->request_body_no_buffering)
 
+/* Tells whether nginx's rules let a request go again after such a failure. */
+#define ngx_http_upstream_reuse_lets_go_again(rp, failure)                    \
+    (((rp)->upstream->conf->next_upstream & (failure))                        \
+     && (!((rp)->request->method & NGX_HTTP_UPSTREAM_REUSE_NON_IDEMPOTENT)    \
+         || ((rp)->upstream->conf->next_upstream                              \
+             & NGX_HTTP_UPSTREAM_FT_NON_IDEMPOTENT))                          \
+     && !ngx_http_upstream_reuse_body_is_gone(rp))
+
 
 /* peer */
 
@@ -511,6 +531,12 @@ void ngx_http_upstream_reuse_set_state(ngx_http_upstream_reuse_conn_t *conn,
 void ngx_http_upstream_reuse_end_conn(ngx_http_upstream_reuse_conn_t *conn,
     ngx_http_upstream_reuse_close_e reason);
 
+/*
+ * What the kernel still has of a request must not reach anyone now: closed
+ * after this, a connection drops it.
+ */
+void ngx_http_upstream_reuse_abort(ngx_connection_t *c);
+
 
 /* retry */
 
@@ -549,6 +575,8 @@ void ngx_http_upstream_reuse_renumber_http2(ngx_http_upstream_t *u);
 extern ngx_conf_post_t  ngx_http_upstream_reuse_post;  /* of "reuse" */
 
 char *ngx_http_upstream_reuse_set_expiry_slot(ngx_conf_t *cf,
+    ngx_command_t *cmd, void *conf);
+char *ngx_http_upstream_reuse_set_probe_slot(ngx_conf_t *cf,
     ngx_command_t *cmd, void *conf);
 char *ngx_http_upstream_reuse_set_warm_slot(ngx_conf_t *cf,
     ngx_command_t *cmd, void *conf);
@@ -661,6 +689,7 @@ ngx_int_t ngx_http_upstream_reuse_add_variables(ngx_conf_t *cf);
 #include "ngx_http_upstream_reuse_handover.h"
 #include "ngx_http_upstream_reuse_pool.h"
 #include "ngx_http_upstream_reuse_sessions.h"
+#include "ngx_http_upstream_reuse_silence.h"
 
 
 #endif /* _NGX_HTTP_UPSTREAM_REUSE_H_INCLUDED_ */

@@ -21,6 +21,7 @@ ngx_http_upstream_reuse_conn_t *
 ngx_http_upstream_reuse_keep(ngx_http_upstream_reuse_peer_t *rp,
     ngx_peer_connection_t *pc)
 {
+    ngx_uint_t                       first;
     ngx_connection_t                *c;
     ngx_http_upstream_reuse_conn_t  *conn;
 
@@ -41,8 +42,9 @@ ngx_http_upstream_reuse_keep(ngx_http_upstream_reuse_peer_t *rp,
 #endif
 
     conn = rp->conn;
+    first = (conn == NULL);
 
-    if (conn == NULL) {
+    if (first) {
         conn = ngx_http_upstream_reuse_create_conn(rp->conf, rp->server,
                                                    rp->identity, pc->sockaddr,
                                                    pc->socklen, c);
@@ -69,6 +71,10 @@ ngx_http_upstream_reuse_keep(ngx_http_upstream_reuse_peer_t *rp,
                       ? NGX_HTTP_UPSTREAM_REUSE_CLOSE_EXPIRED
                       : NGX_HTTP_UPSTREAM_REUSE_CLOSE_ANNOUNCED;
         return NULL;
+    }
+
+    if (first) {
+        ngx_http_upstream_reuse_set_probe(conn, rp->upstream->conf);
     }
 
     if (rp->conf->listener && !rp->bypass) {
@@ -195,7 +201,10 @@ reuse_cleanup_conn(void *data)
     } else if (conn->ended != NGX_AGAIN) {
         ended = conn->ended;
 
-        if (ended == NGX_OK) {
+        if (ended != NGX_DECLINED && ngx_http_upstream_reuse_is_lost(conn)) {
+            ended = NGX_ABORT;
+
+        } else if (ended == NGX_OK) {
             ngx_http_upstream_reuse_note_closed(conn, age);
         }
 
@@ -248,6 +257,24 @@ ngx_http_upstream_reuse_end_conn(ngx_http_upstream_reuse_conn_t *conn,
 
     if (conn->conf->listener) {
         conn->conf->listener->closed(conn, reason);
+    }
+}
+
+
+void
+ngx_http_upstream_reuse_abort(ngx_connection_t *c)
+{
+    struct linger  linger;
+
+    linger.l_onoff = 1;
+    linger.l_linger = 0;
+
+    if (setsockopt(c->fd, SOL_SOCKET, SO_LINGER, (const void *) &linger,
+                   sizeof(struct linger))
+        == -1)
+    {
+        ngx_log_error(NGX_LOG_ALERT, c->log, ngx_socket_errno,
+                      "setsockopt(SO_LINGER) failed");
     }
 }
 

@@ -21,6 +21,7 @@ typedef enum {
     NGX_HTTP_UPSTREAM_REUSE_NEW_EXPIRED,
     NGX_HTTP_UPSTREAM_REUSE_NEW_STALE,
     NGX_HTTP_UPSTREAM_REUSE_NEW_RETRY,
+    NGX_HTTP_UPSTREAM_REUSE_NEW_SILENT,
     NGX_HTTP_UPSTREAM_REUSE_NEW_IDENTITY,
     NGX_HTTP_UPSTREAM_REUSE_NEW_UNBUFFERED,
     NGX_HTTP_UPSTREAM_REUSE_NEW_OFF,
@@ -62,6 +63,10 @@ enum {
                                             been received */
     NGX_HTTP_UPSTREAM_REUSE_LOST,        /* requests that were not delivered
                                             and cannot be sent again */
+
+    NGX_HTTP_UPSTREAM_REUSE_RENEWED,     /* requests of which nothing was
+                                            acknowledged and that were sent
+                                            again by nginx's rules */
 
     NGX_HTTP_UPSTREAM_REUSE_AHEAD,       /* connections opened ahead */
     NGX_HTTP_UPSTREAM_REUSE_UNUSED,      /* of these, those that were closed

@@ -14,7 +14,14 @@
 #define NGX_HTTP_UPSTREAM_REUSE_WARMEST     10000
 
 
+/* seconds, and how many: Linux takes no more */
+#define NGX_HTTP_UPSTREAM_REUSE_PROBE_TIME   32767
+#define NGX_HTTP_UPSTREAM_REUSE_PROBE_COUNT  127
+
+
 static char *reuse_note_off(ngx_conf_t *cf, void *post, void *data);
+static ngx_uint_t reuse_parse_probe(ngx_str_t *value,
+    ngx_http_upstream_reuse_probe_t *probe);
 
 
 ngx_conf_post_t  ngx_http_upstream_reuse_post = { reuse_note_off };
@@ -86,6 +93,114 @@ ngx_http_upstream_reuse_set_expiry_slot(ngx_conf_t *cf, ngx_command_t *cmd,
     }
 
     return NGX_CONF_OK;
+}
+
+
+/* reuse_probe on | off | [idle=TIME] [interval=TIME] [count=N]; */
+
+char *
+ngx_http_upstream_reuse_set_probe_slot(ngx_conf_t *cf, ngx_command_t *cmd,
+    void *conf)
+{
+    ngx_http_upstream_reuse_srv_conf_t  *rcf = conf;
+
+    ngx_str_t                        *value;
+    ngx_uint_t                        i;
+    ngx_http_upstream_reuse_probe_t  *probe;
+
+    if (rcf->probe != NGX_CONF_UNSET_PTR) {
+        return "is duplicate";
+    }
+
+    value = cf->args->elts;
+
+    if (cf->args->nelts == 2 && ngx_strcmp(value[1].data, "off") == 0) {
+        rcf->probe = NULL;
+        return NGX_CONF_OK;
+    }
+
+    if (cf->args->nelts == 2 && ngx_strcmp(value[1].data, "on") == 0) {
+        rcf->probe = &ngx_http_upstream_reuse_default_probe;
+        return NGX_CONF_OK;
+    }
+
+    probe = ngx_pcalloc(cf->pool, sizeof(ngx_http_upstream_reuse_probe_t));
+    if (probe == NULL) {
+        return NGX_CONF_ERROR;
+    }
+
+    rcf->probe = probe;
+
+    for (i = 1; i < cf->args->nelts; i++) {
+
+        if (!reuse_parse_probe(&value[i], probe)) {
+            ngx_conf_log_error(NGX_LOG_EMERG, cf, 0,
+                               "invalid value \"%V\" of \"reuse_probe\": it "
+                               "is \"on\", \"off\", or any of \"idle=45s\" "
+                               "and \"interval=15s\", in whole seconds up to "
+                               "%d, and \"count=4\", up to %d, each once",
+                               &value[i], NGX_HTTP_UPSTREAM_REUSE_PROBE_TIME,
+                               NGX_HTTP_UPSTREAM_REUSE_PROBE_COUNT);
+            return NGX_CONF_ERROR;
+        }
+    }
+
+    if (probe->idle == 0) {
+        probe->idle = ngx_http_upstream_reuse_default_probe.idle;
+    }
+
+    if (probe->interval == 0) {
+        probe->interval = ngx_http_upstream_reuse_default_probe.interval;
+    }
+
+    return NGX_CONF_OK;
+}
+
+
+/* One parameter; 0 if it is none, or is not the first of its name. */
+
+static ngx_uint_t
+reuse_parse_probe(ngx_str_t *value, ngx_http_upstream_reuse_probe_t *probe)
+{
+    int        *field;
+    ngx_int_t   n, most;
+    ngx_str_t   s;
+
+    s.data = (u_char *) ngx_strchr(value->data, '=');
+
+    if (s.data == NULL) {
+        return 0;
+    }
+
+    s.data++;
+    s.len = value->data + value->len - s.data;
+
+    most = NGX_HTTP_UPSTREAM_REUSE_PROBE_TIME;
+
+    if (ngx_strncmp(value->data, "idle=", 5) == 0) {
+        field = &probe->idle;
+        n = ngx_parse_time(&s, 1);
+
+    } else if (ngx_strncmp(value->data, "interval=", 9) == 0) {
+        field = &probe->interval;
+        n = ngx_parse_time(&s, 1);
+
+    } else if (ngx_strncmp(value->data, "count=", 6) == 0) {
+        field = &probe->count;
+        n = ngx_atoi(s.data, s.len);
+        most = NGX_HTTP_UPSTREAM_REUSE_PROBE_COUNT;
+
+    } else {
+        return 0;
+    }
+
+    if (*field || n <= 0 || n > most) {
+        return 0;
+    }
+
+    *field = (int) n;
+
+    return 1;
 }
 
 

@@ -79,11 +79,8 @@ ngx_uint_t
 ngx_http_upstream_reuse_may_try(ngx_http_upstream_reuse_peer_t *rp,
     ngx_http_upstream_reuse_conn_t *conn)
 {
-    ngx_uint_t                        needed;
-    ngx_http_request_t               *r;
     ngx_http_upstream_reuse_limit_t  *limit;
 
-    r = rp->request;
     limit = conn->limit;
 
     if (reuse_learned(conn) == 0
@@ -101,14 +98,8 @@ ngx_http_upstream_reuse_may_try(ngx_http_upstream_reuse_peer_t *rp,
         return 0;
     }
 
-    needed = NGX_HTTP_UPSTREAM_FT_ERROR;
-
-    if (r->method & NGX_HTTP_UPSTREAM_REUSE_NON_IDEMPOTENT) {
-        needed |= NGX_HTTP_UPSTREAM_FT_NON_IDEMPOTENT;
-    }
-
-    if ((rp->upstream->conf->next_upstream & needed) != needed
-        || ngx_http_upstream_reuse_body_is_gone(rp))
+    if (!ngx_http_upstream_reuse_lets_go_again(rp,
+                                               NGX_HTTP_UPSTREAM_FT_ERROR))
     {
         return 0;
     }
@@ -613,10 +604,11 @@ reuse_test_dummy_handler(ngx_event_t *ev)
 
 /*
  * Finds out whether the origin has closed an idle connection: NGX_OK if so,
- * NGX_AGAIN if not, NGX_DECLINED if that cannot be told.  In TLS it says so in
- * an alert (RFC 8446, section 6.1): a record of type 21, or since TLS 1.3 one
- * of type 23 that has room for two bytes only.  Session tickets, which come as
- * well, are much longer.
+ * NGX_AGAIN if not, NGX_ABORT if the kernel has after a probe, NGX_DECLINED if
+ * that cannot be told.  In TLS the origin says so in an alert (RFC 8446,
+ * section 6.1): a record of type 21, or since TLS 1.3 one of type 23 that has
+ * room for two bytes only.  Session tickets, which come as well, are much
+ * longer.
  */
 
 static ngx_int_t
@@ -636,7 +628,7 @@ reuse_look_whether_closed(ngx_http_upstream_reuse_conn_t *conn)
     }
 
     if (n <= 0) {
-        return NGX_OK;
+        return ngx_http_upstream_reuse_is_lost(conn) ? NGX_ABORT : NGX_OK;
     }
 
 #if (NGX_HTTP_SSL)

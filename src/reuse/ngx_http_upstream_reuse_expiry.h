@@ -80,8 +80,9 @@ void ngx_http_upstream_reuse_set_expiry(ngx_http_upstream_reuse_conn_t *conn);
 
 /*
  * A connection that was idle for so long is given up: learns from whether the
- * origin has closed it by now.  Returns NGX_OK if so, NGX_AGAIN if not, and
- * NGX_DECLINED if it has sent something that tells neither.
+ * origin has closed it by now.  Returns NGX_OK if so, NGX_AGAIN if not,
+ * NGX_ABORT if a probe has found it dead, and NGX_DECLINED if it has sent
+ * something that tells neither.
  */
 ngx_int_t ngx_http_upstream_reuse_note_end(
     ngx_http_upstream_reuse_conn_t *conn, ngx_msec_t age);

@@ -70,6 +70,13 @@ static ngx_command_t  ngx_http_upstream_reuse_commands[] = {
       0,
       NULL },
 
+    { ngx_string("reuse_probe"),
+      NGX_HTTP_MAIN_CONF|NGX_HTTP_UPS_CONF|NGX_CONF_TAKE123,
+      ngx_http_upstream_reuse_set_probe_slot,
+      NGX_HTTP_SRV_CONF_OFFSET,
+      0,
+      NULL },
+
     { ngx_string("reuse_warm"),
       NGX_HTTP_MAIN_CONF|NGX_HTTP_UPS_CONF|NGX_CONF_TAKE1,
       ngx_http_upstream_reuse_set_warm_slot,
@@ -258,6 +265,8 @@ ngx_http_upstream_reuse_init_main_conf(ngx_conf_t *cf, void *conf)
     http = ctx->srv_conf[ngx_http_upstream_reuse_module.ctx_index];
 
     ngx_conf_init_value(http->retry, 1);
+    ngx_conf_init_ptr_value(http->probe,
+                            &ngx_http_upstream_reuse_default_probe);
     ngx_conf_init_value(http->warm, 0);
     ngx_conf_init_uint_value(http->expiry,
                              NGX_HTTP_UPSTREAM_REUSE_EXPIRY_AUTO);
@@ -455,6 +464,7 @@ reuse_inherit_conf(ngx_http_upstream_reuse_srv_conf_t *rcf,
     }
 
     ngx_conf_merge_value(rcf->retry, http->retry, 1);
+    ngx_conf_merge_ptr_value(rcf->probe, http->probe, NULL);
     ngx_conf_merge_value(rcf->warm, http->warm, 0);
 
     if (rcf->expiry == NGX_CONF_UNSET_UINT) {
@@ -568,6 +578,7 @@ ngx_http_upstream_reuse_create_srv_conf(ngx_conf_t *cf)
 
     rcf->reuse = NGX_CONF_UNSET;
     rcf->retry = NGX_CONF_UNSET;
+    rcf->probe = NGX_CONF_UNSET_PTR;
     rcf->warm = NGX_CONF_UNSET;
     rcf->expiry = NGX_CONF_UNSET_UINT;
 

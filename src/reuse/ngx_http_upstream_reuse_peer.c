@@ -171,7 +171,9 @@ ngx_http_upstream_reuse_get_peer(ngx_peer_connection_t *pc, void *data)
     reuse_reset(rp);
 
     if (rp->again) {
-        rp->account.why_new = NGX_HTTP_UPSTREAM_REUSE_NEW_RETRY;
+        rp->account.why_new = rp->watch.silent
+                              ? NGX_HTTP_UPSTREAM_REUSE_NEW_SILENT
+                              : NGX_HTTP_UPSTREAM_REUSE_NEW_RETRY;
 
         ngx_http_upstream_reuse_get_again(pc, rp);
         reuse_begin(rp);
@@ -353,10 +355,8 @@ static ngx_http_upstream_reuse_new_e
 reuse_unfit(ngx_http_upstream_reuse_peer_t *rp, ngx_connection_t *c,
     ngx_http_upstream_reuse_conn_t *conn)
 {
-    ngx_http_request_t  *r;
-#if (NGX_HTTP_SSL)
     ngx_int_t            rc;
-#endif
+    ngx_http_request_t  *r;
 
     r = rp->request;
 
@@ -365,6 +365,10 @@ reuse_unfit(ngx_http_upstream_reuse_peer_t *rp, ngx_connection_t *c,
                                                   rp->identity))
     {
         return NGX_HTTP_UPSTREAM_REUSE_NEW_IDENTITY;
+    }
+
+    if (ngx_http_upstream_reuse_is_suspect(conn)) {
+        return NGX_HTTP_UPSTREAM_REUSE_NEW_SILENT;
     }
 
     if (!ngx_http_upstream_reuse_is_fresh(conn, rp->age)
@@ -414,8 +418,13 @@ reuse_unfit(ngx_http_upstream_reuse_peer_t *rp, ngx_connection_t *c,
     }
 
     if (!reuse_is_idle_silent(c)) {
-        rp->account.excess = (ngx_http_upstream_reuse_note_end(conn, rp->age)
-                              == NGX_DECLINED);
+        rc = ngx_http_upstream_reuse_note_end(conn, rp->age);
+
+        if (rc == NGX_ABORT) {
+            return NGX_HTTP_UPSTREAM_REUSE_NEW_SILENT;
+        }
+
+        rp->account.excess = (rc == NGX_DECLINED);
 
         return NGX_HTTP_UPSTREAM_REUSE_NEW_STALE;
     }
@@ -463,7 +472,9 @@ reuse_free(ngx_peer_connection_t *pc, void *data, ngx_uint_t state)
     if (rp->watch.waiting
         && ngx_http_upstream_reuse_send_again(pc, rp, &state))
     {
-        reuse_end(rp, NGX_HTTP_UPSTREAM_REUSE_CLOSE_UNDELIVERED);
+        reuse_end(rp, rp->watch.silent
+                      ? NGX_HTTP_UPSTREAM_REUSE_CLOSE_SILENT
+                      : NGX_HTTP_UPSTREAM_REUSE_CLOSE_UNDELIVERED);
         return;
     }
 
@@ -658,6 +669,8 @@ reuse_end(ngx_http_upstream_reuse_peer_t *rp,
 static void
 reuse_begin_anew(ngx_http_upstream_reuse_peer_t *rp)
 {
+    ngx_http_upstream_reuse_end_wait(rp);
+
     rp->watch.waiting = 0;
     rp->again = 0;
 

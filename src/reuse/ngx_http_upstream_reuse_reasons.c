@@ -40,6 +40,13 @@ ngx_http_upstream_reuse_reason_t  ngx_http_upstream_reuse_new_reasons[] = {
       "raise the keep-alive timeout of the origin above 60 seconds "
       "(nginx's \"keepalive_timeout\")" },
 
+    { ngx_string("silent"),
+      "nothing of the request was acknowledged on the idle connection, "
+      "or it had been idle for as long as one of which that was so",
+      "a device on the way forgets idle connections: lower \"idle=\" of "
+      "\"reuse_probe\", or write the time after which it forgets in "
+      "\"reuse_expiry\"" },
+
     { ngx_string("identity"),
       "the idle connections had been opened with another TLS name, "
       "client certificate, local address, protocol or other TLS "
@@ -148,6 +155,13 @@ ngx_http_upstream_reuse_reason_t  ngx_http_upstream_reuse_close_reasons[] = {
       "sent again",
       "raise the keep-alive timeout of the origin above 60 seconds "
       "(nginx's \"keepalive_timeout\")" },
+
+    { ngx_string("silent"),
+      "nothing of a request was acknowledged on it, nor a probe, or it "
+      "had been idle for as long as one of which that was so",
+      "a device on the way forgets idle connections: lower \"idle=\" of "
+      "\"reuse_probe\", or write the time after which it forgets in "
+      "\"reuse_expiry\"" },
 
     { ngx_string("unconnected"),
       "it could not be opened: refused, timed out, or the TLS handshake "
@@ -258,6 +272,9 @@ ngx_http_upstream_reuse_why_unfit(ngx_http_upstream_reuse_peer_t *rp)
         return rp->account.excess ? NGX_HTTP_UPSTREAM_REUSE_CLOSE_EXCESS
                           : NGX_HTTP_UPSTREAM_REUSE_CLOSE_FOUND;
 
+    case NGX_HTTP_UPSTREAM_REUSE_NEW_SILENT:
+        return NGX_HTTP_UPSTREAM_REUSE_CLOSE_SILENT;
+
     case NGX_HTTP_UPSTREAM_REUSE_NEW_UNBUFFERED:
         return NGX_HTTP_UPSTREAM_REUSE_CLOSE_UNBUFFERED;
 
@@ -280,6 +297,10 @@ ngx_http_upstream_reuse_why_closed(ngx_http_upstream_reuse_peer_t *rp,
 
     if ((state & NGX_PEER_FAILED) && rp->conn == NULL && !u->request_sent) {
         return NGX_HTTP_UPSTREAM_REUSE_CLOSE_UNCONNECTED;
+    }
+
+    if (rp->conn && rp->watch.silent) {
+        return NGX_HTTP_UPSTREAM_REUSE_CLOSE_SILENT;
     }
 
     if (c->read->timedout || c->write->timedout) {
@@ -379,6 +400,9 @@ ngx_http_upstream_reuse_why_idle_closed(ngx_http_upstream_reuse_conn_t *conn,
 
     case NGX_DECLINED:
         return NGX_HTTP_UPSTREAM_REUSE_CLOSE_EXCESS;
+
+    case NGX_ABORT:
+        return NGX_HTTP_UPSTREAM_REUSE_CLOSE_SILENT;
 
     default:
         return NGX_HTTP_UPSTREAM_REUSE_CLOSE_ERROR;

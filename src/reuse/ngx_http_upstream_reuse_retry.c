@@ -42,14 +42,13 @@ static uint64_t reuse_clock(void);
 
 static ngx_uint_t reuse_is_lost(ngx_peer_connection_t *pc,
     ngx_http_upstream_reuse_peer_t *rp);
-static ngx_uint_t reuse_gives_up(ngx_peer_connection_t *pc,
-    ngx_http_upstream_reuse_peer_t *rp);
+static ngx_uint_t reuse_leave_silent(ngx_peer_connection_t *pc,
+    ngx_http_upstream_reuse_peer_t *rp, ngx_uint_t *state);
 static ngx_int_t reuse_hold_peer(ngx_peer_connection_t *pc,
     ngx_http_upstream_reuse_peer_t *rp);
 static void reuse_cleanup_peer(void *data);
 static void reuse_restore_peer(ngx_peer_connection_t *pc,
     ngx_http_upstream_reuse_peer_t *rp);
-static void reuse_abort(ngx_connection_t *c);
 
 
 /*
@@ -87,6 +86,7 @@ ngx_http_upstream_reuse_watch(ngx_http_upstream_reuse_peer_t *rp,
     rp->watch.waiting = 1;
     rp->watch.judged = 0;
     rp->watch.stray = 0;
+    rp->watch.silent = 0;
 
     rp->watch.recv = c->recv;
     c->recv = reuse_recv;
@@ -98,6 +98,8 @@ ngx_http_upstream_reuse_watch(ngx_http_upstream_reuse_peer_t *rp,
         /* it may turn out to be nobody's fault */
 
         c->log_error = NGX_ERROR_INFO;
+
+        ngx_http_upstream_reuse_begin_wait(rp);
     }
 
     /* an event from before (see ngx_posted_next_events) tells nothing now */
@@ -145,6 +147,8 @@ reuse_end_batch(ngx_event_t *ev)
 static void
 reuse_stop_watching(ngx_http_upstream_reuse_peer_t *rp, ngx_connection_t *c)
 {
+    ngx_http_upstream_reuse_end_wait(rp);
+
     rp->watch.waiting = 0;
 
     if (c) {
@@ -448,6 +452,10 @@ ngx_http_upstream_reuse_send_again(ngx_peer_connection_t *pc,
 
     reuse_stop_watching(rp, c);
 
+    if (rp->watch.silent) {
+        return reuse_leave_silent(pc, rp, state);
+    }
+
     if (c == NULL
         || !(*state & NGX_PEER_FAILED)
         || c->read->timedout
@@ -495,7 +503,7 @@ ngx_http_upstream_reuse_send_again(ngx_peer_connection_t *pc,
     *state = NGX_PEER_NEXT;
 
     if (reuse_is_lost(pc, rp)
-        || reuse_gives_up(pc, rp)
+        || ngx_http_upstream_reuse_gives_up(rp)
         || reuse_hold_peer(pc, rp) != NGX_OK)
     {
         ngx_http_upstream_reuse_count(rp->server, LOST);
@@ -508,7 +516,7 @@ ngx_http_upstream_reuse_send_again(ngx_peer_connection_t *pc,
                   "the request was not received by upstream and is sent "
                   "again: %V", &reuse_proofs[rp->watch.proof]);
 
-    reuse_abort(c);
+    ngx_http_upstream_reuse_abort(c);
 
     return 1;
 }
@@ -548,17 +556,36 @@ reuse_is_lost(ngx_peer_connection_t *pc, ngx_http_upstream_reuse_peer_t *rp)
 }
 
 
-/* Tells whether ngx_http_upstream_next() will not ask for a peer any more. */
+/* The path has lost the connection: the server is not to blame. */
 
 static ngx_uint_t
-reuse_gives_up(ngx_peer_connection_t *pc, ngx_http_upstream_reuse_peer_t *rp)
+reuse_leave_silent(ngx_peer_connection_t *pc,
+    ngx_http_upstream_reuse_peer_t *rp, ngx_uint_t *state)
 {
-    ngx_msec_t  timeout;
+    if (!(*state & NGX_PEER_FAILED)) {
+        return 0;
+    }
 
-    timeout = rp->upstream->conf->next_upstream_timeout;
+    *state = NGX_PEER_NEXT;
 
-    return rp->request->connection->error
-           || (timeout && ngx_current_msec - pc->start_time >= timeout);
+    ngx_http_upstream_reuse_abort(pc->connection);
+
+    if (rp->uses) {
+
+        /* it has waited for nothing, and begins anew */
+
+        rp->uses = 0;
+        rp->conf->listener->end_use(rp);
+    }
+
+    if (pc->connection->read->timedout || reuse_hold_peer(pc, rp) != NGX_OK) {
+        ngx_http_upstream_reuse_count(rp->server, REFUSED);
+        return 0;
+    }
+
+    ngx_http_upstream_reuse_count(rp->server, RENEWED);
+
+    return 1;
 }
 
 
@@ -654,29 +681,6 @@ reuse_restore_peer(ngx_peer_connection_t *pc,
     pc->cached = 0;
 
     ngx_http_myproxy_set_peer_sid(pc, rp->held->sid);
-}
-
-
-/*
- * What the kernel still has of the request must not reach anyone now: closed
- * like this, a connection drops it.
- */
-
-static void
-reuse_abort(ngx_connection_t *c)
-{
-    struct linger  linger;
-
-    linger.l_onoff = 1;
-    linger.l_linger = 0;
-
-    if (setsockopt(c->fd, SOL_SOCKET, SO_LINGER, (const void *) &linger,
-                   sizeof(struct linger))
-        == -1)
-    {
-        ngx_log_error(NGX_LOG_ALERT, c->log, ngx_socket_errno,
-                      "setsockopt(SO_LINGER) failed");
-    }
 }
 
 

@@ -44,6 +44,9 @@ ngx_http_upstream_reuse_read_tcp(int fd, ngx_http_upstream_reuse_tcp_t *tcp)
     tcp->acked = info.tcpi_bytes_acked;
     tcp->rtt = info.tcpi_rtt;
     tcp->silent = info.tcpi_last_ack_recv;
+    tcp->unacked = info.tcpi_unacked;
+    tcp->retransmits = info.tcpi_retransmits;
+    tcp->probes = info.tcpi_probes;
 
     /* all bits are set before there is a measurement */
 

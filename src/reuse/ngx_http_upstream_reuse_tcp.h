@@ -22,6 +22,9 @@ typedef struct {
 
     uint32_t   silent;    /* the last segment came before so many
                              milliseconds */
+    uint32_t   unacked;   /* segments that are on their way */
+    uint32_t   retransmits;  /* so many times in a row nothing was answered */
+    uint32_t   probes;    /* that have had no answer */
 
     /* the peer has ended its stream; the connection is no more */
     unsigned   close_wait:1;

@@ -135,6 +135,9 @@ typedef struct {
                                   paid[NGX_HTTP_UPSTREAM_REUSE_PARTS];
     ngx_msec_t                           unpaid;
 
+    /* connections that have been idle since then are not used; 0: never */
+    ngx_msec_t                           silent;
+
     /* parked connections that the server closed as soon as they were there */
     ngx_atomic_t                         unwanted;
 

@@ -457,13 +457,14 @@ html_retries(ngx_http_reuse_status_text_t *text,
 
     if (n[NGX_HTTP_UPSTREAM_REUSE_PROVEN] == 0
         && n[NGX_HTTP_UPSTREAM_REUSE_REFUSED] == 0
-        && n[NGX_HTTP_UPSTREAM_REUSE_LOST] == 0)
+        && n[NGX_HTTP_UPSTREAM_REUSE_LOST] == 0
+        && n[NGX_HTTP_UPSTREAM_REUSE_RENEWED] == 0)
     {
         return;
     }
 
     ngx_http_reuse_status_write(text,
-        "<h2>Requests that met a closing connection</h2><p>");
+        "<h2>Requests that met a closing or dead connection</h2><p>");
     html_number(text, "proven", n[NGX_HTTP_UPSTREAM_REUSE_PROVEN]);
     ngx_http_reuse_status_write(text,
         " were provably not received, and sent again.</p><p>");
@@ -473,7 +474,11 @@ html_retries(ngx_http_reuse_status_text_t *text,
         "another handler, decided whether they were sent again.</p><p>");
     html_number(text, "lost", n[NGX_HTTP_UPSTREAM_REUSE_LOST]);
     ngx_http_reuse_status_write(text,
-        " were not received, but could not be sent again.</p>");
+        " were not received, but could not be sent again.</p><p>");
+    html_number(text, "silent", n[NGX_HTTP_UPSTREAM_REUSE_RENEWED]);
+    ngx_http_reuse_status_write(text,
+        " met a connection on which nothing came through, and were sent again "
+        "on a new one by nginx's own rules.</p>");
 }
 
 

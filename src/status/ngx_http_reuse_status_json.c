@@ -161,12 +161,14 @@ json_view(ngx_http_reuse_status_text_t *text,
                NGX_HTTP_UPSTREAM_REUSE_CLOSE_LAST);
 
     ngx_http_reuse_status_write(text,
-        "}},\"retries\":{\"proven\":%uA,\"refused\":%uA,\"lost\":%uA},"
+        "}},\"retries\":{\"proven\":%uA,\"refused\":%uA,\"lost\":%uA,"
+        "\"silent\":%uA},"
         "\"warm\":{\"opened\":%uA,\"used\":%uA,\"unused\":%uA,"
         "\"held_back\":{\"unpaid\":%ui,\"starving\":%ui}},"
         "\"tls\":{\"full\":%uA,\"resumed\":%uA},\"connect_time\":",
         n[NGX_HTTP_UPSTREAM_REUSE_PROVEN], n[NGX_HTTP_UPSTREAM_REUSE_REFUSED],
-        n[NGX_HTTP_UPSTREAM_REUSE_LOST], n[NGX_HTTP_UPSTREAM_REUSE_AHEAD],
+        n[NGX_HTTP_UPSTREAM_REUSE_LOST], n[NGX_HTTP_UPSTREAM_REUSE_RENEWED],
+        n[NGX_HTTP_UPSTREAM_REUSE_AHEAD],
         n[NGX_HTTP_UPSTREAM_REUSE_WARM], n[NGX_HTTP_UPSTREAM_REUSE_UNUSED],
         view->unpaid, view->starving,
         n[NGX_HTTP_UPSTREAM_REUSE_HANDSHAKES_FULL],

@@ -340,6 +340,8 @@ prometheus_retries(ngx_http_reuse_status_text_t *text,
                     n[NGX_HTTP_UPSTREAM_REUSE_REFUSED]);
     prometheus_line(text, view, name, "outcome", "lost",
                     n[NGX_HTTP_UPSTREAM_REUSE_LOST]);
+    prometheus_line(text, view, name, "outcome", "silent",
+                    n[NGX_HTTP_UPSTREAM_REUSE_RENEWED]);
 }
 
 

@@ -28,6 +28,9 @@
 
 #define NGX_HTTP_REUSE_WARM_STOPS     6      /* times it is doubled */
 
+/* it will be known by then whether the server's kernel has a request */
+#define NGX_HTTP_REUSE_WARM_UNKNOWN   250
+
 /* so many times as patient while the server answers other requests */
 #define NGX_HTTP_REUSE_WARM_BUSY      4
 
@@ -77,6 +80,13 @@ ngx_http_reuse_warm_end_waiting(ngx_http_upstream_reuse_peer_t *rp)
     }
 
     reuse_remove(rp);
+
+    if (rp->conn && rp->watch.silent) {
+
+        /* the path is to blame */
+
+        return;
+    }
 
     if (reuse_is_answered(rp)) {
         reuse_note_answer(rp);
@@ -287,7 +297,10 @@ reuse_look_at_request(ngx_http_upstream_reuse_peer_t *rp, ngx_msec_t *next)
                    ? reuse_prompt(server) + 1
                    : server->record->starving.waited;
 
-        if (waited >= patience) {
+        if (waited >= patience && rp->watch.queued) {
+            *next = ngx_min(*next, NGX_HTTP_REUSE_WARM_UNKNOWN);
+
+        } else if (waited >= patience) {
             reuse_resume(warm, server, ngx_current_msec - rp->since);
 
         } else {
@@ -311,6 +324,11 @@ reuse_look_at_request(ngx_http_upstream_reuse_peer_t *rp, ngx_msec_t *next)
     if (alone >= patience
         || waited >= patience * NGX_HTTP_REUSE_WARM_BUSY)
     {
+        if (rp->watch.queued) {
+            *next = ngx_min(*next, NGX_HTTP_REUSE_WARM_UNKNOWN);
+            return;
+        }
+
         reuse_begin_trial(warm, server, waited);
 
     } else {

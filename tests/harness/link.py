@@ -66,7 +66,8 @@ class Link:
     """Side a, where the proxy is, and side b, where the origin is.
 
     Each packet travels for half the round trip.  What `hold` keeps and
-    `drop` loses are the packets that travel from the named side; see
+    `drop` loses are the packets that travel from the named side; `forget`
+    and `expire` make it a firewall that forgets, and says nothing; see
     tools/link/link.c.
     """
 
@@ -117,6 +118,14 @@ class Link:
     def drop(self, side):
         """Lose what is on its way from that side, and what follows."""
         self._order(f"drop {side.upper()}")
+
+    def forget(self):
+        """Lose what belongs to TCP connections that were there before."""
+        self._order("forget")
+
+    def expire(self, seconds):
+        """Forget each connection that has no packet for so long; 0: none."""
+        self._order(f"expire {round(seconds * 1000000)}")
 
     def count(self, side):
         """How many packets have come from that side."""

@@ -14,6 +14,10 @@
  *     release A|B   what was kept is delivered at once, and more as it comes
  *     drop A|B      what is on its way from that side is lost, and all that
  *                   follows until "release"
+ *     forget        what belongs to a TCP connection of before is lost from
+ *                   now on, in silence: as with a firewall that was restarted
+ *     expire US     the same for each connection on which no packet has come
+ *                   for so many microseconds; 0: for none
  *     count A|B     "ok SEEN QUEUED": packets that came from that side so
  *                   far, and those of them that are on their way
  *
@@ -47,6 +51,10 @@
 #define QUEUE_MAX   100000
 #define BATCH       256
 #define ROUNDS      100
+#define FLOWS       65536
+
+#define TCP_SYN     0x02
+#define TCP_ACK     0x10
 
 
 typedef struct packet_s  packet_t;
@@ -76,13 +84,28 @@ typedef struct {
 } way_t;
 
 
+/* a TCP connection, by its ports; the addresses are always the same */
+
+typedef struct {
+    uint32_t    ports;     /* of A and of B; 0: there is none here */
+    uint64_t    last;      /* the last packet came then */
+    unsigned    forgotten:1;
+} flow_t;
+
+
 static way_t     ways[2];
 static uint64_t  delay;
+
+static flow_t    flows[FLOWS];
+static unsigned  nflows;
+static uint64_t  expiry;   /* nanoseconds; 0: none */
 
 
 static int open_device(const char *name, const char *address);
 static void set_up(int sock, const char *device, const char *address);
 static int collect(way_t *way);
+static int is_known(way_t *way, unsigned char *data, size_t size);
+static flow_t *find_flow(uint32_t ports);
 static void deliver(way_t *way, uint64_t until);
 static void discard(way_t *way);
 static void take(way_t *way);
@@ -269,7 +292,9 @@ collect(way_t *way)
 
         way->seen++;
 
-        if (way->dropped || way->queued == QUEUE_MAX) {
+        if (way->dropped || way->queued == QUEUE_MAX
+            || !is_known(way, (unsigned char *) buffer, size))
+        {
             continue;
         }
 
@@ -289,6 +314,72 @@ collect(way_t *way)
     }
 
     return 1;
+}
+
+
+/* Whether a packet belongs to nothing that was forgotten. */
+
+static int
+is_known(way_t *way, unsigned char *data, size_t size)
+{
+    size_t          head;
+    flow_t         *flow;
+    uint32_t        from, to;
+    uint64_t        current;
+    unsigned char  *tcp;
+
+    head = (data[0] & 0xf) * 4;
+
+    if (size < head + 20 || data[9] != IPPROTO_TCP) {
+        return 1;
+    }
+
+    tcp = data + head;
+    from = tcp[0] << 8 | tcp[1];
+    to = tcp[2] << 8 | tcp[3];
+
+    flow = find_flow((way == &ways[0]) ? from << 16 | to : to << 16 | from);
+    current = now();
+
+    if ((tcp[13] & (TCP_SYN|TCP_ACK)) == TCP_SYN) {
+        flow->forgotten = 0;
+
+    } else if (expiry && current - flow->last > expiry) {
+        flow->forgotten = 1;
+    }
+
+    if (flow->forgotten) {
+        return 0;
+    }
+
+    flow->last = current;
+
+    return 1;
+}
+
+
+static flow_t *
+find_flow(uint32_t ports)
+{
+    unsigned  i;
+
+    i = (ports ^ ports >> 16) % FLOWS;
+
+    while (flows[i].ports && flows[i].ports != ports) {
+        i = (i + 1) % FLOWS;
+    }
+
+    if (flows[i].ports == 0) {
+
+        if (++nflows == FLOWS) {
+            die("too many connections");
+        }
+
+        flows[i].ports = ports;
+        flows[i].last = now();
+    }
+
+    return &flows[i];
 }
 
 
@@ -380,10 +471,25 @@ obey(char *line)
     char       side;
     char       order[16];
     way_t     *way;
-    unsigned   us;
+    unsigned   i, us;
 
     if (sscanf(line, "delay %u", &us) == 1) {
         delay = us * UINT64_C(1000);
+        puts("ok");
+        return;
+    }
+
+    if (sscanf(line, "expire %u", &us) == 1) {
+        expiry = us * UINT64_C(1000);
+        puts("ok");
+        return;
+    }
+
+    if (strcmp(line, "forget") == 0) {
+        for (i = 0; i < FLOWS; i++) {
+            flows[i].forgotten = 1;
+        }
+
         puts("ok");
         return;
     }

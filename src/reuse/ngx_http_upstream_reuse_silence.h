@@ -1,0 +1,95 @@
+
+/*
+ * Copyright (C) 2026 The ngx_http_myproxy_module authors
+ *
+ * Connections that a device on the way has forgotten, or whose server is gone,
+ * without a packet that says so.  Probes keep idle ones known to the device,
+ * and a request that meets a dead one does not wait for "read_timeout".
+ */
+
+
+#ifndef _NGX_HTTP_UPSTREAM_REUSE_SILENCE_H_INCLUDED_
+#define _NGX_HTTP_UPSTREAM_REUSE_SILENCE_H_INCLUDED_
+
+
+#include "ngx_http_upstream_reuse.h"
+
+
+/* probe */
+
+/* cycle: "reuse_probe", with times in seconds */
+
+struct ngx_http_upstream_reuse_probe_s {
+    int                              idle;
+    int                              interval;
+    int                              count;  /* 0: as the system has it */
+};
+
+extern ngx_http_upstream_reuse_probe_t  ngx_http_upstream_reuse_default_probe;
+
+/*
+ * Has the kernel probe a connection that is kept for the first time.  The
+ * options stay with the socket, whichever worker has it later.
+ */
+void ngx_http_upstream_reuse_set_probe(ngx_http_upstream_reuse_conn_t *conn,
+    ngx_http_upstream_conf_t *conf);
+
+/*
+ * Tells of a connection that has ended whether a probe was unanswered then, so
+ * that nobody has closed it because it was idle: one system call.
+ */
+ngx_uint_t ngx_http_upstream_reuse_is_lost(
+    ngx_http_upstream_reuse_conn_t *conn);
+
+
+/* silence */
+
+/* worker: requests that have had no answer so far, the oldest first */
+extern ngx_queue_t  ngx_http_upstream_reuse_waiting;
+
+/* worker: whether these will be looked at, and has them be */
+extern ngx_uint_t  ngx_http_upstream_reuse_looks;
+void ngx_http_upstream_reuse_begin_looks(void);
+
+/*
+ * A request is about to be sent on a kept connection.  If nothing of it is
+ * acknowledged, it ends early, as after a timeout or as if the connection had
+ * failed: rp->watch.silent is set then.  Each request pays for it, so that it
+ * stands here.
+ */
+static ngx_inline void
+ngx_http_upstream_reuse_begin_wait(ngx_http_upstream_reuse_peer_t *rp)
+{
+    rp->watch.begun = ngx_current_msec;
+    rp->watch.queued = 1;
+    rp->watch.unsent = 0;
+
+    ngx_queue_insert_tail(&ngx_http_upstream_reuse_waiting, &rp->watch.queue);
+
+    if (!ngx_http_upstream_reuse_looks) {
+        ngx_http_upstream_reuse_begin_looks();
+    }
+}
+
+/* The first byte of a response is there, or the attempt is over. */
+#define ngx_http_upstream_reuse_end_wait(rp)                                  \
+    if ((rp)->watch.queued) {                                                 \
+        ngx_queue_remove(&(rp)->watch.queue);                                 \
+        (rp)->watch.queued = 0;                                               \
+    }
+
+/* Tells whether ngx_http_upstream_next() will not ask for a peer any more. */
+ngx_uint_t ngx_http_upstream_reuse_gives_up(
+    ngx_http_upstream_reuse_peer_t *rp);
+
+/*
+ * Tells whether an idle connection has been so for as long as one on which a
+ * request met silence.
+ */
+#define ngx_http_upstream_reuse_is_suspect(conn)                              \
+    ((conn)->server->record->silent                                           \
+     && (ngx_msec_int_t) ((conn)->since - (conn)->server->record->silent)     \
+        <= 0)
+
+
+#endif /* _NGX_HTTP_UPSTREAM_REUSE_SILENCE_H_INCLUDED_ */
