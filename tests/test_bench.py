@@ -97,6 +97,21 @@ def test_stale_says_which_contender_it_does_not_know(tmp_path):
     assert "other: not one of stock,stock-retry," in done.stderr
 
 
+def test_spread_tells_when_the_new_half_has_its_share(tmp_path):
+    text, found = run("spread", tmp_path, "--seed", "1")
+    assert "\n## least\n" in text
+    rows = {row["contender"]: row for row in found["rows"]}
+    assert list(rows) == ["ours", "ours-age"]
+    assert rows["ours"]["after"] == "never"
+    assert rows["ours"]["reached_s"] is None
+    assert 2 <= rows["ours-age"]["reached_s"] <= 4
+    assert rows["ours-age"]["connections"] > rows["ours"]["connections"]
+    for row in rows.values():
+        assert row["failed"] == 0
+        assert row["requests"] > 1500
+        assert row["shares"][-1][0] == 4
+
+
 def test_cold_tells_who_waited_for_a_handshake(tmp_path):
     text, found = run("cold", tmp_path, "--modes", "plain", "--burst", "8",
                       "--contenders", "stock,ours", "--idle", "0.3",

@@ -181,7 +181,8 @@ def log_texts():
             text = "".join(part[1:-1] for part in re.findall(STRING, literal))
             if text in (" failed", "%*s"):
                 continue  # after a system call's name, as in core; no text
-            yield re.sub(r"%\*?[a-zA-Z]+", "...", text.replace('\\"', '"'))
+            text = text.replace('\\"', '"')
+            yield re.sub(r"%\*?[a-zA-Z]+", "...", text).replace("%%", "%")
 
 
 def in_code(page):
@@ -192,7 +193,7 @@ def test_log_texts_are_found():
     texts = set(log_texts())
     assert len(texts) > 90
     assert "upstream sent data after the end of the response" in texts
-    assert all("%" not in text and "\\" not in text for text in texts)
+    assert not any(re.search(r"%[a-zA-Z]|\\", text) for text in texts)
 
 
 @pytest.mark.parametrize("text", sorted(set(log_texts())))

@@ -468,8 +468,8 @@ def test_one_that_is_in_use_is_left_to_the_new_workers(stage):
 
 @pytest.mark.parametrize("change, reason", [
     ({"http": "upstream other { server %{origin}; }",
-      "location": "myproxy_pass http://other;"}, "removed"),
-    ({"http": "upstream app { server %{other}; }"}, "removed"),
+      "location": "myproxy_pass http://other;"}, "drained"),
+    ({"http": "upstream app { server %{other}; }"}, "drained"),
     ({"http": APP.format("reuse off;")}, "off"),
     ({"http": APP.format("") + "reuse_share off;"}, "off")],
     ids=["upstream", "server", "reuse", "share"])

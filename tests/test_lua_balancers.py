@@ -114,3 +114,21 @@ def test_settings_of_one_request_open_no_connections(stage, location):
     stage.wait_until(lambda: all(conn.closed for conn in first))
     stage.wait_until(lambda: idle(nginx) >= 2)
     assert nginx.get("/").status == 200
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_servers_that_the_upstream_does_not_have_are_not_drained(
+        stage, workers):
+    """As with the usual "server 0.0.0.1; # just a place holder"."""
+    origin = stage.origin()
+    http = balanced().replace("%{origin};", "0.0.0.1;")
+    http = http.replace("reuse_warm 2;", "")
+    nginx = stage.nginx(main=MAIN, http=http, location=PASS, workers=workers)
+    assert nginx.get().status == 200
+    stage.let_pass(1.5)
+    assert idle(nginx) == 1
+    if workers == 2:
+        nginx.reload()
+        stage.let_pass(1.5)
+    assert nginx.get().status == 200
+    assert origin.connections == 1

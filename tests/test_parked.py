@@ -125,7 +125,7 @@ def test_the_time_of_a_connection_counts_on(stage):
     """It is used all the time, by one worker and the other."""
     origin = stage.origin()
     workers = Workers(stage, "myproxy_pass http://app;", http=APP.format(
-        "keepalive 4; keepalive_time 2s;"))
+        "keepalive 4; keepalive_time 2s; keepalive_requests 100000;"))
     turn = 0
 
     def is_left_alone():

@@ -188,6 +188,7 @@ typedef struct {
     ngx_http_upstream_conf_t        *lookup_conf;  /* with which core looks
                                                       into the cache; NULL */
     ngx_int_t                        resolver_error;  /* 0: none */
+    ngx_uint_t                       known_by;  /* the name, to reuse */
     ngx_msec_t                       body_timer;  /* to be set again; 0 */
 
     ngx_str_t                        uri;      /* what we ask the origin for */

@@ -134,6 +134,8 @@ init_peer(ngx_http_request_t *r, ngx_http_upstream_srv_conf_t *us)
     r->upstream->ssl_name = resolved->host;
 #endif
 
+    ngx_http_upstream_reuse_set_target(r, ctx->known_by);
+
     return ngx_http_upstream_create_round_robin_peer(r, resolved);
 }
 
@@ -355,6 +357,7 @@ answer_handler(ngx_resolver_ctx_t *rctx)
     rc = NGX_OK;
 
     if (rctx->state == 0) {
+        ctx->known_by = ngx_http_upstream_reuse_note_answer(rctx);
         rc = copy_addresses(r, rctx);
 
     } else if (may_be_cached(r)) {

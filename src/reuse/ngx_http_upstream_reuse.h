@@ -36,9 +36,12 @@
  *     places      where it is parked meanwhile
  *     sockets     in which its descriptor lies there
  *     expiry      how long it may be idle
+ *     age         how old it may become
  *     limits      learns when origins close idle connections
  *     probe       the kernel looks whether it is alive
  *     tcp         what the kernel knows of it
+ *     drain       its server gets no requests any more
+ *     answers     the resolver does not know its address any more
  *
  * for a worker:
  *
@@ -60,6 +63,7 @@
 #include "ngx_http_upstream_reuse_counters.h"
 #include "ngx_http_upstream_reuse_zone.h"
 #include "ngx_http_upstream_reuse_ahead.h"
+#include "ngx_http_upstream_reuse_live.h"
 #include "ngx_http_upstream_reuse_identity.h"
 
 
@@ -114,6 +118,7 @@ typedef struct {
 
     ngx_int_t                        share;   /* "reuse_share": 0: off; 1: on;
                                                  how many places */
+    ngx_shm_zone_t                  *answers;  /* NULL: no variable targets */
     ngx_shm_zone_t                  *places;
     ngx_uint_t                       nplaces;  /* 0: none is shared */
     ngx_uint_t                       cycle;   /* its number */
@@ -144,6 +149,8 @@ typedef struct {
     ngx_int_t                        warm;   /* how many, or ..._AUTO */
     ngx_uint_t                       expiry;
     ngx_msec_t                       idle;   /* of "reuse_expiry TIME" */
+    ngx_msec_t                       max_age;  /* 0: off */
+    ngx_uint_t                       jitter;  /* percent of it */
 
     /* of the keepalive module, as far as they are known */
     ngx_uint_t                       size;   /* 0: not known */
@@ -172,12 +179,17 @@ typedef struct {
     ngx_rbtree_t                     servers;
     ngx_rbtree_node_t                sentinel;
 
+    ngx_queue_t                      kept;   /* ..._conn_t, all of them */
+    ngx_http_upstream_reuse_live_t   live;
+
     ngx_http_upstream_reuse_listener_t  *listener;  /* NULL: none */
     ngx_http_reuse_warm_t  *warmth;  /* if it is kept warm */
     ngx_msec_t                       crowded_until;  /* not tried before */
 
     unsigned                         asked:1;
     unsigned                         added:1;    /* the pool is ours */
+    unsigned                         round_robin:1;  /* it has its servers as
+                                                        core's has */
     unsigned                         native:1;   /* nginx would add one */
     unsigned                         unbounded:1;  /* has any number of
                                                       servers */
@@ -196,6 +208,7 @@ typedef struct {
                                                         requests where there
                                                         is no real share */
 
+    unsigned                             listed:1;  /* as its connections */
     unsigned                             slow:1;  /* this worker did not need
                                                      an idle connection again
                                                      within a moment */
@@ -244,6 +257,12 @@ typedef struct {
 
     off_t                            sent;   /* bytes of earlier requests */
 
+    ngx_queue_t                      kept;   /* in those of its upstream */
+    ngx_uint_t                       target;  /* the name that it was opened
+                                                 for; 0: none */
+    ngx_msec_t                       lifetime;  /* it ends at this age; 0: at
+                                                   none */
+
     ngx_msec_t                       since;  /* idle from then on */
     ngx_msec_t                       rtt;    /* rounded up */
     ngx_msec_t                       announced;  /* idle limit; 0: none */
@@ -254,6 +273,10 @@ typedef struct {
     ngx_queue_t                      offered;  /* if offers is set */
     ngx_http_upstream_conf_t        *location;  /* of the last request */
     unsigned                         offers:1;  /* to be parked soon */
+    unsigned                         listed:1;  /* its server is, or was, one
+                                                   of its upstream */
+    unsigned                         leaving:1;  /* its server gets no requests
+                                                    any more */
 
     /* for src/warm */
 
@@ -420,6 +443,7 @@ struct ngx_http_upstream_reuse_peer_s {
                                                    balancer may put a copy in
                                                    their place */
     ngx_http_upstream_reuse_identity_t  *identity;
+    ngx_uint_t                       target;  /* as in its connection */
 
     ngx_http_upstream_reuse_hooks_t  next;   /* what ours stand before */
     ngx_http_upstream_reuse_hooks_t  balancer;  /* if the pool has keys */
@@ -578,6 +602,8 @@ char *ngx_http_upstream_reuse_set_expiry_slot(ngx_conf_t *cf,
     ngx_command_t *cmd, void *conf);
 char *ngx_http_upstream_reuse_set_probe_slot(ngx_conf_t *cf,
     ngx_command_t *cmd, void *conf);
+char *ngx_http_upstream_reuse_set_max_age_slot(ngx_conf_t *cf,
+    ngx_command_t *cmd, void *conf);
 char *ngx_http_upstream_reuse_set_warm_slot(ngx_conf_t *cf,
     ngx_command_t *cmd, void *conf);
 char *ngx_http_upstream_reuse_set_share_slot(ngx_conf_t *cf,
@@ -685,6 +711,7 @@ void ngx_http_upstream_reuse_take_sample(ngx_http_upstream_reuse_zone_t *zone);
 ngx_int_t ngx_http_upstream_reuse_add_variables(ngx_conf_t *cf);
 
 
+#include "ngx_http_upstream_reuse_drain.h"
 #include "ngx_http_upstream_reuse_expiry.h"
 #include "ngx_http_upstream_reuse_handover.h"
 #include "ngx_http_upstream_reuse_pool.h"

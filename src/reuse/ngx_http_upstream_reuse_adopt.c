@@ -49,6 +49,9 @@ ngx_http_upstream_reuse_adopt(ngx_http_upstream_reuse_srv_conf_t *rcf,
 
     ngx_http_upstream_reuse_unpack(parcel, conn);
 
+    conn->lifetime = ngx_http_upstream_reuse_renew_lifetime(rcf,
+                                                            conn->lifetime);
+
     if (conn->warm && conn->limit) {
         conn->limit = &server->record->unused_limit;
     }

@@ -11,6 +11,8 @@
 #include "ngx_http_upstream_reuse_reasons.h"
 
 
+static ngx_uint_t reuse_may_stay(ngx_http_upstream_reuse_peer_t *rp,
+    ngx_http_upstream_reuse_conn_t *conn);
 static void reuse_cleanup_conn(void *data);
 #if (NGX_HTTP_SSL)
 static ngx_uint_t reuse_is_read(ngx_connection_t *c);
@@ -54,6 +56,17 @@ ngx_http_upstream_reuse_keep(ngx_http_upstream_reuse_peer_t *rp,
         }
 
         rp->account.rtt = ngx_http_upstream_reuse_measure(conn);
+
+        conn->target = rp->target;
+        conn->listed = ngx_http_upstream_reuse_is_listed(conn);
+        conn->leaving = ngx_http_upstream_reuse_is_drained(conn);
+        conn->lifetime = ngx_http_upstream_reuse_draw_lifetime(rp->conf);
+    }
+
+    /* nothing is looked for here: both are known by now, or are 0 */
+
+    if ((conn->leaving || conn->lifetime) && !reuse_may_stay(rp, conn)) {
+        return NULL;
     }
 
     conn->sent += c->sent - rp->watch.sent;
@@ -88,6 +101,36 @@ ngx_http_upstream_reuse_keep(ngx_http_upstream_reuse_peer_t *rp,
     ngx_http_upstream_reuse_set_state(conn, NGX_HTTP_UPSTREAM_REUSE_CONN_IDLE);
 
     return conn;
+}
+
+
+/* One whose server has come back meanwhile is kept. */
+
+static ngx_uint_t
+reuse_may_stay(ngx_http_upstream_reuse_peer_t *rp,
+    ngx_http_upstream_reuse_conn_t *conn)
+{
+    if (conn->leaving) {
+        conn->leaving = ngx_http_upstream_reuse_is_drained(conn);
+    }
+
+    if (conn->leaving) {
+        rp->account.explained = NGX_HTTP_UPSTREAM_REUSE_CLOSE_DRAINED;
+
+    } else if (conn->lifetime
+               && ngx_http_upstream_reuse_age_left(conn) == 0)
+    {
+        rp->account.explained = NGX_HTTP_UPSTREAM_REUSE_CLOSE_AGE;
+
+    } else {
+        return 1;
+    }
+
+    ngx_log_debug2(NGX_LOG_DEBUG_HTTP, conn->connection->log, 0,
+                   "upstream reuse: connection %p is %s", conn->connection,
+                   conn->leaving ? "drained" : "too old");
+
+    return 0;
 }
 
 
@@ -138,6 +181,8 @@ ngx_http_upstream_reuse_create_conn(ngx_http_upstream_reuse_srv_conf_t *rcf,
     conn->server = server;
     conn->limit = server->limit;
 
+    ngx_http_upstream_reuse_list(conn);
+
     return conn;
 }
 
@@ -168,6 +213,8 @@ reuse_cleanup_conn(void *data)
     ngx_http_upstream_reuse_close_e   reason;
 
     c = conn->connection;
+
+    ngx_http_upstream_reuse_unlist(conn);
 
     if (conn->offers) {
         ngx_queue_remove(&conn->offered);

@@ -24,7 +24,7 @@ static ngx_msec_t reuse_tested(ngx_http_upstream_reuse_limit_t *limit);
 static ngx_msec_t reuse_end_of_test(ngx_http_upstream_reuse_conn_t *conn);
 
 static void reuse_expire_in(ngx_http_upstream_reuse_conn_t *conn,
-    ngx_msec_t expiry);
+    ngx_msec_t expiry, ngx_http_upstream_reuse_close_e reason);
 static void reuse_parse_hint(ngx_str_t *value, ngx_int_t *timeout,
     ngx_int_t *max);
 static void reuse_test_handler(ngx_event_t *ev);
@@ -125,6 +125,10 @@ ngx_http_upstream_reuse_left(ngx_http_upstream_reuse_conn_t *conn)
     end = conn->conf->max_time - ngx_min(conn->conf->max_time, served);
     end = ngx_min(end, conn->conf->timeout);
 
+    if (conn->lifetime) {
+        end = ngx_min(end, conn->lifetime - ngx_min(conn->lifetime, served));
+    }
+
     limit = reuse_limit(conn);
 
     if (limit) {
@@ -158,7 +162,8 @@ ngx_http_upstream_reuse_may_outlive(ngx_http_upstream_reuse_conn_t *conn)
 
     /* it may be older than what has been learned */
 
-    reuse_expire_in(conn, end - ngx_min(end, age));
+    reuse_expire_in(conn, end - ngx_min(end, age),
+                    NGX_HTTP_UPSTREAM_REUSE_CLOSE_EXPIRED);
 
     return 1;
 }
@@ -171,6 +176,10 @@ ngx_http_upstream_reuse_unused_limit(ngx_http_upstream_reuse_srv_conf_t *rcf,
     ngx_msec_t  end, limit;
 
     end = ngx_min(rcf->timeout, rcf->max_time);
+
+    if (rcf->max_age) {
+        end = ngx_min(end, ngx_http_upstream_reuse_least_age(rcf));
+    }
 
     switch (rcf->expiry) {
 
@@ -438,7 +447,12 @@ ngx_http_upstream_reuse_set_expiry(ngx_http_upstream_reuse_conn_t *conn)
     conn->on_timeout = NGX_HTTP_UPSTREAM_REUSE_CLOSE_IDLE;
 
     if (expiry) {
-        reuse_expire_in(conn, expiry);
+        reuse_expire_in(conn, expiry, NGX_HTTP_UPSTREAM_REUSE_CLOSE_EXPIRED);
+    }
+
+    if (conn->lifetime) {
+        reuse_expire_in(conn, ngx_http_upstream_reuse_age_left(conn),
+                        NGX_HTTP_UPSTREAM_REUSE_CLOSE_AGE);
     }
 }
 
@@ -446,7 +460,8 @@ ngx_http_upstream_reuse_set_expiry(ngx_http_upstream_reuse_conn_t *conn)
 /* The keepalive module has set a timer, of which ours must not be later. */
 
 static void
-reuse_expire_in(ngx_http_upstream_reuse_conn_t *conn, ngx_msec_t expiry)
+reuse_expire_in(ngx_http_upstream_reuse_conn_t *conn, ngx_msec_t expiry,
+    ngx_http_upstream_reuse_close_e reason)
 {
     ngx_event_t  *rev;
 
@@ -464,7 +479,7 @@ reuse_expire_in(ngx_http_upstream_reuse_conn_t *conn, ngx_msec_t expiry)
 
     ngx_add_timer(rev, expiry);
 
-    conn->on_timeout = NGX_HTTP_UPSTREAM_REUSE_CLOSE_EXPIRED;
+    conn->on_timeout = reason;
 }
 
 

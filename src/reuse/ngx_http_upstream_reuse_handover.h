@@ -84,4 +84,13 @@ void ngx_http_upstream_reuse_close_parked(
     ngx_http_upstream_reuse_close_e reason);
 
 
+/*
+ * Closes a parked connection to a server that ends within so many milliseconds
+ * anyway; returns 0 if there is none.
+ */
+ngx_uint_t ngx_http_upstream_reuse_retire_parked(
+    ngx_http_upstream_reuse_srv_conf_t *rcf,
+    ngx_http_upstream_reuse_server_t *server, ngx_msec_t most);
+
+
 #endif /* _NGX_HTTP_UPSTREAM_REUSE_HANDOVER_H_INCLUDED_ */

@@ -77,6 +77,13 @@ static ngx_command_t  ngx_http_upstream_reuse_commands[] = {
       0,
       NULL },
 
+    { ngx_string("reuse_max_age"),
+      NGX_HTTP_MAIN_CONF|NGX_HTTP_UPS_CONF|NGX_CONF_TAKE12,
+      ngx_http_upstream_reuse_set_max_age_slot,
+      NGX_HTTP_SRV_CONF_OFFSET,
+      0,
+      NULL },
+
     { ngx_string("reuse_warm"),
       NGX_HTTP_MAIN_CONF|NGX_HTTP_UPS_CONF|NGX_CONF_TAKE1,
       ngx_http_upstream_reuse_set_warm_slot,
@@ -268,6 +275,7 @@ ngx_http_upstream_reuse_init_main_conf(ngx_conf_t *cf, void *conf)
     ngx_conf_init_ptr_value(http->probe,
                             &ngx_http_upstream_reuse_default_probe);
     ngx_conf_init_value(http->warm, 0);
+    ngx_conf_init_msec_value(http->max_age, 0);
     ngx_conf_init_uint_value(http->expiry,
                              NGX_HTTP_UPSTREAM_REUSE_EXPIRY_AUTO);
 
@@ -283,6 +291,13 @@ ngx_http_upstream_reuse_init_main_conf(ngx_conf_t *cf, void *conf)
     rmcf->places = ngx_http_upstream_reuse_add_places(cf);
     if (rmcf->places == NULL) {
         return NGX_CONF_ERROR;
+    }
+
+    if (rmcf->unbounded) {
+        rmcf->answers = ngx_http_upstream_reuse_add_answers(cf);
+        if (rmcf->answers == NULL) {
+            return NGX_CONF_ERROR;
+        }
     }
 
 #if (NGX_HTTP_SSL)
@@ -471,6 +486,11 @@ reuse_inherit_conf(ngx_http_upstream_reuse_srv_conf_t *rcf,
         rcf->expiry = http->expiry;
         rcf->idle = http->idle;
     }
+
+    if (rcf->max_age == NGX_CONF_UNSET_MSEC) {
+        rcf->max_age = http->max_age;
+        rcf->jitter = http->jitter;
+    }
 }
 
 
@@ -581,6 +601,9 @@ ngx_http_upstream_reuse_create_srv_conf(ngx_conf_t *cf)
     rcf->probe = NGX_CONF_UNSET_PTR;
     rcf->warm = NGX_CONF_UNSET;
     rcf->expiry = NGX_CONF_UNSET_UINT;
+    rcf->max_age = NGX_CONF_UNSET_MSEC;
+
+    ngx_queue_init(&rcf->kept);
 
     ngx_rbtree_init(&rcf->servers, &rcf->sentinel,
                     ngx_str_rbtree_insert_value);
@@ -621,6 +644,7 @@ ngx_http_upstream_reuse_postconfiguration(ngx_conf_t *cf)
         }
 
         rcf->uscf = uscfp[i];
+        rcf->round_robin = ngx_http_upstream_reuse_has_round_robin(uscfp[i]);
         rcf->init_peer = uscfp[i]->peer.init;
 
         if (rcf->init_pool == NULL) {

@@ -43,6 +43,8 @@ typedef enum {
     NGX_HTTP_UPSTREAM_REUSE_CLOSE_AUTHENTICATED,
     NGX_HTTP_UPSTREAM_REUSE_CLOSE_REQUESTS,
     NGX_HTTP_UPSTREAM_REUSE_CLOSE_TIME,
+    NGX_HTTP_UPSTREAM_REUSE_CLOSE_AGE,
+    NGX_HTTP_UPSTREAM_REUSE_CLOSE_DRAINED,
     NGX_HTTP_UPSTREAM_REUSE_CLOSE_FOUND,
     NGX_HTTP_UPSTREAM_REUSE_CLOSE_UNDELIVERED,
     NGX_HTTP_UPSTREAM_REUSE_CLOSE_SILENT,
@@ -59,7 +61,6 @@ typedef enum {
     NGX_HTTP_UPSTREAM_REUSE_CLOSE_IDENTITY,
     NGX_HTTP_UPSTREAM_REUSE_CLOSE_UNBUFFERED,
     NGX_HTTP_UPSTREAM_REUSE_CLOSE_STARVING,
-    NGX_HTTP_UPSTREAM_REUSE_CLOSE_REMOVED,
     NGX_HTTP_UPSTREAM_REUSE_CLOSE_CRASH,
     NGX_HTTP_UPSTREAM_REUSE_CLOSE_LAST
 } ngx_http_upstream_reuse_close_e;
@@ -147,6 +148,23 @@ void ngx_http_upstream_reuse_hint(ngx_http_request_t *r, ngx_str_t *value);
  */
 void ngx_http_upstream_reuse_explain(ngx_http_request_t *r,
     ngx_http_upstream_reuse_close_e reason);
+
+
+/* answers */
+
+/*
+ * The resolver has answered with addresses for a name that a variable has
+ * brought.  Connections that were opened for the name before, to an address
+ * that is not among them, are closed.  Returns what the name is known by.
+ */
+ngx_uint_t ngx_http_upstream_reuse_note_answer(ngx_resolver_ctx_t *rctx);
+
+/*
+ * A request of the unbounded upstream goes to that name.  To be called in its
+ * peer.init.
+ */
+void ngx_http_upstream_reuse_set_target(ngx_http_request_t *r,
+    ngx_uint_t target);
 
 
 /* warnings */

@@ -144,6 +144,8 @@ reuse_pack(ngx_http_upstream_reuse_parcel_t *parcel,
 
     parcel->pid = ngx_pid;
     parcel->start = c->start_time;
+    parcel->lifetime = conn->lifetime;
+    parcel->target = conn->target;
     parcel->since = conn->since;
     parcel->seen = ngx_current_msec;
 
@@ -154,6 +156,7 @@ reuse_pack(ngx_http_upstream_reuse_parcel_t *parcel,
     parcel->sent = conn->sent;
 
     parcel->warm = conn->warm;
+    parcel->listed = conn->listed;
     parcel->nodelay = c->tcp_nodelay;
     parcel->nopush = c->tcp_nopush;
 }
@@ -168,6 +171,8 @@ ngx_http_upstream_reuse_unpack(ngx_http_upstream_reuse_parcel_t *parcel,
     c = conn->connection;
 
     c->start_time = parcel->start;
+    conn->lifetime = parcel->lifetime;
+    conn->target = parcel->target;
     conn->since = parcel->since;
 
     conn->rtt = parcel->rtt;
@@ -177,6 +182,7 @@ ngx_http_upstream_reuse_unpack(ngx_http_upstream_reuse_parcel_t *parcel,
     conn->sent = parcel->sent;
 
     conn->warm = parcel->warm;
+    conn->listed = parcel->listed;
     c->tcp_nodelay = parcel->nodelay;
     c->tcp_nopush = parcel->nopush;
 }

@@ -288,6 +288,7 @@ ngx_http_upstream_reuse_unpark(ngx_http_upstream_reuse_parcel_t *parcel,
 
 ngx_socket_t
 ngx_http_upstream_reuse_visit_places(ngx_uint_t *i,
+    ngx_http_upstream_reuse_visit_pt select,
     ngx_http_upstream_reuse_visit_pt visit, void *data,
     ngx_http_upstream_reuse_parcel_t *parcel)
 {
@@ -311,7 +312,10 @@ ngx_http_upstream_reuse_visit_places(ngx_uint_t *i,
 
         reuse_lock();
 
-        if (!place->parked) {
+        if (!place->parked
+            || (select
+                && !select(&place->parcel, (ngx_socket_t) -1, data)))
+        {
             reuse_unlock();
             continue;
         }

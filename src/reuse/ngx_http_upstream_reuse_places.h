@@ -50,6 +50,8 @@ typedef struct {
 
     ngx_pid_t                            pid;    /* who has parked it */
     ngx_msec_t                           start;  /* it was opened */
+    ngx_msec_t                           lifetime;  /* as in its record, */
+    ngx_uint_t                           target;    /* and this */
     ngx_msec_t                           since;  /* it has been idle */
     ngx_msec_t                           seen;   /* alive, the last time */
     ngx_msec_t                           end;    /* it is closed, */
@@ -62,6 +64,7 @@ typedef struct {
     off_t                                sent;
 
     unsigned                             warm:1;
+    unsigned                             listed:1;
     unsigned                             nodelay:2;  /* c->tcp_nodelay */
     unsigned                             nopush:2;   /* c->tcp_nopush */
 
@@ -162,9 +165,12 @@ ngx_socket_t ngx_http_upstream_reuse_unpark(
 /*
  * Has all parked connections looked at by visit(), which is given data and
  * may change parcels, beginning with place number *i.  Returns the first that
- * is to be taken out, with *i after it; -1: there is no other one.
+ * is to be taken out, with *i after it; -1: there is no other one.  Those that
+ * select() does not want, if it is not NULL, are left alone; it is given no
+ * descriptor.  Both are called with the lock.
  */
 ngx_socket_t ngx_http_upstream_reuse_visit_places(ngx_uint_t *i,
+    ngx_http_upstream_reuse_visit_pt select,
     ngx_http_upstream_reuse_visit_pt visit, void *data,
     ngx_http_upstream_reuse_parcel_t *parcel);
 

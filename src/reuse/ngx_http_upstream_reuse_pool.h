@@ -124,13 +124,12 @@ void ngx_http_upstream_reuse_read_keepalive(ngx_conf_t *cf,
     ngx_http_upstream_srv_conf_t *uscf,
     ngx_http_upstream_reuse_srv_conf_t *rcf);
 
-/* Tells whether a balancer has its servers as core's round robin does. */
+/*
+ * Tells whether a balancer has its servers as core's round robin does; to be
+ * called before they are copied to a zone.
+ */
 ngx_uint_t ngx_http_upstream_reuse_has_round_robin(
     ngx_http_upstream_srv_conf_t *uscf);
-
-/* Tells whether an address is that of a server, now. */
-ngx_uint_t ngx_http_upstream_reuse_has_server(
-    ngx_http_upstream_srv_conf_t *uscf, u_char *sockaddr, size_t socklen);
 
 /* How many addresses get requests while all is well. */
 ngx_uint_t ngx_http_upstream_reuse_count_servers(

@@ -519,41 +519,6 @@ ngx_http_upstream_reuse_has_round_robin(ngx_http_upstream_srv_conf_t *uscf)
 }
 
 
-/* Those of other balancers are not known, and are taken for granted. */
-
-ngx_uint_t
-ngx_http_upstream_reuse_has_server(ngx_http_upstream_srv_conf_t *uscf,
-    u_char *sockaddr, size_t socklen)
-{
-    ngx_uint_t                     found;
-    ngx_http_upstream_rr_peer_t   *peer;
-    ngx_http_upstream_rr_peers_t  *peers;
-
-    if (!ngx_http_upstream_reuse_has_round_robin(uscf)) {
-        return 1;
-    }
-
-    found = 0;
-    peers = uscf->peer.data;
-
-    ngx_http_upstream_rr_peers_rlock(peers);
-
-    for ( /* void */ ; peers && !found; peers = peers->next) {
-
-        for (peer = peers->peer; peer && !found; peer = peer->next) {
-            found = (peer->socklen == (socklen_t) socklen
-                     && ngx_memcmp(peer->sockaddr, sockaddr, socklen) == 0);
-        }
-    }
-
-    peers = uscf->peer.data;
-
-    ngx_http_upstream_rr_peers_unlock(peers);
-
-    return found;
-}
-
-
 ngx_uint_t
 ngx_http_upstream_reuse_count_servers(ngx_http_upstream_srv_conf_t *uscf)
 {

@@ -145,6 +145,15 @@ ngx_http_upstream_reuse_reason_t  ngx_http_upstream_reuse_close_reasons[] = {
       "it was older than \"keepalive_time\" allows",
       "raise \"keepalive_time\"" },
 
+    { ngx_string("age"),
+      "it had the age at which \"reuse_max_age\" ends it",
+      NULL },
+
+    { ngx_string("drained"),
+      "its server gets no requests any more: it is \"down\" or \"drain\", "
+      "or a reload or a name server has removed it",
+      NULL },
+
     { ngx_string("closed"),
       "the origin closed it, after a response or while it was idle",
       "raise the keep-alive timeout of the origin above 60 seconds "
@@ -208,11 +217,6 @@ ngx_http_upstream_reuse_reason_t  ngx_http_upstream_reuse_close_reasons[] = {
       "idle connections may have kept the server from answering",
       "remove \"reuse_warm\" if the server has one process or thread "
       "for each connection" },
-
-    { ngx_string("removed"),
-      "a reload took its server out of the configuration while it was "
-      "idle",
-      NULL },
 
     { ngx_string("crash"),
       "the worker process died",

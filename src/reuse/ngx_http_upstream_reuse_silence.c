@@ -27,7 +27,7 @@
 #define NGX_HTTP_UPSTREAM_REUSE_TRIPS     4
 
 /* milliseconds between two looks */
-#define NGX_HTTP_UPSTREAM_REUSE_LOOK      250
+#define NGX_HTTP_UPSTREAM_REUSE_GLANCE      250
 
 
 typedef enum {
@@ -150,7 +150,7 @@ reuse_look_handler(ngx_event_t *ev)
     left = (ngx_msec_int_t) (rp->watch.begun + NGX_HTTP_UPSTREAM_REUSE_PATIENCE
                              - ngx_current_msec);
 
-    ngx_add_timer(ev, ngx_max(left, NGX_HTTP_UPSTREAM_REUSE_LOOK));
+    ngx_add_timer(ev, ngx_max(left, NGX_HTTP_UPSTREAM_REUSE_GLANCE));
 }
 
 

@@ -11,17 +11,21 @@
 #include "ngx_http_upstream_reuse.h"
 
 
-/* so often parked connections are looked at, and by others if nobody does */
+/*
+ * So often parked connections are looked at, and by others if nobody does.  In
+ * the middle of it those are looked for that nobody wants any more.
+ */
 #define NGX_HTTP_UPSTREAM_REUSE_VISIT   1000
 #define NGX_HTTP_UPSTREAM_REUSE_LAPSE   3000
 
 
-/* the server of which all parked connections are closed */
+/* the server of which parked connections are closed */
 
 typedef struct {
     ngx_http_upstream_reuse_srv_conf_t  *conf;
     ngx_http_upstream_reuse_server_t    *server;
     ngx_http_upstream_reuse_close_e      reason;
+    ngx_msec_t                           most;   /* until its end */
 } reuse_wanted_t;
 
 
@@ -32,8 +36,8 @@ typedef void (*reuse_end_pt)(ngx_http_upstream_reuse_parcel_t *parcel,
 
 
 static void reuse_visit_handler(ngx_event_t *ev);
-static void reuse_take_out(ngx_http_upstream_reuse_visit_pt visit,
-    reuse_end_pt end, void *data);
+static void reuse_take_out(ngx_http_upstream_reuse_visit_pt select,
+    ngx_http_upstream_reuse_visit_pt visit, reuse_end_pt end, void *data);
 static void reuse_end_visited(ngx_http_upstream_reuse_parcel_t *parcel,
     ngx_socket_t fd, void *data);
 static void reuse_end_wanted(ngx_http_upstream_reuse_parcel_t *parcel,
@@ -44,8 +48,14 @@ static ngx_uint_t reuse_visit(ngx_http_upstream_reuse_parcel_t *parcel,
     ngx_socket_t fd, void *data);
 static ngx_uint_t reuse_is_to_server(ngx_http_upstream_reuse_parcel_t *parcel,
     ngx_socket_t fd, void *data);
+static ngx_uint_t reuse_ends_soon(ngx_http_upstream_reuse_parcel_t *parcel,
+    ngx_socket_t fd, void *data);
 static ngx_uint_t reuse_is_left(ngx_http_upstream_reuse_parcel_t *parcel,
     ngx_socket_t fd, void *data);
+static ngx_uint_t reuse_is_over(ngx_http_upstream_reuse_parcel_t *parcel,
+    ngx_socket_t fd, void *data);
+static ngx_http_upstream_reuse_srv_conf_t *reuse_find_conf(
+    ngx_http_upstream_reuse_parcel_t *parcel);
 static ngx_uint_t reuse_is_old(ngx_http_upstream_reuse_parcel_t *parcel);
 static ngx_int_t reuse_renew(ngx_http_upstream_reuse_parcel_t *parcel,
     ngx_socket_t fd);
@@ -77,7 +87,7 @@ ngx_http_upstream_reuse_begin_sweep(void)
     reuse_visit_event.log = ngx_cycle->log;
     reuse_visit_event.cancelable = 1;
 
-    ngx_add_timer(&reuse_visit_event, NGX_HTTP_UPSTREAM_REUSE_VISIT);
+    ngx_add_timer(&reuse_visit_event, NGX_HTTP_UPSTREAM_REUSE_VISIT / 2);
 }
 
 
@@ -88,7 +98,7 @@ reuse_visit_handler(ngx_event_t *ev)
 {
     ngx_msec_t         pause;
 
-    static ngx_uint_t  mine;
+    static ngx_uint_t  mine, middle;
 
     if (ngx_exiting || ngx_terminate
         || ngx_http_cycle_get_module_main_conf(ngx_cycle,
@@ -98,27 +108,34 @@ reuse_visit_handler(ngx_event_t *ev)
         return;
     }
 
-    pause = mine ? NGX_HTTP_UPSTREAM_REUSE_VISIT / 2
+    pause = mine ? NGX_HTTP_UPSTREAM_REUSE_VISIT / 4
                  : NGX_HTTP_UPSTREAM_REUSE_VISIT * 2;
 
     mine = ngx_http_upstream_reuse_is_time_to_visit(pause);
 
-    ngx_add_timer(ev, mine ? NGX_HTTP_UPSTREAM_REUSE_VISIT
+    ngx_add_timer(ev, mine ? NGX_HTTP_UPSTREAM_REUSE_VISIT / 2
                            : NGX_HTTP_UPSTREAM_REUSE_LAPSE);
 
     if (!mine) {
         return;
     }
 
-    reuse_take_out(reuse_visit, reuse_end_visited, NULL);
+    /* upstreams have locks of their own, and so that comes first */
+
+    ngx_http_upstream_reuse_look_at_servers();
+
+    middle = !middle;
+
+    reuse_take_out(middle ? reuse_is_over : NULL, reuse_visit,
+                   reuse_end_visited, NULL);
 }
 
 
-/* Those that visit() does not want to stay are ended. */
+/* Those that visit() does not want to stay are ended, of those selected. */
 
 static void
-reuse_take_out(ngx_http_upstream_reuse_visit_pt visit, reuse_end_pt end,
-    void *data)
+reuse_take_out(ngx_http_upstream_reuse_visit_pt select,
+    ngx_http_upstream_reuse_visit_pt visit, reuse_end_pt end, void *data)
 {
     ngx_uint_t                        i;
     ngx_socket_t                      fd;
@@ -128,7 +145,8 @@ reuse_take_out(ngx_http_upstream_reuse_visit_pt visit, reuse_end_pt end,
 
     for ( ;; ) {
 
-        fd = ngx_http_upstream_reuse_visit_places(&i, visit, data, &parcel);
+        fd = ngx_http_upstream_reuse_visit_places(&i, select, visit, data,
+                                                  &parcel);
 
         if (fd == (ngx_socket_t) -1) {
             return;
@@ -164,7 +182,8 @@ ngx_http_upstream_reuse_close_parked(ngx_http_upstream_reuse_srv_conf_t *rcf,
     wanted.server = server;
     wanted.reason = reason;
 
-    reuse_take_out(reuse_is_to_server, reuse_end_wanted, &wanted);
+    reuse_take_out(reuse_is_to_server, reuse_is_to_server, reuse_end_wanted,
+                   &wanted);
 }
 
 
@@ -184,7 +203,7 @@ void
 ngx_http_upstream_reuse_end_sweep(void)
 {
     if (reuse_begun && ngx_http_upstream_reuse_is_last_cycle()) {
-        reuse_take_out(reuse_is_left, reuse_end_left, NULL);
+        reuse_take_out(NULL, reuse_is_left, reuse_end_left, NULL);
     }
 }
 
@@ -219,26 +238,131 @@ reuse_is_to_server(ngx_http_upstream_reuse_parcel_t *parcel, ngx_socket_t fd,
 }
 
 
+ngx_uint_t
+ngx_http_upstream_reuse_retire_parked(ngx_http_upstream_reuse_srv_conf_t *rcf,
+    ngx_http_upstream_reuse_server_t *server, ngx_msec_t most)
+{
+    ngx_uint_t                        i;
+    ngx_socket_t                      fd;
+    reuse_wanted_t                    wanted;
+    ngx_http_upstream_reuse_parcel_t  parcel;
+
+    if (!ngx_http_upstream_reuse_nplaces) {
+        return 0;
+    }
+
+    wanted.conf = rcf;
+    wanted.server = server;
+    wanted.most = most;
+
+    i = 0;
+
+    fd = ngx_http_upstream_reuse_visit_places(&i, reuse_ends_soon,
+                                              reuse_ends_soon, &wanted,
+                                              &parcel);
+    if (fd == (ngx_socket_t) -1) {
+        return 0;
+    }
+
+    if (parcel.reason != NGX_HTTP_UPSTREAM_REUSE_CLOSE_AGE) {
+        parcel.reason = NGX_HTTP_UPSTREAM_REUSE_CLOSE_EXPIRED;
+    }
+
+    reuse_sweep(&parcel, fd);
+
+    return 1;
+}
+
+
+static ngx_uint_t
+reuse_ends_soon(ngx_http_upstream_reuse_parcel_t *parcel, ngx_socket_t fd,
+    void *data)
+{
+    reuse_wanted_t  *wanted = data;
+
+    return (ngx_msec_int_t) (parcel->end - ngx_current_msec - wanted->most)
+               <= 0
+           && reuse_is_to_server(parcel, fd, data);
+}
+
+
 static ngx_uint_t
 reuse_visit(ngx_http_upstream_reuse_parcel_t *parcel, ngx_socket_t fd,
     void *data)
 {
+    if (!ngx_http_upstream_reuse_is_foreign(parcel)) {
+
+        if (!ngx_http_upstream_reuse_is_silent(fd)) {
+            return 1;
+        }
+
+        parcel->seen = ngx_current_msec;
+    }
+
+    return reuse_is_over(parcel, fd, data);
+}
+
+
+/*
+ * By what is known of it, nobody wants it.  What is of a configuration before
+ * is taken out as well: whoever does it finds out.
+ */
+
+static ngx_uint_t
+reuse_is_over(ngx_http_upstream_reuse_parcel_t *parcel, ngx_socket_t fd,
+    void *data)
+{
+    ngx_http_upstream_reuse_srv_conf_t  *rcf;
+
+    if (reuse_is_old(parcel)) {
+        return 1;
+    }
+
     if (ngx_http_upstream_reuse_is_foreign(parcel)) {
 
         /* one of a later cycle is looked at there */
 
-        return reuse_is_old(parcel);
+        return 0;
     }
 
-    if (!ngx_http_upstream_reuse_is_silent(fd)
-        || (ngx_msec_int_t) (parcel->end - ngx_current_msec) <= 0)
-    {
+    if ((ngx_msec_int_t) (parcel->end - ngx_current_msec) <= 0) {
         return 1;
     }
 
-    parcel->seen = ngx_current_msec;
+    rcf = reuse_find_conf(parcel);
 
-    return reuse_is_old(parcel);
+    if (rcf && ngx_http_upstream_reuse_is_parcel_drained(parcel, rcf)) {
+        parcel->reason = NGX_HTTP_UPSTREAM_REUSE_CLOSE_DRAINED;
+        return 1;
+    }
+
+    return 0;
+}
+
+
+/* Of one upstream are many, and so the last one that was found is likely. */
+
+static ngx_http_upstream_reuse_srv_conf_t *
+reuse_find_conf(ngx_http_upstream_reuse_parcel_t *parcel)
+{
+    ngx_str_t                                   name;
+
+    static ngx_cycle_t                         *cycle;
+    static ngx_http_upstream_reuse_srv_conf_t  *last;
+
+    name.data = ngx_http_upstream_reuse_parcel_name(parcel);
+    name.len = parcel->name_len;
+
+    if (last == NULL
+        || cycle != ngx_cycle
+        || last->name.len != name.len
+        || ngx_memcmp(last->name.data, name.data, name.len) != 0)
+    {
+        cycle = (ngx_cycle_t *) ngx_cycle;
+        last = ngx_http_upstream_reuse_find_conf(&name);
+    }
+
+    return last;
 }
 
 
@@ -259,7 +383,7 @@ reuse_is_old(ngx_http_upstream_reuse_parcel_t *parcel)
 static ngx_int_t
 reuse_renew(ngx_http_upstream_reuse_parcel_t *parcel, ngx_socket_t fd)
 {
-    ngx_str_t  name;
+    ngx_http_upstream_reuse_srv_conf_t  *rcf;
 
     if (!reuse_is_old(parcel)
         || (ngx_msec_int_t) (parcel->end - ngx_current_msec) <= 0
@@ -268,14 +392,15 @@ reuse_renew(ngx_http_upstream_reuse_parcel_t *parcel, ngx_socket_t fd)
         return NGX_DECLINED;
     }
 
-    name.data = ngx_http_upstream_reuse_parcel_name(parcel);
-    name.len = parcel->name_len;
+    rcf = reuse_find_conf(parcel);
 
-    if (reuse_why_unwanted(parcel, ngx_http_upstream_reuse_find_conf(&name))
+    if (reuse_why_unwanted(parcel, rcf)
         != NGX_HTTP_UPSTREAM_REUSE_CLOSE_KEPT)
     {
         return NGX_DECLINED;
     }
+
+    ngx_http_upstream_reuse_renew_age(rcf, parcel);
 
     parcel->cycle = ngx_http_upstream_reuse_cycle;
 
@@ -294,7 +419,6 @@ reuse_renew(ngx_http_upstream_reuse_parcel_t *parcel, ngx_socket_t fd)
 static void
 reuse_sweep(ngx_http_upstream_reuse_parcel_t *parcel, ngx_socket_t fd)
 {
-    ngx_str_t                            name;
     ngx_peer_connection_t                pc;
     ngx_http_upstream_reuse_conn_t      *conn;
     ngx_http_upstream_reuse_close_e      reason;
@@ -306,10 +430,7 @@ reuse_sweep(ngx_http_upstream_reuse_parcel_t *parcel, ngx_socket_t fd)
         u_char           data[sizeof(ngx_sockaddr_t)];
     } addr;
 
-    name.data = ngx_http_upstream_reuse_parcel_name(parcel);
-    name.len = parcel->name_len;
-
-    rcf = ngx_http_upstream_reuse_find_conf(&name);
+    rcf = reuse_find_conf(parcel);
 
     reason = NGX_HTTP_UPSTREAM_REUSE_CLOSE_KEPT;
 
@@ -366,7 +487,7 @@ reuse_why_unwanted(ngx_http_upstream_reuse_parcel_t *parcel,
     ngx_http_upstream_reuse_srv_conf_t *rcf)
 {
     if (rcf == NULL || ngx_http_upstream_reuse_is_foreign(parcel)) {
-        return NGX_HTTP_UPSTREAM_REUSE_CLOSE_REMOVED;
+        return NGX_HTTP_UPSTREAM_REUSE_CLOSE_DRAINED;
     }
 
     if (!ngx_http_upstream_reuse_nplaces
@@ -383,11 +504,8 @@ reuse_why_unwanted(ngx_http_upstream_reuse_parcel_t *parcel,
         return NGX_HTTP_UPSTREAM_REUSE_CLOSE_IDENTITY;
     }
 
-    if (!ngx_http_upstream_reuse_has_server(rcf->uscf,
-                              ngx_http_upstream_reuse_parcel_address(parcel),
-                              parcel->socklen))
-    {
-        return NGX_HTTP_UPSTREAM_REUSE_CLOSE_REMOVED;
+    if (ngx_http_upstream_reuse_is_parcel_drained(parcel, rcf)) {
+        return NGX_HTTP_UPSTREAM_REUSE_CLOSE_DRAINED;
     }
 
     return NGX_HTTP_UPSTREAM_REUSE_CLOSE_KEPT;

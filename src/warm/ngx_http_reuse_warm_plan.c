@@ -575,7 +575,8 @@ reuse_is_hopeless(ngx_http_reuse_warm_t *warm,
 
 /*
  * Has the keepalive module close the idle connection that ends first, if it
- * will within so many milliseconds.
+ * will within so many milliseconds; or else one that is parked.  Those that
+ * are ready stay.
  */
 
 static ngx_uint_t
@@ -583,12 +584,13 @@ reuse_retire(ngx_http_reuse_warm_t *warm,
     ngx_http_reuse_warm_profile_t *profile,
     ngx_http_upstream_reuse_server_t *server, ngx_msec_t most)
 {
-    ngx_msec_t                       left, least;
+    ngx_msec_t                       ahead, left, least;
     ngx_queue_t                     *q;
     ngx_http_upstream_reuse_conn_t  *conn, *found;
 
     found = NULL;
     least = 0;
+    ahead = reuse_ahead_of(warm, server);
 
     for (q = ngx_queue_head(&warm->idle);
          q != ngx_queue_sentinel(&warm->idle);
@@ -605,6 +607,10 @@ reuse_retire(ngx_http_reuse_warm_t *warm,
 
         left = ngx_http_upstream_reuse_left(conn);
 
+        if (left > ahead + conn->early) {
+            continue;
+        }
+
         if (found == NULL || left < least) {
             found = conn;
             least = left;
@@ -612,14 +618,19 @@ reuse_retire(ngx_http_reuse_warm_t *warm,
     }
 
     if (found == NULL || least > most) {
-        return 0;
+        return server->ahead.planner
+               && server->ahead.ending
+               && ngx_http_upstream_reuse_retire_parked(warm->conf, server,
+                                                        ngx_min(most, ahead));
     }
 
     ngx_log_debug1(NGX_LOG_DEBUG_HTTP, found->connection->log, 0,
                    "upstream reuse: connection %p is replaced",
                    found->connection);
 
-    found->on_timeout = NGX_HTTP_UPSTREAM_REUSE_CLOSE_EXPIRED;
+    if (found->on_timeout != NGX_HTTP_UPSTREAM_REUSE_CLOSE_AGE) {
+        found->on_timeout = NGX_HTTP_UPSTREAM_REUSE_CLOSE_EXPIRED;
+    }
 
     ngx_http_upstream_reuse_pool_remove(found->connection);
 
