@@ -11,6 +11,9 @@
 #                         module alone with these, for the installed nginx
 # make dynamic            build/dynamic/nginx: likewise, without the module,
 #                         which is beside it to be loaded
+# make deb                build/deb/*.deb: a Debian package for the installed
+#                         nginx
+# make dist               build/dist/*.tar.gz: the source, with checksums
 # make link               build/link, a link with a round trip: tools/link
 # make check-style
 # make clean
@@ -76,6 +79,9 @@ asan: $(BUILD)/asan/nginx
 asan-module: $(BUILD)/asan-module/$(MODULE)
 dynamic: $(BUILD)/dynamic/nginx
 link: $(BUILD)/link
+
+deb dist:
+	@BUILD='$(BUILD)' tools/package $@
 
 check-style:
 	tools/style
@@ -160,6 +166,7 @@ $(BUILD)/differ-header: tests/differ/header.c \
 	    -o $@.new $(filter %.c,$^) $(DIFFER:%=$(BIN_TREE)/src/%.c)
 	mv $@.new $@
 
-.PHONY: all static asan asan-module dynamic link check-style clean FORCE
+.PHONY: all static asan asan-module dynamic link deb dist check-style clean \
+    FORCE
 .SECONDARY:
 .DELETE_ON_ERROR:

@@ -8,6 +8,7 @@
 
 
 #include "ngx_http_upstream_reuse.h"
+#include "ngx_http_myproxy_version.h"
 
 
 static ngx_shm_zone_t *reuse_find_zone(ngx_cycle_t *cycle);
@@ -41,6 +42,9 @@ ngx_http_upstream_reuse_init_module(ngx_cycle_t *cycle)
         }
 
         ngx_http_upstream_reuse_open_places(cycle);
+
+        ngx_log_error(NGX_LOG_NOTICE, cycle->log, 0,
+                      "ngx_http_myproxy_module/" NGX_HTTP_MYPROXY_VERSION);
     }
 
     return NGX_OK;

@@ -20,6 +20,7 @@
 
 
 #include "ngx_http_myproxy_compat.h"
+#include "ngx_http_myproxy_version.h"
 #include "ngx_http_upstream_reuse_counters.h"
 
 

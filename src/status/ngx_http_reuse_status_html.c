@@ -551,13 +551,14 @@ html_footer(ngx_http_reuse_status_text_t *text,
     ngx_http_upstream_reuse_snapshot_t *shot)
 {
     ngx_http_reuse_status_write(text,
-        "<p>nginx %s, %V. Counted since the master process started, by %ui "
-        "worker process%s now; %uzk of %uzk of <code>reuse_zone</code> are "
-        "free.</p>"
+        "<p>ngx_http_myproxy_module %s, nginx %s, %V. Counted since the "
+        "master process started, by %ui worker process%s now; %uzk of %uzk "
+        "of <code>reuse_zone</code> are free.</p>"
         "<p>The same as <a href=\"?format=json\">JSON</a>, and for "
         "<a href=\"?format=prometheus\">Prometheus</a>.</p>",
-        NGINX_VERSION, &ngx_cached_http_time, shot->workers,
-        shot->workers == 1 ? "" : "es", shot->free / 1024, shot->size / 1024);
+        NGX_HTTP_MYPROXY_VERSION, NGINX_VERSION, &ngx_cached_http_time,
+        shot->workers, shot->workers == 1 ? "" : "es", shot->free / 1024,
+        shot->size / 1024);
 
     if (shot->uncounted) {
         ngx_http_reuse_status_write(text, "<p>");

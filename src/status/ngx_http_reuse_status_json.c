@@ -36,12 +36,13 @@ ngx_http_reuse_status_json(ngx_http_reuse_status_text_t *text,
     ngx_http_upstream_reuse_sample_t  *sample;
 
     ngx_http_reuse_status_write(text,
-        "{\"version\":%d,\"nginx\":\"%s\",\"time\":%T,\"workers\":%ui,"
+        "{\"version\":%d,\"module\":\"%s\",\"nginx\":\"%s\",\"time\":%T,"
+        "\"workers\":%ui,"
         "\"zone\":{\"size\":%uz,\"free\":%uz,\"full\":%s,"
         "\"uncounted_requests\":%uA},",
-        NGX_HTTP_REUSE_STATUS_VERSION, NGINX_VERSION, ngx_time(),
-        shot->workers, shot->size, shot->free, shot->full ? "true" : "false",
-        shot->uncounted);
+        NGX_HTTP_REUSE_STATUS_VERSION, NGX_HTTP_MYPROXY_VERSION, NGINX_VERSION,
+        ngx_time(), shot->workers, shot->size, shot->free,
+        shot->full ? "true" : "false", shot->uncounted);
 
     ngx_http_reuse_status_write(text, "\"warnings\":[");
 

@@ -179,6 +179,12 @@ static void
 prometheus_zone(ngx_http_reuse_status_text_t *text,
     ngx_http_upstream_reuse_snapshot_t *shot)
 {
+    prometheus_head(text, "nginx_reuse_build_info", "gauge",
+                    "Always 1: the versions of the module and of nginx.");
+    ngx_http_reuse_status_write(text,
+        "nginx_reuse_build_info{version=\"%s\",nginx=\"%s\"} 1\n",
+        NGX_HTTP_MYPROXY_VERSION, NGINX_VERSION);
+
     prometheus_head(text, "nginx_reuse_zone_size_bytes", "gauge",
                     "Size of the zone in which counters are kept.");
     ngx_http_reuse_status_write(text, "nginx_reuse_zone_size_bytes %uz\n",
