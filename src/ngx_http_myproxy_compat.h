@@ -172,6 +172,17 @@
 
 
 /*
+ * 1.27.3: servers whose addresses are resolved stand in a list of their own
+ */
+
+#if (NGX_HTTP_MYPROXY_CORE >= 1027003 && NGX_HTTP_UPSTREAM_ZONE)
+#define ngx_http_myproxy_resolved_peers(peers)  (peers)->resolve
+#else
+#define ngx_http_myproxy_resolved_peers(peers)  NULL
+#endif
+
+
+/*
  * 1.29.6: a peer has an ID, by which "sticky" finds it again.  That of Angie
  * is another, which a request keeps until it has another peer.
  */

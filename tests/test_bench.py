@@ -472,3 +472,12 @@ def test_run_sees_what_grows(tmp_path):
     for row in (stock, ours):
         for size, count in row["instructions"].items():
             assert 100 < row["of_malloc"][size] < count / 2
+
+
+def test_limit_counts_connections(tmp_path):
+    _, found = run("limit", tmp_path, "--contenders", "ours", "--requests",
+                   "400", "--workers", "2", "--clients", "20", "--limit", "4",
+                   "--delay", "2")
+    row, = found["rows"]
+    assert (row["requests"], row["failed"]) == (400, 0)
+    assert 1 <= row["most"] <= 4

@@ -57,6 +57,9 @@ class Setting:
     zone: bool = False                  #: all workers take turns together
     status: bool = False                #: /reuse is ours's reuse_status
     single: bool = False                #: nginx is one process
+    #: the most connections to the origin, and requests that may wait for one
+    limit: typing.Optional[int] = None
+    queue: int = 500
 
     def write(self, name, text):
         path = self.directory / name
@@ -141,8 +144,13 @@ def nginx(upstream, location, load=True, keepalive="", http=""):
         status = ""
         if setting.status and load:
             status = "location = /reuse { reuse_status; }"
+        most, limit = "", ""
+        if setting.limit and ours:
+            limit = f"reuse_limit {setting.limit} queue={setting.queue};"
+        elif setting.limit:
+            most = f" max_conns={setting.limit}"
         servers = "\n        ".join(
-            f"server {address} max_fails=0;"
+            f"server {address} max_fails=0{most};"
             for address in (setting.origin, *setting.peers))
         temp_paths = "\n".join(
             f"{name}_temp_path {setting.directory}/{name}_temp;"
@@ -167,6 +175,7 @@ http {{
         {zone}
         {servers}
         {kept}
+        {limit}
         {upstream.replace("ORIGIN", setting.origin)}
     }}
     server {{
@@ -243,6 +252,8 @@ def haproxy(options=""):
         tls = ""
         if setting.authority:
             tls = f"ssl verify required ca-file {setting.authority}"
+        if setting.limit:
+            tls += f" maxconn {setting.limit} maxqueue {setting.queue}"
         servers = "\n    ".join(
             f"server origin{number} {address} {tls}" for number, address
             in enumerate((setting.origin, *setting.peers)))

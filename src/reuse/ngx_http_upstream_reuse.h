@@ -23,6 +23,9 @@
  *     ssl_digest  what its TLS settings are, by value
  *     retry       it was not delivered and is sent again
  *     silence     nothing of it is acknowledged
+ *     wait        it waits, where connections are limited
+ *     queue       with those of other workers, in order of arrival
+ *     evict       an idle connection is closed for it
  *     http2       the same for requests in HTTP/2
  *     reasons     why its connection is new, or was closed
  *
@@ -48,6 +51,8 @@
  *     worker      it begins and ends
  *     zone        what workers know of servers together, in shared memory
  *     session_cache  TLS sessions, in shared memory
+ *     slots       how many connections a server may have
+ *     bells       by which one wakes another
  *     counters    what became of each request and each connection
  *     snapshot    the same, added up for all workers
  *     variables   what a log may have of all this
@@ -84,12 +89,14 @@ typedef enum {
 
 
 /* of "reuse_warm" */
-
 #define NGX_HTTP_UPSTREAM_REUSE_WARM_AUTO  -2
 
 typedef struct ngx_http_reuse_warm_s  ngx_http_reuse_warm_t;
 typedef struct ngx_http_reuse_warm_profile_s  ngx_http_reuse_warm_profile_t;
 
+typedef struct ngx_http_upstream_reuse_wait_s  ngx_http_upstream_reuse_wait_t;
+typedef struct ngx_http_upstream_reuse_waiters_s
+    ngx_http_upstream_reuse_waiters_t;
 typedef struct ngx_http_upstream_reuse_listener_s
     ngx_http_upstream_reuse_listener_t;
 typedef struct ngx_http_upstream_reuse_probe_s
@@ -152,6 +159,12 @@ typedef struct {
     ngx_msec_t                       max_age;  /* 0: off */
     ngx_uint_t                       jitter;  /* percent of it */
 
+    /* of "reuse_limit" */
+
+    ngx_int_t                        limit;  /* connections; 0: none */
+    ngx_int_t                        queue;  /* requests that may wait */
+    ngx_msec_t                       queue_timeout;
+
     /* of the keepalive module, as far as they are known */
     ngx_uint_t                       size;   /* 0: not known */
     ngx_uint_t                       max_requests;
@@ -181,6 +194,8 @@ typedef struct {
 
     ngx_queue_t                      kept;   /* ..._conn_t, all of them */
     ngx_http_upstream_reuse_live_t   live;
+    ngx_http_upstream_reuse_waiters_t   *waiters;  /* NULL: there is no
+                                                      limit */
 
     ngx_http_upstream_reuse_listener_t  *listener;  /* NULL: none */
     ngx_http_reuse_warm_t  *warmth;  /* if it is kept warm */
@@ -212,6 +227,13 @@ typedef struct {
     unsigned                             slow:1;  /* this worker did not need
                                                      an idle connection again
                                                      within a moment */
+    /* where connections to it are limited; otherwise NULL, and 0 */
+
+    ngx_http_upstream_reuse_srv_conf_t  *limited;
+    ngx_uint_t                           most;
+    ngx_uint_t                           closing;  /* are counted as closed,
+                                                      and closed in a moment */
+    ngx_queue_t                          queue;  /* if closing is not 0 */
 
     ngx_http_upstream_reuse_ahead_t      ahead;  /* for src/warm */
 } ngx_http_upstream_reuse_server_t;
@@ -269,6 +291,10 @@ typedef struct {
     ngx_uint_t                       max;    /* requests; 0: no limit */
     ngx_http_upstream_reuse_server_t    *server;
     ngx_http_upstream_reuse_limit_t *limit;  /* NULL: nothing is known */
+
+    ngx_queue_t                      spare;  /* if is_spare is set */
+    unsigned                         is_spare:1;  /* is idle, and connections
+                                                     are limited */
 
     ngx_queue_t                      offered;  /* if offers is set */
     ngx_http_upstream_conf_t        *location;  /* of the last request */
@@ -413,6 +439,7 @@ typedef struct {
 
     unsigned                         holds:1;    /* a connection that was
                                                     counted */
+    unsigned                         opened:1;   /* it was counted as such */
     unsigned                         warm:1;     /* the first on a connection
                                                     that was there before */
     unsigned                         shared:1;   /* taken over from another
@@ -467,6 +494,9 @@ struct ngx_http_upstream_reuse_peer_s {
     ngx_http_upstream_reuse_hint_t   hint;
 
     ngx_http_upstream_reuse_held_t  *held;   /* while again is set */
+    ngx_http_upstream_reuse_wait_t  *wait;   /* NULL: it never had to */
+    ngx_uint_t                       nservers;  /* that it may be given */
+    ngx_uint_t                       nfull;  /* attempt: of these, refused */
 
     /* for src/warm */
 
@@ -606,6 +636,8 @@ char *ngx_http_upstream_reuse_set_max_age_slot(ngx_conf_t *cf,
     ngx_command_t *cmd, void *conf);
 char *ngx_http_upstream_reuse_set_warm_slot(ngx_conf_t *cf,
     ngx_command_t *cmd, void *conf);
+char *ngx_http_upstream_reuse_set_limit_slot(ngx_conf_t *cf,
+    ngx_command_t *cmd, void *conf);
 char *ngx_http_upstream_reuse_set_share_slot(ngx_conf_t *cf,
     ngx_command_t *cmd, void *conf);
 char *ngx_http_upstream_reuse_set_zone_slot(ngx_conf_t *cf,
@@ -643,6 +675,9 @@ ngx_http_upstream_reuse_record_t *ngx_http_upstream_reuse_next_record(
     ngx_http_upstream_reuse_record_t *record);
 ngx_uint_t ngx_http_upstream_reuse_sweep(ngx_http_upstream_reuse_zone_t *zone);
 
+/* Tells whether there is no worker of that process number any more. */
+ngx_uint_t ngx_http_upstream_reuse_is_gone(ngx_pid_t pid);
+
 /* Takes the lock in which limits change. */
 void ngx_http_upstream_reuse_lock(ngx_http_upstream_reuse_conn_t *conn);
 void ngx_http_upstream_reuse_unlock(ngx_http_upstream_reuse_conn_t *conn);
@@ -676,10 +711,6 @@ void ngx_http_upstream_reuse_exit_process(ngx_cycle_t *cycle);
 #define ngx_http_upstream_reuse_uncount(server, counter)                      \
     (server)->share->counters[NGX_HTTP_UPSTREAM_REUSE_##counter]--
 
-/* A connection is closed, or is about to be; each has one reason. */
-#define ngx_http_upstream_reuse_count_closed(server, reason)                  \
-    (server)->share->counters[NGX_HTTP_UPSTREAM_REUSE_CLOSED + (reason)]++
-
 /* A request has been given a connection, a kept one or a new one. */
 void ngx_http_upstream_reuse_count_request(ngx_http_upstream_reuse_peer_t *rp);
 
@@ -690,6 +721,10 @@ void ngx_http_upstream_reuse_count_request(ngx_http_upstream_reuse_peer_t *rp);
 void ngx_http_upstream_reuse_count_times(
     ngx_http_upstream_reuse_server_t *server, ngx_connection_t *c,
     ngx_msec_t all, ngx_msec_t tcp, ngx_uint_t rtt);
+
+/* The same for one that core has opened for a request. */
+void ngx_http_upstream_reuse_count_peer_times(
+    ngx_http_upstream_reuse_peer_t *rp, ngx_connection_t *c);
 
 /* How many requests a share or a record has counted. */
 ngx_atomic_uint_t ngx_http_upstream_reuse_sum_requests(
@@ -715,6 +750,7 @@ ngx_int_t ngx_http_upstream_reuse_add_variables(ngx_conf_t *cf);
 #include "ngx_http_upstream_reuse_expiry.h"
 #include "ngx_http_upstream_reuse_handover.h"
 #include "ngx_http_upstream_reuse_pool.h"
+#include "ngx_http_upstream_reuse_queue.h"
 #include "ngx_http_upstream_reuse_sessions.h"
 #include "ngx_http_upstream_reuse_silence.h"
 

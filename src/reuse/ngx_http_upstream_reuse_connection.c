@@ -14,6 +14,8 @@
 static ngx_uint_t reuse_may_stay(ngx_http_upstream_reuse_peer_t *rp,
     ngx_http_upstream_reuse_conn_t *conn);
 static void reuse_cleanup_conn(void *data);
+static void reuse_list_spare(ngx_http_upstream_reuse_conn_t *conn,
+    ngx_uint_t idle);
 #if (NGX_HTTP_SSL)
 static ngx_uint_t reuse_is_read(ngx_connection_t *c);
 #endif
@@ -221,6 +223,10 @@ reuse_cleanup_conn(void *data)
         conn->offers = 0;
     }
 
+    if (conn->is_spare) {
+        reuse_list_spare(conn, 0);
+    }
+
     if (conn->state == NGX_HTTP_UPSTREAM_REUSE_CONN_IDLE
         && c->close
         && ngx_exiting
@@ -293,6 +299,30 @@ ngx_http_upstream_reuse_set_state(ngx_http_upstream_reuse_conn_t *conn,
     }
 
     conn->state = state;
+
+    if (conn->conf->waiters) {
+        reuse_list_spare(conn, state == NGX_HTTP_UPSTREAM_REUSE_CONN_IDLE);
+    }
+}
+
+
+/* Where connections are limited, those that are idle can be given away. */
+
+static void
+reuse_list_spare(ngx_http_upstream_reuse_conn_t *conn, ngx_uint_t idle)
+{
+    if (idle == conn->is_spare) {
+        return;
+    }
+
+    if (idle) {
+        ngx_queue_insert_tail(&conn->conf->waiters->spare, &conn->spare);
+
+    } else {
+        ngx_queue_remove(&conn->spare);
+    }
+
+    conn->is_spare = idle;
 }
 
 

@@ -38,7 +38,7 @@ ngx_http_upstream_reuse_count_request(ngx_http_upstream_reuse_peer_t *rp)
 
     } else {
         n[NGX_HTTP_UPSTREAM_REUSE_NEW + rp->account.why_new]++;
-        n[NGX_HTTP_UPSTREAM_REUSE_OPENED]++;
+        n[NGX_HTTP_UPSTREAM_REUSE_OPENED] += !rp->account.opened;
     }
 
     if (rp->server->uncounted) {
@@ -90,6 +90,40 @@ ngx_http_upstream_reuse_count_times(ngx_http_upstream_reuse_server_t *server,
 }
 
 
+/*
+ * Core measures in milliseconds, from the beginning to the end of TLS, if
+ * there is any.  When TCP was there is known from when the TLS session was
+ * asked for.
+ */
+
+void
+ngx_http_upstream_reuse_count_peer_times(ngx_http_upstream_reuse_peer_t *rp,
+    ngx_connection_t *c)
+{
+    ngx_msec_t  all, tcp;
+
+    all = rp->upstream->state->connect_time;
+
+    if (all == (ngx_msec_t) -1) {
+        return;
+    }
+
+    tcp = all;
+
+#if (NGX_HTTP_SSL)
+
+    if (c->ssl) {
+        tcp = rp->account.connected
+              ? rp->account.connected - rp->account.start : 0;
+    }
+
+#endif
+
+    ngx_http_upstream_reuse_count_times(rp->server, c, all, tcp,
+                                        rp->account.rtt);
+}
+
+
 void
 ngx_http_upstream_reuse_count_swept(ngx_http_upstream_reuse_parcel_t *parcel,
     ngx_http_upstream_reuse_close_e reason)
@@ -134,6 +168,7 @@ ngx_http_upstream_reuse_count_swept(ngx_http_upstream_reuse_parcel_t *parcel,
 
     record->counters[NGX_HTTP_UPSTREAM_REUSE_SWEPT]++;
     record->counters[NGX_HTTP_UPSTREAM_REUSE_CLOSED + reason]++;
+    record->ended++;
 
     ngx_shmtx_unlock(&shpool->mutex);
 

@@ -159,10 +159,22 @@ typedef struct {
 } ngx_http_upstream_reuse_view_t;
 
 
+/* requests that wait for a connection, and that did or were refused */
+
+typedef struct {
+    ngx_uint_t                           limited;  /* unsigned  limited:1; */
+    ngx_atomic_uint_t                    waiting;
+    ngx_atomic_uint_t                    waited;
+    ngx_atomic_uint_t                    full;
+    ngx_atomic_uint_t                    timeout;
+} ngx_http_upstream_reuse_queue_view_t;
+
+
 /* the servers of one upstream, and their sum */
 
 typedef struct {
     ngx_http_upstream_reuse_view_t       sum;
+    ngx_http_upstream_reuse_queue_view_t  queue;
     ngx_http_upstream_reuse_view_t      *servers;
     ngx_uint_t                           nservers;
     ngx_uint_t                           configured;  /* it is still */
@@ -173,6 +185,7 @@ typedef struct {
 
 typedef struct {
     ngx_http_upstream_reuse_view_t       total;
+    ngx_http_upstream_reuse_queue_view_t  queue;    /* the sum */
     ngx_array_t                          servers;  /* ..._view_t, by name */
     ngx_array_t                          upstreams;  /* ..._upstream_view_t */
     ngx_array_t                         *warnings;  /* ngx_str_t */

@@ -12,6 +12,7 @@
 #define NGX_HTTP_UPSTREAM_REUSE_ZONE_LEAST  (64 * 1024)  /* bytes */
 #define NGX_HTTP_UPSTREAM_REUSE_SESSIONS_LEAST  (256 * 1024)
 #define NGX_HTTP_UPSTREAM_REUSE_WARMEST     10000
+#define NGX_HTTP_UPSTREAM_REUSE_QUEUE_TIMEOUT  60000  /* milliseconds */
 
 
 /* seconds, and how many: Linux takes no more */
@@ -243,6 +244,80 @@ ngx_http_upstream_reuse_set_warm_slot(ngx_conf_t *cf, ngx_command_t *cmd,
     }
 
     return NGX_CONF_OK;
+}
+
+
+/* reuse_limit N [queue=M] [timeout=T]; */
+
+char *
+ngx_http_upstream_reuse_set_limit_slot(ngx_conf_t *cf, ngx_command_t *cmd,
+    void *conf)
+{
+    ngx_http_upstream_reuse_srv_conf_t  *rcf = conf;
+
+    ngx_str_t   *value, s;
+    ngx_uint_t   i;
+
+    if (rcf->limit != NGX_CONF_UNSET) {
+        return "is duplicate";
+    }
+
+    value = cf->args->elts;
+
+    rcf->limit = ngx_atoi(value[1].data, value[1].len);
+    rcf->queue = NGX_MAX_INT32_VALUE;
+    rcf->queue_timeout = NGX_HTTP_UPSTREAM_REUSE_QUEUE_TIMEOUT;
+
+    i = 1;
+
+    if (rcf->limit == NGX_ERROR || rcf->limit == 0) {
+        goto invalid;
+    }
+
+    for (i = 2; i < cf->args->nelts; i++) {
+
+        if (ngx_strncmp(value[i].data, "queue=", 6) == 0) {
+
+            rcf->queue = ngx_atoi(value[i].data + 6, value[i].len - 6);
+
+            if (rcf->queue == NGX_ERROR) {
+                goto invalid;
+            }
+
+            continue;
+        }
+
+        if (ngx_strncmp(value[i].data, "timeout=", 8) == 0) {
+
+            s.data = value[i].data + 8;
+            s.len = value[i].len - 8;
+
+            rcf->queue_timeout = ngx_parse_time(&s, 0);
+
+            if (rcf->queue_timeout == (ngx_msec_t) NGX_ERROR
+                || rcf->queue_timeout == 0)
+            {
+                goto invalid;
+            }
+
+            continue;
+        }
+
+        goto invalid;
+    }
+
+    return NGX_CONF_OK;
+
+invalid:
+
+    ngx_conf_log_error(NGX_LOG_EMERG, cf, 0,
+                       "invalid value \"%V\" of \"reuse_limit\": it is how "
+                       "many connections a server may have, from 1 on, then "
+                       "\"queue=\" and how many requests may wait, and "
+                       "\"timeout=\" and how long, such as "
+                       "\"reuse_limit 30 queue=500 timeout=10s\"", &value[i]);
+
+    return NGX_CONF_ERROR;
 }
 
 

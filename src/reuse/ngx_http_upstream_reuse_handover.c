@@ -20,7 +20,6 @@
 
 
 static void reuse_moment_handler(ngx_event_t *ev);
-static ngx_int_t reuse_hand_over(ngx_http_upstream_reuse_conn_t *conn);
 
 
 /* worker: connections that were idle, and maybe still are */
@@ -74,7 +73,13 @@ ngx_http_upstream_reuse_offer(ngx_http_upstream_reuse_conn_t *conn)
         return;
     }
 
-    if (conn->server->slow && !conn->warm && reuse_hand_over(conn) == NGX_OK) {
+    /* where requests may wait, those are looked at first */
+
+    if (conn->server->slow
+        && !conn->warm
+        && conn->conf->waiters == NULL
+        && ngx_http_upstream_reuse_hand_over(conn) == NGX_OK)
+    {
         return;
     }
 
@@ -119,7 +124,7 @@ reuse_moment_handler(ngx_event_t *ev)
 
         if (conn->state == NGX_HTTP_UPSTREAM_REUSE_CONN_IDLE) {
             conn->server->slow = 1;
-            (void) reuse_hand_over(conn);
+            (void) ngx_http_upstream_reuse_hand_over(conn);
         }
     }
 
@@ -131,8 +136,8 @@ reuse_moment_handler(ngx_event_t *ev)
 
 /* What cannot be parked stays in the pool. */
 
-static ngx_int_t
-reuse_hand_over(ngx_http_upstream_reuse_conn_t *conn)
+ngx_int_t
+ngx_http_upstream_reuse_hand_over(ngx_http_upstream_reuse_conn_t *conn)
 {
     if (ngx_http_upstream_reuse_park_conn(conn) != NGX_OK) {
         return NGX_DECLINED;

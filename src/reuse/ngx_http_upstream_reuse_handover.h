@@ -32,6 +32,10 @@ void ngx_http_upstream_reuse_begin_handover(ngx_cycle_t *cycle);
  */
 void ngx_http_upstream_reuse_offer(ngx_http_upstream_reuse_conn_t *conn);
 
+/* Parks an idle connection now.  NGX_DECLINED: it stays in the pool. */
+ngx_int_t ngx_http_upstream_reuse_hand_over(
+    ngx_http_upstream_reuse_conn_t *conn);
+
 /*
  * This worker has used a connection to a server that it had left idle for so
  * many milliseconds.
@@ -76,6 +80,12 @@ void ngx_http_upstream_reuse_begin_sweep(void);
 
 /* The last worker ends: nobody would look at what is parked any more. */
 void ngx_http_upstream_reuse_end_sweep(void);
+
+/* Closes a parked connection to a server; returns 0 if there is none. */
+ngx_uint_t ngx_http_upstream_reuse_close_one_parked(
+    ngx_http_upstream_reuse_srv_conf_t *rcf,
+    ngx_http_upstream_reuse_server_t *server,
+    ngx_http_upstream_reuse_close_e reason);
 
 /* Closes all parked connections to a server. */
 void ngx_http_upstream_reuse_close_parked(

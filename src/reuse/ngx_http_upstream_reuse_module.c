@@ -30,6 +30,7 @@ static ngx_int_t reuse_check_size(ngx_conf_t *cf,
     ngx_http_upstream_srv_conf_t *uscf,
     ngx_http_upstream_reuse_srv_conf_t *rcf,
     ngx_http_upstream_reuse_srv_conf_t *http);
+static const char *reuse_needs_pool(ngx_http_upstream_reuse_srv_conf_t *rcf);
 static ngx_int_t reuse_check_warm(ngx_conf_t *cf,
     ngx_http_upstream_srv_conf_t *uscf,
     ngx_http_upstream_reuse_srv_conf_t *rcf,
@@ -87,6 +88,13 @@ static ngx_command_t  ngx_http_upstream_reuse_commands[] = {
     { ngx_string("reuse_warm"),
       NGX_HTTP_MAIN_CONF|NGX_HTTP_UPS_CONF|NGX_CONF_TAKE1,
       ngx_http_upstream_reuse_set_warm_slot,
+      NGX_HTTP_SRV_CONF_OFFSET,
+      0,
+      NULL },
+
+    { ngx_string("reuse_limit"),
+      NGX_HTTP_MAIN_CONF|NGX_HTTP_UPS_CONF|NGX_CONF_TAKE123,
+      ngx_http_upstream_reuse_set_limit_slot,
       NGX_HTTP_SRV_CONF_OFFSET,
       0,
       NULL },
@@ -408,15 +416,19 @@ reuse_check_size(ngx_conf_t *cf, ngx_http_upstream_srv_conf_t *uscf,
     ngx_http_upstream_reuse_srv_conf_t *rcf,
     ngx_http_upstream_reuse_srv_conf_t *http)
 {
+    const char  *directive;
+
     if (ngx_http_upstream_reuse_written_size(cf, uscf) != 0) {
         return NGX_OK;
     }
 
-    if (rcf->warm != NGX_CONF_UNSET && rcf->warm != 0) {
+    directive = reuse_needs_pool(rcf);
+
+    if (directive) {
         ngx_log_error(NGX_LOG_EMERG, cf->log, 0,
-                      "\"reuse_warm\" needs connections to be kept, and "
+                      "\"%s\" needs connections to be kept, and "
                       "\"keepalive 0\" keeps none for upstream \"%V\" in "
-                      "%s:%ui: remove one of them",
+                      "%s:%ui: remove one of them", directive,
                       &uscf->host, uscf->file_name, uscf->line);
         return NGX_ERROR;
     }
@@ -441,24 +453,41 @@ reuse_check_size(ngx_conf_t *cf, ngx_http_upstream_srv_conf_t *uscf,
 }
 
 
-/* Where "reuse_warm" is written, connections are kept for every handler. */
+/* The directive that is of no use without a pool; NULL: there is none. */
+
+static const char *
+reuse_needs_pool(ngx_http_upstream_reuse_srv_conf_t *rcf)
+{
+    if (rcf->warm != NGX_CONF_UNSET && rcf->warm != 0) {
+        return "reuse_warm";
+    }
+
+    return (rcf->limit != NGX_CONF_UNSET) ? "reuse_limit" : NULL;
+}
+
+
+/* Where one of these is written, connections are kept for every handler. */
 
 static ngx_int_t
 reuse_check_warm(ngx_conf_t *cf, ngx_http_upstream_srv_conf_t *uscf,
     ngx_http_upstream_reuse_srv_conf_t *rcf,
     ngx_http_upstream_reuse_srv_conf_t *http)
 {
-    if (rcf->warm == NGX_CONF_UNSET || rcf->warm == 0) {
+    const char  *directive;
+
+    directive = reuse_needs_pool(rcf);
+
+    if (directive == NULL) {
         return NGX_OK;
     }
 
     if (rcf->reuse == 0 || (rcf->reuse == NGX_CONF_UNSET && http->reuse == 0))
     {
         ngx_log_error(NGX_LOG_EMERG, cf->log, 0,
-                      "upstream \"%V\" has \"reuse_warm\", but \"reuse off\" "
+                      "upstream \"%V\" has \"%s\", but \"reuse off\" "
                       "stands in it or in \"http\": remove one of the two, "
                       "in %s:%ui",
-                      &uscf->host, uscf->file_name, uscf->line);
+                      &uscf->host, directive, uscf->file_name, uscf->line);
         return NGX_ERROR;
     }
 
@@ -490,6 +519,16 @@ reuse_inherit_conf(ngx_http_upstream_reuse_srv_conf_t *rcf,
     if (rcf->max_age == NGX_CONF_UNSET_MSEC) {
         rcf->max_age = http->max_age;
         rcf->jitter = http->jitter;
+    }
+
+    if (rcf->limit == NGX_CONF_UNSET) {
+        rcf->limit = ngx_max(http->limit, 0);
+        rcf->queue = http->queue;
+        rcf->queue_timeout = http->queue_timeout;
+    }
+
+    if (rcf->reuse == 0) {
+        rcf->limit = 0;
     }
 }
 
@@ -600,6 +639,7 @@ ngx_http_upstream_reuse_create_srv_conf(ngx_conf_t *cf)
     rcf->retry = NGX_CONF_UNSET;
     rcf->probe = NGX_CONF_UNSET_PTR;
     rcf->warm = NGX_CONF_UNSET;
+    rcf->limit = NGX_CONF_UNSET;
     rcf->expiry = NGX_CONF_UNSET_UINT;
     rcf->max_age = NGX_CONF_UNSET_MSEC;
 
@@ -656,7 +696,15 @@ ngx_http_upstream_reuse_postconfiguration(ngx_conf_t *cf)
         }
 
         if (!ngx_http_upstream_reuse_has_layer(rcf)) {
+            rcf->limit = 0;
             continue;
+        }
+
+        if (rcf->limit > 0 && rcf->reuse == 1) {
+
+            /* no request goes by the balancer alone */
+
+            ngx_http_upstream_reuse_take_max_conns(uscfp[i]);
         }
 
         uscfp[i]->peer.init = ngx_http_upstream_reuse_init_peer;

@@ -13,6 +13,10 @@ static void reuse_stand_before(ngx_http_upstream_reuse_peer_t *rp,
     ngx_peer_connection_t *pc);
 static void reuse_reset(ngx_http_upstream_reuse_peer_t *rp);
 static void reuse_begin(ngx_http_upstream_reuse_peer_t *rp);
+static ngx_int_t reuse_choose(ngx_http_upstream_reuse_peer_t *rp,
+    ngx_peer_connection_t *pc);
+static ngx_int_t reuse_begin_choice(ngx_http_upstream_reuse_peer_t *rp,
+    ngx_peer_connection_t *pc);
 static ngx_int_t reuse_take_over(ngx_http_upstream_reuse_peer_t *rp,
     ngx_peer_connection_t *pc);
 static ngx_int_t reuse_take(ngx_http_upstream_reuse_peer_t *rp,
@@ -26,8 +30,6 @@ static void reuse_free(ngx_peer_connection_t *pc, void *data,
     ngx_uint_t state);
 static void reuse_end_unwanted(ngx_http_upstream_reuse_peer_t *rp,
     ngx_http_upstream_reuse_conn_t *conn, ngx_uint_t state);
-static void reuse_count_times(ngx_http_upstream_reuse_peer_t *rp,
-    ngx_connection_t *c);
 static ngx_http_upstream_reuse_conn_t *reuse_prepare(
     ngx_peer_connection_t *pc, ngx_http_upstream_reuse_peer_t *rp,
     ngx_uint_t state);
@@ -118,6 +120,8 @@ ngx_http_upstream_reuse_init_peer(ngx_http_request_t *r,
         rp->key.hash = (uint32_t) rp->identity->hash;
     }
 
+    rp->nservers = r->upstream->peer.tries;
+
     reuse_stand_before(rp, &r->upstream->peer);
 
     return NGX_OK;
@@ -181,6 +185,30 @@ ngx_http_upstream_reuse_get_peer(ngx_peer_connection_t *pc, void *data)
         return NGX_OK;
     }
 
+    rc = ngx_http_upstream_reuse_is_limited_peer(rp)
+         ? ngx_http_upstream_reuse_choose_limited(rp, pc, reuse_choose,
+                                                  reuse_begin_choice)
+         : reuse_choose(rp, pc);
+
+    if (rc != NGX_OK && rc != NGX_DONE) {
+        rp->account.requests = 0;
+
+        return rc;
+    }
+
+    reuse_begin(rp);
+
+    return rc;
+}
+
+
+/* The balancer chooses a server, and the pool may have a connection to it. */
+
+static ngx_int_t
+reuse_choose(ngx_http_upstream_reuse_peer_t *rp, ngx_peer_connection_t *pc)
+{
+    ngx_int_t  rc;
+
     rp->account.why_new = NGX_HTTP_UPSTREAM_REUSE_NEW_NONE;
 
     rc = ngx_http_upstream_reuse_pool_take(rp, pc);
@@ -194,20 +222,38 @@ ngx_http_upstream_reuse_get_peer(ngx_peer_connection_t *pc, void *data)
 
     } else if (rc == NGX_OK) {
         rp->server = ngx_http_upstream_reuse_find_server(rp->conf, pc);
-
-    } else {
-        rp->account.requests = 0;
-
-        return rc;
     }
 
-    if (rc == NGX_OK) {
-        rc = reuse_take_over(rp, pc);
+    return (rc == NGX_OK) ? reuse_take_over(rp, pc) : rc;
+}
+
+
+/* Balancers do not choose a server twice for a request. */
+
+static ngx_int_t
+reuse_begin_choice(ngx_http_upstream_reuse_peer_t *rp,
+    ngx_peer_connection_t *pc)
+{
+    ngx_int_t   rc;
+    ngx_uint_t  tries;
+
+    tries = pc->tries;
+
+    /* round robin would take what is there for its own */
+
+    pc->data = NULL;
+
+    rc = ngx_http_upstream_reuse_pool_init(rp, rp->upstream->upstream);
+
+    pc->tries = tries;
+
+    if (rc != NGX_OK) {
+        return NGX_ERROR;
     }
 
-    reuse_begin(rp);
+    reuse_stand_before(rp, pc);
 
-    return rc;
+    return NGX_OK;
 }
 
 
@@ -226,6 +272,7 @@ reuse_reset(ngx_http_upstream_reuse_peer_t *rp)
     rp->watch.peeked = 0;
     rp->hint.told = 0;
     rp->account.requests = 1;
+    rp->account.opened = 0;
     rp->account.start = ngx_current_msec;
     rp->account.explained = NGX_HTTP_UPSTREAM_REUSE_CLOSE_PENDING;
     rp->account.reason = NGX_HTTP_UPSTREAM_REUSE_CLOSE_PENDING;
@@ -322,6 +369,7 @@ reuse_take(ngx_http_upstream_reuse_peer_t *rp, ngx_peer_connection_t *pc)
     }
 
     if (rp->account.why_new == NGX_HTTP_UPSTREAM_REUSE_NEW_EXPIRED
+        && rp->conf->waiters == NULL
         && ngx_http_upstream_reuse_put_to_test(conn, rp->age))
     {
         ngx_http_upstream_reuse_set_state(conn,
@@ -501,7 +549,7 @@ reuse_free(ngx_peer_connection_t *pc, void *data, ngx_uint_t state)
         if (rp->account.holds && rp->account.why_new
             && reason != NGX_HTTP_UPSTREAM_REUSE_CLOSE_UNCONNECTED)
         {
-            reuse_count_times(rp, c);
+            ngx_http_upstream_reuse_count_peer_times(rp, c);
         }
     }
 
@@ -533,6 +581,10 @@ reuse_free(ngx_peer_connection_t *pc, void *data, ngx_uint_t state)
 
         if (rp->conf->listener) {
             rp->conf->listener->begin_idle(conn);
+        }
+
+        if (rp->conf->waiters) {
+            ngx_http_upstream_reuse_spare(conn);
         }
 
         ngx_http_upstream_reuse_offer(conn);
@@ -569,39 +621,6 @@ reuse_end_unwanted(ngx_http_upstream_reuse_peer_t *rp,
                                       NGX_HTTP_UPSTREAM_REUSE_CONN_USED);
 
     reuse_end(rp, reason);
-}
-
-
-/*
- * Core measures in milliseconds, from the beginning to the end of TLS, if
- * there is any.  When TCP was there is known from when the TLS session was
- * asked for.
- */
-
-static void
-reuse_count_times(ngx_http_upstream_reuse_peer_t *rp, ngx_connection_t *c)
-{
-    ngx_msec_t  all, tcp;
-
-    all = rp->upstream->state->connect_time;
-
-    if (all == (ngx_msec_t) -1) {
-        return;
-    }
-
-    tcp = all;
-
-#if (NGX_HTTP_SSL)
-
-    if (c->ssl) {
-        tcp = rp->account.connected
-              ? rp->account.connected - rp->account.start : 0;
-    }
-
-#endif
-
-    ngx_http_upstream_reuse_count_times(rp->server, c, all, tcp,
-                                        rp->account.rtt);
 }
 
 

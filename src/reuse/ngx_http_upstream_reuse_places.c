@@ -287,6 +287,54 @@ ngx_http_upstream_reuse_unpark(ngx_http_upstream_reuse_parcel_t *parcel,
 
 
 ngx_socket_t
+ngx_http_upstream_reuse_unpark_any(ngx_http_upstream_reuse_parcel_t *parcel,
+    ngx_http_upstream_reuse_srv_conf_t *rcf,
+    ngx_http_upstream_reuse_server_t *server)
+{
+    uint32_t        i;
+    ngx_uint_t      n;
+    ngx_socket_t    fd;
+    reuse_place_t  *place;
+
+    fd = -1;
+    n = ngx_min(reuse_places->used, ngx_http_upstream_reuse_nsockets);
+
+    for (i = 0; i < n && fd == (ngx_socket_t) -1; i++) {
+
+        place = &reuse_places->places[i];
+
+        if (!*(volatile uint32_t *) &place->parked
+            || !ngx_http_upstream_reuse_is_of_server(&place->parcel, rcf,
+                                                     server)
+            || !ngx_http_upstream_reuse_may_recv_fd())
+        {
+            continue;
+        }
+
+        reuse_lock();
+
+        if (place->parked
+            && ngx_http_upstream_reuse_is_of_server(&place->parcel, rcf,
+                                                    server))
+        {
+            fd = ngx_http_upstream_reuse_recv_fd(i, place->serial);
+
+            reuse_copy(parcel, &place->parcel);
+            reuse_remove(i);
+
+            if (fd == (ngx_socket_t) -1) {
+                reuse_count_lost(parcel);
+            }
+        }
+
+        reuse_unlock();
+    }
+
+    return fd;
+}
+
+
+ngx_socket_t
 ngx_http_upstream_reuse_visit_places(ngx_uint_t *i,
     ngx_http_upstream_reuse_visit_pt select,
     ngx_http_upstream_reuse_visit_pt visit, void *data,

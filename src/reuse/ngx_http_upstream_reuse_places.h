@@ -162,6 +162,12 @@ ngx_socket_t ngx_http_upstream_reuse_unpark(
     ngx_http_upstream_reuse_parcel_t *parcel,
     ngx_http_upstream_reuse_server_t *server);
 
+/* Takes any connection to a server.  -1: there is none. */
+ngx_socket_t ngx_http_upstream_reuse_unpark_any(
+    ngx_http_upstream_reuse_parcel_t *parcel,
+    ngx_http_upstream_reuse_srv_conf_t *rcf,
+    ngx_http_upstream_reuse_server_t *server);
+
 /*
  * Has all parked connections looked at by visit(), which is given data and
  * may change parcels, beginning with place number *i.  Returns the first that

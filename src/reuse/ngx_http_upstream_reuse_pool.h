@@ -131,6 +131,13 @@ void ngx_http_upstream_reuse_read_keepalive(ngx_conf_t *cf,
 ngx_uint_t ngx_http_upstream_reuse_has_round_robin(
     ngx_http_upstream_srv_conf_t *uscf);
 
+/*
+ * Has the balancer leave "max_conns" of its servers to us: what their lines
+ * say stays in uscf->servers.
+ */
+void ngx_http_upstream_reuse_take_max_conns(
+    ngx_http_upstream_srv_conf_t *uscf);
+
 /* How many addresses get requests while all is well. */
 ngx_uint_t ngx_http_upstream_reuse_count_servers(
     ngx_http_upstream_srv_conf_t *uscf);

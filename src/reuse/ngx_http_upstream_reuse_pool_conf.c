@@ -519,6 +519,34 @@ ngx_http_upstream_reuse_has_round_robin(ngx_http_upstream_srv_conf_t *uscf)
 }
 
 
+/* The zone of an upstream is filled from these later. */
+
+void
+ngx_http_upstream_reuse_take_max_conns(ngx_http_upstream_srv_conf_t *uscf)
+{
+    ngx_http_upstream_rr_peer_t   *peer;
+    ngx_http_upstream_rr_peers_t  *peers;
+
+    if (!ngx_http_upstream_reuse_has_round_robin(uscf)) {
+        return;
+    }
+
+    for (peers = uscf->peer.data; peers; peers = peers->next) {
+
+        for (peer = peers->peer; peer; peer = peer->next) {
+            peer->max_conns = 0;
+        }
+
+        for (peer = ngx_http_myproxy_resolved_peers(peers);
+             peer;
+             peer = peer->next)
+        {
+            peer->max_conns = 0;
+        }
+    }
+}
+
+
 ngx_uint_t
 ngx_http_upstream_reuse_count_servers(ngx_http_upstream_srv_conf_t *uscf)
 {

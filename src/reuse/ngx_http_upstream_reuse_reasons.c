@@ -218,6 +218,12 @@ ngx_http_upstream_reuse_reason_t  ngx_http_upstream_reuse_close_reasons[] = {
       "remove \"reuse_warm\" if the server has one process or thread "
       "for each connection" },
 
+    { ngx_string("limit"),
+      "it was idle, and a request that \"reuse_limit\" let open no other "
+      "one could not use it",
+      "normal with TLS or settings that differ; else raise "
+      "\"reuse_limit\"" },
+
     { ngx_string("crash"),
       "the worker process died",
       "see the error log" }

@@ -25,6 +25,8 @@ static void reuse_add_share(ngx_atomic_uint_t *sum, ngx_atomic_uint_t *share);
 static void reuse_complete_view(ngx_http_upstream_reuse_view_t *view);
 static ngx_int_t reuse_group_servers(ngx_http_upstream_reuse_snapshot_t *shot,
     ngx_pool_t *pool);
+static void reuse_view_queue(ngx_http_upstream_reuse_snapshot_t *shot,
+    ngx_http_upstream_reuse_upstream_view_t *upstream);
 static ngx_uint_t reuse_same_name(ngx_str_t *a, ngx_str_t *b);
 static void reuse_add_view(ngx_http_upstream_reuse_view_t *view,
     ngx_http_upstream_reuse_view_t *server);
@@ -239,6 +241,8 @@ reuse_group_servers(ngx_http_upstream_reuse_snapshot_t *shot,
             upstream->servers = &view[i];
             upstream->configured =
                  ngx_http_upstream_reuse_find_conf(&view[i].upstream) != NULL;
+
+            reuse_view_queue(shot, upstream);
         }
 
         upstream->nservers++;
@@ -248,6 +252,45 @@ reuse_group_servers(ngx_http_upstream_reuse_snapshot_t *shot,
     }
 
     return NGX_OK;
+}
+
+
+/* Without the lock: queues are never removed. */
+
+static void
+reuse_view_queue(ngx_http_upstream_reuse_snapshot_t *shot,
+    ngx_http_upstream_reuse_upstream_view_t *upstream)
+{
+    ngx_http_upstream_reuse_zone_t        *zone;
+    ngx_http_upstream_reuse_queue_t       *queue;
+    ngx_http_upstream_reuse_main_conf_t   *rmcf;
+    ngx_http_upstream_reuse_queue_view_t  *view;
+
+    rmcf = ngx_http_cycle_get_module_main_conf(ngx_cycle,
+                                              ngx_http_upstream_reuse_module);
+    zone = rmcf->zone->data;
+    view = &upstream->queue;
+
+    for (queue = zone->queues; queue; queue = queue->next) {
+
+        if (!reuse_same_name(&queue->name, &upstream->sum.upstream)) {
+            continue;
+        }
+
+        view->limited = 1;
+        view->waiting = queue->waiting;
+        view->waited = queue->waited;
+        view->full = queue->full;
+        view->timeout = queue->timeout;
+
+        shot->queue.limited = 1;
+        shot->queue.waiting += view->waiting;
+        shot->queue.waited += view->waited;
+        shot->queue.full += view->full;
+        shot->queue.timeout += view->timeout;
+
+        return;
+    }
 }
 
 

@@ -167,6 +167,29 @@ reuse_end_visited(ngx_http_upstream_reuse_parcel_t *parcel, ngx_socket_t fd,
 }
 
 
+ngx_uint_t
+ngx_http_upstream_reuse_close_one_parked(
+    ngx_http_upstream_reuse_srv_conf_t *rcf,
+    ngx_http_upstream_reuse_server_t *server,
+    ngx_http_upstream_reuse_close_e reason)
+{
+    ngx_socket_t                      fd;
+    ngx_http_upstream_reuse_parcel_t  parcel;
+
+    fd = ngx_http_upstream_reuse_unpark_any(&parcel, rcf, server);
+
+    if (fd == (ngx_socket_t) -1) {
+        return 0;
+    }
+
+    parcel.reason = reason;
+
+    reuse_sweep(&parcel, fd);
+
+    return 1;
+}
+
+
 void
 ngx_http_upstream_reuse_close_parked(ngx_http_upstream_reuse_srv_conf_t *rcf,
     ngx_http_upstream_reuse_server_t *server,

@@ -16,7 +16,8 @@ typedef enum {
     REUSE_VARIABLE_REQUESTS,
     REUSE_VARIABLE_AGE,
     REUSE_VARIABLE_IDLE,
-    REUSE_VARIABLE_FATE
+    REUSE_VARIABLE_FATE,
+    REUSE_VARIABLE_QUEUE_TIME
 } reuse_variable_e;
 
 
@@ -54,6 +55,9 @@ static ngx_http_variable_t  reuse_variables[] = {
     { ngx_string("reuse_fate"), NULL, reuse_get_variable,
       REUSE_VARIABLE_FATE, NGX_HTTP_VAR_NOCACHEABLE, 0 },
 
+    { ngx_string("reuse_queue_time"), NULL, reuse_get_variable,
+      REUSE_VARIABLE_QUEUE_TIME, NGX_HTTP_VAR_NOCACHEABLE, 0 },
+
       ngx_http_null_variable
 };
 
@@ -83,12 +87,27 @@ reuse_get_variable(ngx_http_request_t *r, ngx_http_variable_value_t *v,
     uintptr_t data)
 {
     ngx_msec_t                          ms;
+    ngx_msec_int_t                      queued;
     ngx_http_upstream_reuse_peer_t     *rp;
     ngx_http_upstream_reuse_account_t  *account;
 
     rp = ngx_http_upstream_reuse_find_peer(r);
 
-    if (rp == NULL || rp->account.requests == 0) {
+    if (rp && data == REUSE_VARIABLE_QUEUE_TIME) {
+
+        /* also of one that was refused */
+
+        queued = ngx_http_upstream_reuse_queue_time(rp);
+
+        if (queued >= 0) {
+            return reuse_set_number(r, v, "%ui.%03ui", queued / 1000,
+                                    queued % 1000);
+        }
+    }
+
+    if (rp == NULL || rp->account.requests == 0
+        || data == REUSE_VARIABLE_QUEUE_TIME)
+    {
         v->not_found = 1;
         return NGX_OK;
     }

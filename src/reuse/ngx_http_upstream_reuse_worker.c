@@ -42,6 +42,7 @@ ngx_http_upstream_reuse_init_module(ngx_cycle_t *cycle)
         }
 
         ngx_http_upstream_reuse_open_places(cycle);
+        ngx_http_upstream_reuse_open_bells(cycle);
 
         ngx_log_error(NGX_LOG_NOTICE, cycle->log, 0,
                       "ngx_http_myproxy_module/" NGX_HTTP_MYPROXY_VERSION);
@@ -73,6 +74,7 @@ ngx_http_upstream_reuse_init_process(ngx_cycle_t *cycle)
     }
 
     ngx_http_upstream_reuse_begin_handover(cycle);
+    ngx_http_upstream_reuse_begin_queues(cycle);
 
     /* a debug log names the connection of a timer */
 
@@ -98,6 +100,8 @@ ngx_http_upstream_reuse_exit_process(ngx_cycle_t *cycle)
     ngx_shm_zone_t  *shm_zone;
 
     shm_zone = reuse_find_zone(cycle);
+
+    ngx_http_upstream_reuse_leave_bell();
 
     if (shm_zone
         && ngx_http_upstream_reuse_leave_zone(shm_zone) == 0)

@@ -35,7 +35,6 @@ static ngx_http_upstream_reuse_server_t *reuse_find_overflow(
 
 static void reuse_inherit_own(ngx_http_upstream_reuse_zone_t *zone,
     ngx_http_upstream_reuse_close_e reason);
-static ngx_uint_t reuse_is_gone(ngx_pid_t pid);
 static void reuse_inherit_share(ngx_http_upstream_reuse_record_t *record,
     ngx_http_upstream_reuse_share_t *share,
     ngx_http_upstream_reuse_close_e reason);
@@ -251,6 +250,8 @@ reuse_claim(ngx_http_upstream_reuse_srv_conf_t *rcf,
     server->node.str.data = (u_char *) (server + 1);
 
     ngx_memcpy(server->node.str.data, pc->sockaddr, pc->socklen);
+
+    ngx_http_upstream_reuse_limit_server(rcf, server);
 
     return server;
 }
@@ -545,7 +546,7 @@ ngx_http_upstream_reuse_sweep(ngx_http_upstream_reuse_zone_t *zone)
                 }
 
                 pids[i] = share->pid;
-                gone[i] = reuse_is_gone(share->pid);
+                gone[i] = ngx_http_upstream_reuse_is_gone(share->pid);
             }
 
             if (gone[i]) {
@@ -570,8 +571,8 @@ ngx_http_upstream_reuse_sweep(ngx_http_upstream_reuse_zone_t *zone)
  * that is not in it is another one.
  */
 
-static ngx_uint_t
-reuse_is_gone(ngx_pid_t pid)
+ngx_uint_t
+ngx_http_upstream_reuse_is_gone(ngx_pid_t pid)
 {
     pid_t  group;
 
@@ -606,6 +607,13 @@ reuse_inherit_share(ngx_http_upstream_reuse_record_t *record,
     }
 
     n[NGX_HTTP_UPSTREAM_REUSE_CLOSED + reason] += open;
+
+    for (i = 0; i < NGX_HTTP_UPSTREAM_REUSE_CLOSE_LAST; i++) {
+        record->ended += n[NGX_HTTP_UPSTREAM_REUSE_CLOSED + i];
+    }
+
+    share->ended = 0;
+
     n[NGX_HTTP_UPSTREAM_REUSE_IDLE] = 0;
 
     for (i = 0; i < NGX_HTTP_UPSTREAM_REUSE_COUNTERS; i++) {

@@ -88,6 +88,10 @@ struct ngx_http_upstream_reuse_share_s {
     ngx_msec_t                           configured;  /* its configuration is
                                                          of that time */
 
+    /* connections that this worker has closed: they are no more */
+
+    ngx_atomic_uint_t                    ended;
+
     ngx_http_upstream_reuse_counters_t   counters;
 };
 
@@ -146,9 +150,62 @@ typedef struct {
     ngx_http_upstream_reuse_share_t     *shares;
     ngx_http_upstream_reuse_counters_t   counters;  /* of workers that are
                                                        gone */
+    ngx_atomic_uint_t                    ended;  /* the same */
     ngx_http_upstream_reuse_closes_t     marks[2];  /* of all; the older one
                                                        first */
 } ngx_http_upstream_reuse_record_t;
+
+
+/* so many workers may wait for connections */
+#define NGX_HTTP_UPSTREAM_REUSE_BELLS  240
+
+
+/* cycle, in shared memory: by which a worker is woken */
+
+typedef struct {
+    ngx_pid_t                            pid;    /* 0: nobody's */
+    ngx_atomic_t                         rung;   /* and not heard so far */
+} ngx_http_upstream_reuse_bell_t;
+
+
+/*
+ * cycle, in shared memory: the requests of one worker that wait for a
+ * connection.  Each has a number, in order of arrival.
+ */
+
+typedef struct {
+    ngx_atomic_uint_t                    first;  /* 0: none waits */
+    ngx_atomic_uint_t                    count;
+} ngx_http_upstream_reuse_line_t;
+
+
+/*
+ * cycle, in shared memory: the requests of all workers that wait for a
+ * connection to an upstream.  Nothing of it is a list, as a worker may die at
+ * any time.
+ */
+
+typedef struct ngx_http_upstream_reuse_queue_s
+    ngx_http_upstream_reuse_queue_t;
+
+struct ngx_http_upstream_reuse_queue_s {
+    ngx_http_upstream_reuse_queue_t     *next;
+    ngx_str_t                            name;   /* of the upstream */
+
+    ngx_atomic_t                         number;  /* of the last that came */
+    ngx_atomic_t                         waiting;  /* the sum of all lines */
+
+    /* requests: have waited; were refused */
+
+    ngx_atomic_t                         waited;
+    ngx_atomic_t                         full;
+    ngx_atomic_t                         timeout;
+
+    /* by the number of the worker's bell */
+
+    ngx_http_upstream_reuse_line_t
+                                  lines[NGX_HTTP_UPSTREAM_REUSE_BELLS];
+};
 
 
 /* cycle, in shared memory */
@@ -164,6 +221,11 @@ typedef struct {
     ngx_http_upstream_reuse_record_t     overflow;
     ngx_atomic_t                         uncounted;
     ngx_uint_t                           full;  /* unsigned  full:1; */
+
+    /* NULL: nothing was ever limited */
+
+    ngx_http_upstream_reuse_queue_t     *queues;
+    ngx_http_upstream_reuse_bell_t      *bells;
 
     ngx_msec_t                           lowered;  /* the servers' peaks */
     ngx_msec_t                           parted;   /* the last part began */

@@ -44,6 +44,8 @@ static void html_shared(ngx_http_reuse_status_text_t *text,
     ngx_http_upstream_reuse_snapshot_t *shot);
 static void html_warm(ngx_http_reuse_status_text_t *text,
     ngx_http_upstream_reuse_snapshot_t *shot);
+static void html_queue(ngx_http_reuse_status_text_t *text,
+    ngx_http_upstream_reuse_snapshot_t *shot);
 static void html_footer(ngx_http_reuse_status_text_t *text,
     ngx_http_upstream_reuse_snapshot_t *shot);
 
@@ -70,6 +72,7 @@ static html_section_t  html_sections[] = {
     { ngx_string("retries"), html_retries },
     { ngx_string("shared"), html_shared },
     { ngx_string("warm"), html_warm },
+    { ngx_string("queue"), html_queue },
     { ngx_string("footer"), html_footer },
     { ngx_null_string, NULL }
 };
@@ -542,6 +545,35 @@ html_warm(ngx_http_reuse_status_text_t *text,
             "<p>%ui server%s not kept warm now: idle connections may have "
             "kept requests from being answered.</p>", shot->total.starving,
             shot->total.starving == 1 ? " is" : "s are");
+    }
+}
+
+
+static void
+html_queue(ngx_http_reuse_status_text_t *text,
+    ngx_http_upstream_reuse_snapshot_t *shot)
+{
+    if (!shot->queue.limited) {
+        return;
+    }
+
+    ngx_http_reuse_status_write(text, "<h2>Limited connections</h2><p>");
+    html_number(text, "waiting", shot->queue.waiting);
+    ngx_http_reuse_status_write(text, " requests wait for a connection now; ");
+    html_number(text, "waited", shot->queue.waited);
+    ngx_http_reuse_status_write(text, " had to wait. ");
+    html_number(text, "queue-full", shot->queue.full);
+    ngx_http_reuse_status_write(text,
+                                " were refused because the queue was full, ");
+    html_number(text, "queue-timeout", shot->queue.timeout);
+    ngx_http_reuse_status_write(text,
+                                " because they had waited too long.</p>");
+
+    if (shot->queue.full + shot->queue.timeout) {
+        ngx_http_reuse_status_write(text,
+            "<p>If servers can take more, raise \"reuse_limit\"; else add "
+            "servers, or raise \"queue=\" and \"timeout=\" for short "
+            "bursts.</p>");
     }
 }
 

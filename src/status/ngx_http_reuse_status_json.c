@@ -17,6 +17,8 @@ static void json_upstreams(ngx_http_reuse_status_text_t *text,
     ngx_http_upstream_reuse_snapshot_t *shot);
 static void json_servers(ngx_http_reuse_status_text_t *text,
     ngx_http_upstream_reuse_view_t *view, ngx_uint_t n);
+static void json_queue(ngx_http_reuse_status_text_t *text,
+    ngx_http_upstream_reuse_queue_view_t *queue);
 static void json_view(ngx_http_reuse_status_text_t *text,
     ngx_http_upstream_reuse_view_t *view);
 static void json_named(ngx_http_reuse_status_text_t *text,
@@ -65,6 +67,7 @@ ngx_http_reuse_status_json(ngx_http_reuse_status_text_t *text,
     }
 
     ngx_http_reuse_status_write(text, "]},\"total\":{");
+    json_queue(text, &shot->queue);
     json_view(text, &shot->total);
     ngx_http_reuse_status_write(text, "},\"upstreams\":[");
     json_upstreams(text, shot);
@@ -85,11 +88,23 @@ json_upstreams(ngx_http_reuse_status_text_t *text,
         ngx_http_reuse_status_write(text, "%s{\"name\":", i ? "," : "");
         ngx_http_reuse_status_write_json(text, &upstream[i].sum.upstream);
         ngx_http_reuse_status_write(text, ",");
+        json_queue(text, &upstream[i].queue);
         json_view(text, &upstream[i].sum);
         ngx_http_reuse_status_write(text, ",\"servers\":[");
         json_servers(text, upstream[i].servers, upstream[i].nservers);
         ngx_http_reuse_status_write(text, "]}");
     }
+}
+
+
+static void
+json_queue(ngx_http_reuse_status_text_t *text,
+    ngx_http_upstream_reuse_queue_view_t *queue)
+{
+    ngx_http_reuse_status_write(text,
+        "\"queue\":{\"waiting\":%uA,\"waited\":%uA,\"refused\":{"
+        "\"full\":%uA,\"timeout\":%uA}},",
+        queue->waiting, queue->waited, queue->full, queue->timeout);
 }
 
 

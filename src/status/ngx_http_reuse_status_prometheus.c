@@ -24,6 +24,11 @@ typedef struct {
 
 static void prometheus_zone(ngx_http_reuse_status_text_t *text,
     ngx_http_upstream_reuse_snapshot_t *shot);
+static void prometheus_queues(ngx_http_reuse_status_text_t *text,
+    ngx_http_upstream_reuse_snapshot_t *shot);
+static void prometheus_queue(ngx_http_reuse_status_text_t *text,
+    ngx_http_upstream_reuse_upstream_view_t *upstream, const char *name,
+    const char *reason, ngx_atomic_uint_t number);
 static void prometheus_head(ngx_http_reuse_status_text_t *text,
     const char *name, const char *type, const char *help);
 static void prometheus_labels(ngx_http_reuse_status_text_t *text,
@@ -172,6 +177,68 @@ ngx_http_reuse_status_prometheus(ngx_http_reuse_status_text_t *text,
                             view[i].counters[metric->counter]);
         }
     }
+
+    prometheus_queues(text, shot);
+}
+
+
+/* Requests wait for any server of an upstream. */
+
+static void
+prometheus_queues(ngx_http_reuse_status_text_t *text,
+    ngx_http_upstream_reuse_snapshot_t *shot)
+{
+    ngx_uint_t                                i;
+    ngx_http_upstream_reuse_upstream_view_t  *upstream;
+
+    upstream = shot->upstreams.elts;
+
+    prometheus_head(text, "nginx_reuse_queue_waiting", "gauge",
+                    "Requests that wait for a connection.");
+
+    for (i = 0; i < shot->upstreams.nelts; i++) {
+        prometheus_queue(text, &upstream[i], "nginx_reuse_queue_waiting", NULL,
+                         upstream[i].queue.waiting);
+    }
+
+    prometheus_head(text, "nginx_reuse_queue_waited_total", "counter",
+                    "Requests that had to wait for a connection.");
+
+    for (i = 0; i < shot->upstreams.nelts; i++) {
+        prometheus_queue(text, &upstream[i], "nginx_reuse_queue_waited_total",
+                         NULL, upstream[i].queue.waited);
+    }
+
+    prometheus_head(text, "nginx_reuse_queue_refused_total", "counter",
+                    "Requests that were answered 503 for want of a "
+                    "connection, by reason.");
+
+    for (i = 0; i < shot->upstreams.nelts; i++) {
+        prometheus_queue(text, &upstream[i], "nginx_reuse_queue_refused_total",
+                         "full", upstream[i].queue.full);
+        prometheus_queue(text, &upstream[i], "nginx_reuse_queue_refused_total",
+                         "timeout", upstream[i].queue.timeout);
+    }
+}
+
+
+static void
+prometheus_queue(ngx_http_reuse_status_text_t *text,
+    ngx_http_upstream_reuse_upstream_view_t *upstream, const char *name,
+    const char *reason, ngx_atomic_uint_t number)
+{
+    if (!upstream->queue.limited) {
+        return;
+    }
+
+    ngx_http_reuse_status_write(text, "%s{upstream=", name);
+    ngx_http_reuse_status_write_label(text, &upstream->sum.upstream);
+
+    if (reason) {
+        ngx_http_reuse_status_write(text, ",reason=\"%s\"", reason);
+    }
+
+    ngx_http_reuse_status_write(text, "} %uA\n", number);
 }
 
 

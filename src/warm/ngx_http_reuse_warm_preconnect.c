@@ -53,8 +53,13 @@ ngx_http_reuse_warm_preconnect(ngx_http_reuse_warm_t *warm,
 {
     ngx_http_reuse_warm_preconnect_t  *p;
 
+    if (!ngx_http_upstream_reuse_open_slot(server, 1)) {
+        return NGX_ERROR;
+    }
+
     p = reuse_create_preconnect(warm, profile, server);
     if (p == NULL) {
+        ngx_http_upstream_reuse_uncount(server, OPENED);
         return NGX_ERROR;
     }
 
@@ -175,7 +180,6 @@ reuse_connect(ngx_http_reuse_warm_preconnect_t *p)
     ngx_log_debug1(NGX_LOG_DEBUG_HTTP, &p->log, 0,
                    "upstream reuse: opening a connection to %V", &p->name);
 
-    ngx_http_upstream_reuse_count(p->server, OPENED);
     ngx_http_upstream_reuse_count(p->server, AHEAD);
 
     p->start = ngx_current_msec;
@@ -530,6 +534,7 @@ reuse_begin_idle(ngx_http_reuse_warm_preconnect_t *p,
     rev->handler = reuse_idle_handler;
 
     ngx_http_upstream_reuse_offer(conn);
+    ngx_http_upstream_reuse_spare(conn);
     p->opened = 1;
 }
 

@@ -1,0 +1,346 @@
+
+/*
+ * Copyright (C) 2026 The ngx_http_myproxy_module authors
+ *
+ * A worker that has requests waiting for a connection is woken by others: each
+ * has one of the sockets that the master process has opened for this, and all
+ * workers have in common.
+ */
+
+
+#include "ngx_http_upstream_reuse.h"
+
+
+/* besides two for each worker: while a reload lasts, old ones go on */
+#define NGX_HTTP_UPSTREAM_REUSE_MORE_BELLS  8
+
+
+static ngx_uint_t reuse_is_any_limited(ngx_cycle_t *cycle);
+static ngx_int_t reuse_open_bell(ngx_socket_t *pair, ngx_log_t *log);
+static void reuse_close_bells(void *data);
+static ngx_int_t reuse_listen(ngx_cycle_t *cycle);
+static void reuse_bell_handler(ngx_event_t *ev);
+
+
+/* master and worker: how many there are, and how many cycles have them */
+
+static ngx_socket_t  reuse_bells[NGX_HTTP_UPSTREAM_REUSE_BELLS][2];
+static ngx_uint_t    reuse_nbells;
+static ngx_uint_t    reuse_ncycles;
+
+
+/* worker */
+
+ngx_int_t  ngx_http_upstream_reuse_bell = NGX_ERROR;
+
+static ngx_http_upstream_reuse_zone_t  *reuse_zone;
+static ngx_connection_t                *reuse_bell_connection;
+static void                           (*reuse_heard)(void);
+
+
+void
+ngx_http_upstream_reuse_open_bells(ngx_cycle_t *cycle)
+{
+    ngx_uint_t           n;
+    ngx_core_conf_t     *ccf;
+    ngx_pool_cleanup_t  *cln;
+
+    if (!reuse_is_any_limited(cycle) && reuse_nbells == 0) {
+        return;
+    }
+
+    cln = ngx_pool_cleanup_add(cycle->pool, 0);
+    if (cln == NULL) {
+        return;
+    }
+
+    cln->handler = reuse_close_bells;
+    reuse_ncycles++;
+
+    ccf = (ngx_core_conf_t *) ngx_get_conf(cycle->conf_ctx, ngx_core_module);
+
+    n = 2 * ccf->worker_processes + NGX_HTTP_UPSTREAM_REUSE_MORE_BELLS;
+    n = ngx_min(n, NGX_HTTP_UPSTREAM_REUSE_BELLS);
+
+    while (reuse_nbells < n
+           && reuse_open_bell(reuse_bells[reuse_nbells], cycle->log) == NGX_OK)
+    {
+        reuse_nbells++;
+    }
+}
+
+
+static ngx_uint_t
+reuse_is_any_limited(ngx_cycle_t *cycle)
+{
+    ngx_uint_t                            i;
+    ngx_http_upstream_srv_conf_t        **uscfp;
+    ngx_http_upstream_main_conf_t        *umcf;
+    ngx_http_upstream_reuse_srv_conf_t   *rcf;
+
+    umcf = ngx_http_cycle_get_module_main_conf(cycle,
+                                               ngx_http_upstream_module);
+
+    uscfp = umcf->upstreams.elts;
+
+    for (i = 0; i < umcf->upstreams.nelts; i++) {
+
+        if (uscfp[i]->srv_conf == NULL) {
+            continue;
+        }
+
+        rcf = ngx_http_conf_upstream_srv_conf(uscfp[i],
+                                              ngx_http_upstream_reuse_module);
+
+        if (rcf->limit > 0) {
+            return 1;
+        }
+    }
+
+    return 0;
+}
+
+
+static ngx_int_t
+reuse_open_bell(ngx_socket_t *pair, ngx_log_t *log)
+{
+    ngx_uint_t  i;
+
+    if (socketpair(AF_UNIX, SOCK_DGRAM, 0, pair) == -1) {
+        ngx_log_error(NGX_LOG_ALERT, log, ngx_errno,
+                      "socketpair() for \"reuse_limit\" failed");
+        return NGX_ERROR;
+    }
+
+    for (i = 0; i < 2; i++) {
+
+        if (ngx_nonblocking(pair[i]) == -1
+            || fcntl(pair[i], F_SETFD, FD_CLOEXEC) == -1)
+        {
+            ngx_log_error(NGX_LOG_ALERT, log, ngx_errno,
+                          "a socket for \"reuse_limit\" could not be "
+                          "prepared");
+
+            (void) ngx_close_socket(pair[0]);
+            (void) ngx_close_socket(pair[1]);
+
+            return NGX_ERROR;
+        }
+    }
+
+    return NGX_OK;
+}
+
+
+/* The cycle before has them in common with the next one. */
+
+static void
+reuse_close_bells(void *data)
+{
+    ngx_socket_t  *pair;
+
+    if (--reuse_ncycles) {
+        return;
+    }
+
+    while (reuse_nbells) {
+        pair = reuse_bells[--reuse_nbells];
+
+        (void) ngx_close_socket(pair[0]);
+        (void) ngx_close_socket(pair[1]);
+    }
+}
+
+
+/* What a dead worker had is taken first; the caller has the lock. */
+
+ngx_int_t
+ngx_http_upstream_reuse_take_bell(ngx_cycle_t *cycle,
+    ngx_http_upstream_reuse_zone_t *zone, void (*heard)(void))
+{
+    ngx_uint_t                        i;
+    ngx_http_upstream_reuse_queue_t  *queue;
+
+    reuse_zone = zone;
+    reuse_heard = heard;
+
+    if (ngx_http_upstream_reuse_bell != NGX_ERROR) {
+
+        /* without a master process it goes on after a reload */
+
+        return NGX_OK;
+    }
+
+    ngx_http_upstream_reuse_sweep_bells(zone);
+
+    for (i = 0; i < reuse_nbells; i++) {
+        if (zone->bells[i].pid == 0) {
+            break;
+        }
+    }
+
+    if (i == reuse_nbells) {
+        return NGX_DECLINED;
+    }
+
+    for (queue = zone->queues; queue; queue = queue->next) {
+        ngx_memzero(&queue->lines[i], sizeof(ngx_http_upstream_reuse_line_t));
+    }
+
+    zone->bells[i].rung = 0;
+    zone->bells[i].pid = ngx_pid;
+
+    ngx_http_upstream_reuse_bell = i;
+
+    return reuse_listen(cycle);
+}
+
+
+static ngx_int_t
+reuse_listen(ngx_cycle_t *cycle)
+{
+    ngx_event_t       *rev;
+    ngx_connection_t  *c;
+
+    c = ngx_get_connection(reuse_bells[ngx_http_upstream_reuse_bell][1],
+                           cycle->log);
+    if (c == NULL) {
+        return NGX_ERROR;
+    }
+
+    rev = c->read;
+    rev->log = cycle->log;
+    rev->handler = reuse_bell_handler;
+
+    if (ngx_add_event(rev, NGX_READ_EVENT,
+                      (ngx_event_flags & NGX_USE_CLEAR_EVENT)
+                      ? NGX_CLEAR_EVENT : NGX_LEVEL_EVENT)
+        != NGX_OK)
+    {
+        ngx_free_connection(c);
+        return NGX_ERROR;
+    }
+
+    reuse_bell_connection = c;
+
+    return NGX_OK;
+}
+
+
+/* Core would tell of a socket that is open at the end. */
+
+void
+ngx_http_upstream_reuse_leave_bell(void)
+{
+    if (reuse_bell_connection) {
+        ngx_close_connection(reuse_bell_connection);
+        reuse_bell_connection = NULL;
+    }
+
+    if (ngx_http_upstream_reuse_bell != NGX_ERROR) {
+        reuse_zone->bells[ngx_http_upstream_reuse_bell].pid = 0;
+        ngx_http_upstream_reuse_bell = NGX_ERROR;
+    }
+}
+
+
+static void
+reuse_bell_handler(ngx_event_t *ev)
+{
+    char               buf[8];
+    ngx_connection_t  *c;
+
+    c = ev->data;
+
+    while (recv(c->fd, buf, sizeof(buf), 0) >= 0) { /* void */ }
+
+    /* whatever is free is looked for after this */
+
+    (void) ngx_atomic_cmp_set(
+                 &reuse_zone->bells[ngx_http_upstream_reuse_bell].rung, 1, 0);
+
+    reuse_heard();
+}
+
+
+/* A worker of a cycle before may have fewer sockets. */
+
+void
+ngx_http_upstream_reuse_ring(ngx_uint_t i)
+{
+    if (i >= reuse_nbells
+        || !ngx_atomic_cmp_set(&reuse_zone->bells[i].rung, 0, 1))
+    {
+        return;
+    }
+
+    ngx_log_debug1(NGX_LOG_DEBUG_HTTP, ngx_cycle->log, 0,
+                   "upstream reuse: process %P is woken",
+                   reuse_zone->bells[i].pid);
+
+    if (send(reuse_bells[i][0], "", 1, 0) == -1) {
+        ngx_log_debug0(NGX_LOG_DEBUG_HTTP, ngx_cycle->log, ngx_socket_errno,
+                       "upstream reuse: send() failed");
+    }
+}
+
+
+void
+ngx_http_upstream_reuse_ring_worker(ngx_pid_t pid)
+{
+    ngx_uint_t  i;
+
+    for (i = 0; i < reuse_nbells; i++) {
+        if (reuse_zone->bells[i].pid == pid) {
+            ngx_http_upstream_reuse_ring(i);
+            return;
+        }
+    }
+}
+
+
+void
+ngx_http_upstream_reuse_sweep_bells(ngx_http_upstream_reuse_zone_t *zone)
+{
+    ngx_uint_t                        i;
+    ngx_http_upstream_reuse_queue_t  *queue;
+
+    for (i = 0; i < NGX_HTTP_UPSTREAM_REUSE_BELLS; i++) {
+
+        if (zone->bells[i].pid == 0
+            || (zone->bells[i].pid == ngx_pid
+                && (ngx_int_t) i == ngx_http_upstream_reuse_bell)
+            || (zone->bells[i].pid != ngx_pid
+                && !ngx_http_upstream_reuse_is_gone(zone->bells[i].pid)))
+        {
+            continue;
+        }
+
+        zone->bells[i].pid = 0;
+
+        for (queue = zone->queues; queue; queue = queue->next) {
+            ngx_memzero(&queue->lines[i],
+                        sizeof(ngx_http_upstream_reuse_line_t));
+        }
+    }
+
+    for (queue = zone->queues; queue; queue = queue->next) {
+        ngx_http_upstream_reuse_sum_queue(queue);
+    }
+}
+
+
+void
+ngx_http_upstream_reuse_sum_queue(ngx_http_upstream_reuse_queue_t *queue)
+{
+    ngx_uint_t         i;
+    ngx_atomic_uint_t  sum;
+
+    sum = 0;
+
+    for (i = 0; i < NGX_HTTP_UPSTREAM_REUSE_BELLS; i++) {
+        sum += queue->lines[i].count;
+    }
+
+    queue->waiting = sum;
+}
