@@ -601,20 +601,24 @@ def test_a_zone_that_is_full_says_so(stage):
 def test_workers_for_which_there_is_no_room(stage):
     """Their requests are uncounted, each of them."""
     stage.origin()
-    nginx = stage.nginx(http="reuse_zone 64k;", location=PASS
-                        + "add_header X-Worker $pid;", workers=64,
-                        events="accept_mutex off;")
+    nginx = stage.nginx(http="reuse_zone 64k;" + NAMES,
+                        events="accept_mutex off;",
+                        location="myproxy_pass http://app$arg_n;"
+                        "add_header X-Worker $pid;")
+    for number in range(MANY):
+        assert nginx.get(f"/?n={number}").status == 200
+    nginx.reload(workers=64)
     count = 300
     client = nginx.connect()
-    workers = {nginx.get().header("X-Worker") for _ in range(count)}
+    workers = {nginx.get("/?n=1").header("X-Worker") for _ in range(count)}
     # on one connection all are of one worker
     for _ in range(count):
-        assert client.get("/").status == 200
+        assert client.get("/?n=1").status == 200
     client.close()
     status = nginx.status()
     found = Account(status["total"])
     uncounted = status["zone"]["uncounted_requests"]
-    assert found.total + uncounted == 2 * count
+    assert found.total + uncounted == 2 * count + MANY
     assert len(workers) > 1
     assert status["workers"] < 64
     assert uncounted == 0 or status["zone"]["full"]

@@ -126,7 +126,7 @@ def test_it_may_be_included(stage):
 
 
 @pytest.mark.parametrize("lines, why", [
-    ("reuse_status on;", 'number of arguments in "reuse_status"'),
+    ("reuse_status a b;", 'number of arguments in "reuse_status"'),
     ("if ($arg_a) { reuse_status; }", '"reuse_status" directive is not '
                                       "allowed here"),
 ])

@@ -147,6 +147,11 @@ ngx_http_upstream_reuse_close_ended(ngx_http_upstream_reuse_conn_t *conn,
 }
 
 
+/*
+ * An idle connection on which something has arrived is of no use: an end, or
+ * bytes that would be taken for the answer to the next request.
+ */
+
 ngx_uint_t
 ngx_http_upstream_reuse_is_silent(ngx_socket_t fd)
 {

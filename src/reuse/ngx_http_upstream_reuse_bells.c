@@ -311,7 +311,7 @@ ngx_http_upstream_reuse_sweep_bells(ngx_http_upstream_reuse_zone_t *zone)
             || (zone->bells[i].pid == ngx_pid
                 && (ngx_int_t) i == ngx_http_upstream_reuse_bell)
             || (zone->bells[i].pid != ngx_pid
-                && !ngx_http_upstream_reuse_is_gone(zone->bells[i].pid)))
+                && !ngx_http_upstream_reuse_has_died(zone->bells[i].pid)))
         {
             continue;
         }

@@ -184,6 +184,7 @@ ngx_http_upstream_reuse_create_conn(ngx_http_upstream_reuse_srv_conf_t *rcf,
     conn->limit = server->limit;
 
     ngx_http_upstream_reuse_list(conn);
+    server->holders++;
 
     return conn;
 }
@@ -217,6 +218,7 @@ reuse_cleanup_conn(void *data)
     c = conn->connection;
 
     ngx_http_upstream_reuse_unlist(conn);
+    conn->server->holders--;
 
     if (conn->offers) {
         ngx_queue_remove(&conn->offered);

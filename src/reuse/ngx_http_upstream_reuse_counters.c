@@ -4,7 +4,7 @@
  *
  * Every request and every connection is counted once at its beginning and
  * once at its end.  A worker counts in memory of its own, so that nothing is
- * waited for.
+ * waited for; only the time that a connection took is counted by all together.
  */
 
 
@@ -15,7 +15,7 @@
 #define NGX_HTTP_UPSTREAM_REUSE_COARSE  2
 
 
-static void reuse_count_time(ngx_atomic_uint_t *bucket, uint64_t us);
+static void reuse_count_time(ngx_atomic_t *bucket, uint64_t us);
 
 
 ngx_uint_t  ngx_http_upstream_reuse_bounds[] = {
@@ -27,7 +27,7 @@ ngx_uint_t  ngx_http_upstream_reuse_bounds[] = {
 void
 ngx_http_upstream_reuse_count_request(ngx_http_upstream_reuse_peer_t *rp)
 {
-    ngx_atomic_uint_t  *n;
+    uint32_t  *n;
 
     n = rp->server->share->counters;
 
@@ -58,10 +58,17 @@ void
 ngx_http_upstream_reuse_count_times(ngx_http_upstream_reuse_server_t *server,
     ngx_connection_t *c, ngx_msec_t all, ngx_msec_t tcp, ngx_uint_t rtt)
 {
-    uint64_t            us;
-    ngx_atomic_uint_t  *n;
+    uint64_t       us;
+    ngx_atomic_t  *n;
+#if (NGX_HTTP_SSL)
+    ngx_uint_t     i;
+#endif
 
-    n = server->share->counters;
+    if (server->uncounted) {
+        return;
+    }
+
+    n = (ngx_atomic_t *) server->record->counters;
 
     us = (uint64_t) tcp * 1000;
 
@@ -79,11 +86,13 @@ ngx_http_upstream_reuse_count_times(ngx_http_upstream_reuse_server_t *server,
                          ? (uint64_t) all * 1000 - us : 0);
 
         if (SSL_session_reused(c->ssl->connection)) {
-            n[NGX_HTTP_UPSTREAM_REUSE_HANDSHAKES_RESUMED]++;
+            i = NGX_HTTP_UPSTREAM_REUSE_HANDSHAKES_RESUMED;
 
         } else {
-            n[NGX_HTTP_UPSTREAM_REUSE_HANDSHAKES_FULL]++;
+            i = NGX_HTTP_UPSTREAM_REUSE_HANDSHAKES_FULL;
         }
+
+        (void) ngx_atomic_fetch_add(&n[i], 1);
     }
 
 #endif
@@ -159,9 +168,13 @@ ngx_http_upstream_reuse_count_swept(ngx_http_upstream_reuse_parcel_t *parcel,
 
     ngx_shmtx_lock(&shpool->mutex);
 
-    record = (ngx_http_upstream_reuse_record_t *)
-                 ngx_str_rbtree_lookup(&zone->rbtree, &key,
-                                       ngx_crc32_long(key.data, key.len));
+    if (parcel->stands == NGX_HTTP_UPSTREAM_REUSE_STANDS_OTHERS) {
+        key.len = parcel->name_len + 1;
+    }
+
+    record = (parcel->stands == NGX_HTTP_UPSTREAM_REUSE_STANDS_OVERFLOW)
+             ? NULL : ngx_http_upstream_reuse_lookup_record(zone, &key);
+
     if (record == NULL) {
         record = &zone->overflow;
     }
@@ -176,8 +189,10 @@ ngx_http_upstream_reuse_count_swept(ngx_http_upstream_reuse_parcel_t *parcel,
 }
 
 
+/* A connection takes long enough to open that this may be locked. */
+
 static void
-reuse_count_time(ngx_atomic_uint_t *bucket, uint64_t us)
+reuse_count_time(ngx_atomic_t *bucket, uint64_t us)
 {
     ngx_uint_t  i;
 
@@ -187,8 +202,9 @@ reuse_count_time(ngx_atomic_uint_t *bucket, uint64_t us)
         }
     }
 
-    bucket[i]++;
-    bucket[NGX_HTTP_UPSTREAM_REUSE_BUCKETS] += us;
+    (void) ngx_atomic_fetch_add(&bucket[i], 1);
+    (void) ngx_atomic_fetch_add(&bucket[NGX_HTTP_UPSTREAM_REUSE_BUCKETS],
+                                (ngx_atomic_int_t) us);
 }
 
 
@@ -210,4 +226,23 @@ ngx_http_upstream_reuse_sum_requests(volatile ngx_atomic_uint_t *counters)
     }
 
     return sum;
+}
+
+
+int32_t
+ngx_http_upstream_reuse_sum_shared(volatile uint32_t *counters)
+{
+    uint32_t    sum;
+    ngx_uint_t  i;
+
+    sum = 0;
+
+    for (i = NGX_HTTP_UPSTREAM_REUSE_REUSED;
+         i < NGX_HTTP_UPSTREAM_REUSE_OPENED;
+         i++)
+    {
+        sum += counters[i];
+    }
+
+    return (int32_t) sum;
 }

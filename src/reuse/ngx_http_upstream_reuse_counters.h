@@ -79,6 +79,8 @@ enum {
     NGX_HTTP_UPSTREAM_REUSE_SWEPT,       /* connections that were taken out to
                                             be closed */
 
+    /* from here on, all workers count in the record, without the lock */
+
     NGX_HTTP_UPSTREAM_REUSE_HANDSHAKES_FULL,  /* TLS handshakes without a
                                                  session */
     NGX_HTTP_UPSTREAM_REUSE_HANDSHAKES_RESUMED,  /* and those with one */
@@ -99,6 +101,18 @@ enum {
 
 typedef ngx_atomic_uint_t
     ngx_http_upstream_reuse_counters_t[NGX_HTTP_UPSTREAM_REUSE_COUNTERS];
+
+
+/*
+ * What a worker counts of a server, apart from how connections were made:
+ * shorter words, which it adds to the whole ones long before they could wrap
+ * around.
+ */
+
+#define NGX_HTTP_UPSTREAM_REUSE_SHARED  NGX_HTTP_UPSTREAM_REUSE_HANDSHAKES_FULL
+
+typedef uint32_t
+    ngx_http_upstream_reuse_shared_t[NGX_HTTP_UPSTREAM_REUSE_SHARED];
 
 
 /* how often, and how many samples, the ratio is kept */
@@ -132,7 +146,7 @@ typedef struct {
 
 typedef struct {
     ngx_str_t                            upstream;
-    ngx_str_t                            address;   /* as text */
+    ngx_str_t                            address;   /* as text; "all" */
     ngx_msec_t                           limit;     /* learned; 0: none */
     ngx_uint_t                           rtt;       /* microseconds; 0 */
 

@@ -9,7 +9,15 @@
 #include "ngx_http_upstream_reuse.h"
 
 
-#define NGX_HTTP_UPSTREAM_REUSE_ZONE_LEAST  (64 * 1024)  /* bytes */
+/* bytes of the zone, the least and by default; and what a server takes of it,
+   and besides for each worker */
+
+#define NGX_HTTP_UPSTREAM_REUSE_ZONE_LEAST  (64 * 1024)
+#define NGX_HTTP_UPSTREAM_REUSE_ZONE        (8 * 1024 * 1024)
+#define NGX_HTTP_UPSTREAM_REUSE_ZONE_MOST   (1024 * 1024 * 1024)
+#define NGX_HTTP_UPSTREAM_REUSE_RECORD      2048
+#define NGX_HTTP_UPSTREAM_REUSE_SHARE       256
+
 #define NGX_HTTP_UPSTREAM_REUSE_SESSIONS_LEAST  (256 * 1024)
 #define NGX_HTTP_UPSTREAM_REUSE_WARMEST     10000
 #define NGX_HTTP_UPSTREAM_REUSE_QUEUE_TIMEOUT  60000  /* milliseconds */
@@ -23,6 +31,7 @@
 static char *reuse_note_off(ngx_conf_t *cf, void *post, void *data);
 static ngx_uint_t reuse_parse_probe(ngx_str_t *value,
     ngx_http_upstream_reuse_probe_t *probe);
+static size_t reuse_last_zone_size(ngx_conf_t *cf);
 
 
 ngx_conf_post_t  ngx_http_upstream_reuse_post = { reuse_note_off };
@@ -392,6 +401,95 @@ ngx_http_upstream_reuse_set_zone_slot(ngx_conf_t *cf, ngx_command_t *cmd,
     rmcf->zone_size = size;
 
     return NGX_CONF_OK;
+}
+
+
+/*
+ * What is learned and counted is lost with a change of the size, so there are
+ * few sizes, and a reload chooses none that is smaller.  Workers of the
+ * configuration before need room while they last.
+ */
+
+size_t
+ngx_http_upstream_reuse_default_zone_size(ngx_conf_t *cf)
+{
+    size_t                           size, need;
+    ngx_int_t                        workers;
+    ngx_uint_t                       i, j;
+    ngx_core_conf_t                 *ccf;
+    ngx_http_upstream_server_t      *server;
+    ngx_http_upstream_srv_conf_t   **uscfp;
+    ngx_http_upstream_main_conf_t   *umcf;
+
+    ccf = (ngx_core_conf_t *) ngx_get_conf(cf->cycle->conf_ctx,
+                                           ngx_core_module);
+
+    /* it may be written behind http{} */
+
+    workers = (ccf->worker_processes == NGX_CONF_UNSET)
+              ? ngx_max(ngx_ncpu, 1) : ccf->worker_processes;
+
+    umcf = ngx_http_conf_get_module_main_conf(cf, ngx_http_upstream_module);
+    uscfp = umcf->upstreams.elts;
+    need = 0;
+
+    for (i = 0; i < umcf->upstreams.nelts; i++) {
+
+        if (uscfp[i]->servers == NULL) {
+            continue;
+        }
+
+        server = uscfp[i]->servers->elts;
+
+        for (j = 0; j < uscfp[i]->servers->nelts; j++) {
+            need += ngx_max(server[j].naddrs, 1);
+        }
+    }
+
+    need *= NGX_HTTP_UPSTREAM_REUSE_RECORD
+            + 2 * workers * NGX_HTTP_UPSTREAM_REUSE_SHARE;
+    need += need / 8;
+
+    size = NGX_HTTP_UPSTREAM_REUSE_ZONE;
+
+    while (size < need && size < NGX_HTTP_UPSTREAM_REUSE_ZONE_MOST) {
+        size *= 2;
+    }
+
+    return ngx_max(size, reuse_last_zone_size(cf));
+}
+
+
+/* 0: there was none. */
+
+static size_t
+reuse_last_zone_size(ngx_conf_t *cf)
+{
+    ngx_uint_t        i;
+    ngx_shm_zone_t   *zone;
+    ngx_list_part_t  *part;
+
+    part = &cf->cycle->old_cycle->shared_memory.part;
+
+    for ( /* void */ ; part; part = part->next) {
+
+        zone = part->elts;
+
+        for (i = 0; i < part->nelts; i++) {
+            if (zone[i].tag == &ngx_http_upstream_reuse_module
+                && zone[i].shm.name.len
+                   == ngx_http_upstream_reuse_zone_name.len
+                && ngx_strncmp(zone[i].shm.name.data,
+                               ngx_http_upstream_reuse_zone_name.data,
+                               zone[i].shm.name.len)
+                   == 0)
+            {
+                return zone[i].shm.size;
+            }
+        }
+    }
+
+    return 0;
 }
 
 

@@ -190,6 +190,7 @@ ngx_http_upstream_reuse_take_over(ngx_http_upstream_reuse_peer_t *rp,
 
     parcel.location = rp->conf->local ? rp->location : NULL;
     parcel.cycle = ngx_http_upstream_reuse_cycle;
+    parcel.stands = rp->server->stands;
 
     for ( ;; ) {
 

@@ -10,7 +10,6 @@
 
 /* bytes; a page is not taken from the system before it is needed */
 
-#define NGX_HTTP_UPSTREAM_REUSE_ZONE      (8 * 1024 * 1024)
 #define NGX_HTTP_UPSTREAM_REUSE_SESSIONS  (8 * 1024 * 1024)
 
 
@@ -288,7 +287,7 @@ ngx_http_upstream_reuse_init_main_conf(ngx_conf_t *cf, void *conf)
                              NGX_HTTP_UPSTREAM_REUSE_EXPIRY_AUTO);
 
     if (rmcf->zone_size == 0) {
-        rmcf->zone_size = NGX_HTTP_UPSTREAM_REUSE_ZONE;
+        rmcf->zone_size = ngx_http_upstream_reuse_default_zone_size(cf);
     }
 
     rmcf->zone = ngx_http_upstream_reuse_add_zone(cf, rmcf->zone_size);
@@ -645,6 +644,7 @@ ngx_http_upstream_reuse_create_srv_conf(ngx_conf_t *cf)
 
     ngx_queue_init(&rcf->kept);
 
+    ngx_queue_init(&rcf->by_use);
     ngx_rbtree_init(&rcf->servers, &rcf->sentinel,
                     ngx_str_rbtree_insert_value);
 

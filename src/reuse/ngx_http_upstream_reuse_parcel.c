@@ -155,6 +155,7 @@ reuse_pack(ngx_http_upstream_reuse_parcel_t *parcel,
     parcel->requests = c->requests;
     parcel->sent = conn->sent;
 
+    parcel->stands = conn->server->stands;
     parcel->warm = conn->warm;
     parcel->listed = conn->listed;
     parcel->nodelay = c->tcp_nodelay;

@@ -24,7 +24,6 @@ static ngx_int_t reuse_take(ngx_http_upstream_reuse_peer_t *rp,
 static ngx_http_upstream_reuse_new_e reuse_unfit(
     ngx_http_upstream_reuse_peer_t *rp, ngx_connection_t *c,
     ngx_http_upstream_reuse_conn_t *conn);
-static ngx_uint_t reuse_is_idle_silent(ngx_connection_t *c);
 
 static void reuse_free(ngx_peer_connection_t *pc, void *data,
     ngx_uint_t state);
@@ -465,7 +464,9 @@ reuse_unfit(ngx_http_upstream_reuse_peer_t *rp, ngx_connection_t *c,
         return NGX_HTTP_UPSTREAM_REUSE_NEW_NONE;
     }
 
-    if (!reuse_is_idle_silent(c)) {
+    /* the event may wait behind the client's that we are in */
+
+    if (!ngx_http_upstream_reuse_is_silent(c->fd)) {
         rc = ngx_http_upstream_reuse_note_end(conn, rp->age);
 
         if (rc == NGX_ABORT) {
@@ -481,24 +482,6 @@ reuse_unfit(ngx_http_upstream_reuse_peer_t *rp, ngx_connection_t *c,
     rp->watch.peeked = 1;
 
     return NGX_HTTP_UPSTREAM_REUSE_NEW_NONE;
-}
-
-
-/*
- * An idle connection on which something has arrived is of no use: an end, or
- * bytes that would be taken for the answer to the next request.  The event
- * may wait behind the client's that we are in.
- */
-
-static ngx_uint_t
-reuse_is_idle_silent(ngx_connection_t *c)
-{
-    char     buf[1];
-    ssize_t  n;
-
-    n = recv(c->fd, buf, 1, MSG_PEEK);
-
-    return n == -1 && ngx_socket_errno == NGX_EAGAIN;
 }
 
 

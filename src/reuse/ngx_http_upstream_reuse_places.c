@@ -628,7 +628,10 @@ reuse_remove(uint32_t i)
 }
 
 
-/* What an address in memory stands for, is true of one cycle only. */
+/*
+ * What an address in memory stands for, is true of one cycle only.  A
+ * connection is counted with one server for as long as it lasts.
+ */
 
 static ngx_uint_t
 reuse_matches(ngx_http_upstream_reuse_parcel_t *parcel,
@@ -640,6 +643,7 @@ reuse_matches(ngx_http_upstream_reuse_parcel_t *parcel,
         || parcel->name_len != wanted->name_len
         || parcel->location != wanted->location
         || parcel->zone != wanted->zone
+        || parcel->stands != wanted->stands
         || ngx_memcmp(parcel->label, wanted->label, wanted->label_len) != 0)
     {
         return 0;

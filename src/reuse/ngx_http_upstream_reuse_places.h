@@ -63,6 +63,9 @@ typedef struct {
     ngx_uint_t                           requests;
     off_t                                sent;
 
+    ngx_http_upstream_reuse_stands_e     stands;  /* as the server with which
+                                                     it is counted */
+
     unsigned                             warm:1;
     unsigned                             listed:1;
     unsigned                             nodelay:2;  /* c->tcp_nodelay */
@@ -156,7 +159,8 @@ ngx_int_t ngx_http_upstream_reuse_park(
 /*
  * Takes the connection of this label that was parked last, for the location
  * in the parcel, in which it is described then, and counts it as swept until
- * the caller knows that it is of use.  -1: there is none.
+ * the caller knows that it is of use.  -1: there is none that is counted with
+ * this server.
  */
 ngx_socket_t ngx_http_upstream_reuse_unpark(
     ngx_http_upstream_reuse_parcel_t *parcel,

@@ -131,6 +131,10 @@ void ngx_http_upstream_reuse_read_keepalive(ngx_conf_t *cf,
 ngx_uint_t ngx_http_upstream_reuse_has_round_robin(
     ngx_http_upstream_srv_conf_t *uscf);
 
+/* Tells whether an address is that of a server, now. */
+ngx_uint_t ngx_http_upstream_reuse_has_server(
+    ngx_http_upstream_srv_conf_t *uscf, u_char *sockaddr, size_t socklen);
+
 /*
  * Has the balancer leave "max_conns" of its servers to us: what their lines
  * say stays in uscf->servers.

@@ -511,7 +511,22 @@ ngx_http_upstream_reuse_read_keepalive(ngx_conf_t *cf,
 ngx_uint_t
 ngx_http_upstream_reuse_has_round_robin(ngx_http_upstream_srv_conf_t *uscf)
 {
-    ngx_http_upstream_rr_peers_t  *peers;
+    ngx_http_upstream_rr_peers_t        *peers;
+#if (NGX_HTTP_UPSTREAM_ZONE)
+    ngx_http_upstream_reuse_srv_conf_t  *rcf;
+
+    if (uscf->shm_zone) {
+
+        /* the name is a copy there, as are the servers */
+
+        rcf = ngx_http_conf_upstream_srv_conf(uscf,
+                                              ngx_http_upstream_reuse_module);
+        if (rcf->round_robin) {
+            return uscf->peer.data != NULL;
+        }
+    }
+
+#endif
 
     peers = uscf->peer.data;
 
@@ -544,6 +559,38 @@ ngx_http_upstream_reuse_take_max_conns(ngx_http_upstream_srv_conf_t *uscf)
             peer->max_conns = 0;
         }
     }
+}
+
+
+/* Those of other balancers are not known, and are taken for granted. */
+
+ngx_uint_t
+ngx_http_upstream_reuse_has_server(ngx_http_upstream_srv_conf_t *uscf,
+    u_char *sockaddr, size_t socklen)
+{
+    ngx_uint_t                     found;
+    ngx_http_upstream_rr_peer_t   *peer;
+    ngx_http_upstream_rr_peers_t  *peers;
+
+    if (!ngx_http_upstream_reuse_has_round_robin(uscf)) {
+        return 1;
+    }
+
+    found = 0;
+
+    for (peers = uscf->peer.data; peers && !found; peers = peers->next) {
+
+        ngx_http_upstream_rr_peers_rlock(peers);
+
+        for (peer = peers->peer; peer && !found; peer = peer->next) {
+            found = (peer->socklen == (socklen_t) socklen
+                     && ngx_memcmp(peer->sockaddr, sockaddr, socklen) == 0);
+        }
+
+        ngx_http_upstream_rr_peers_unlock(peers);
+    }
+
+    return found;
 }
 
 

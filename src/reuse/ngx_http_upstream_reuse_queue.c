@@ -13,7 +13,7 @@
 
 
 /* milliseconds: so often a worker whose requests wait looks for dead ones */
-#define NGX_HTTP_UPSTREAM_REUSE_CHECK  1000
+#define NGX_HTTP_UPSTREAM_REUSE_RECHECK  1000
 
 
 static ngx_int_t reuse_begin_queue(ngx_http_upstream_reuse_srv_conf_t *rcf,
@@ -301,7 +301,7 @@ ngx_http_upstream_reuse_enter_queue(ngx_http_upstream_reuse_queued_t *queued,
                    queue->waiting, &rcf->name);
 
     if (!reuse_check_event.timer_set) {
-        ngx_add_timer(&reuse_check_event, NGX_HTTP_UPSTREAM_REUSE_CHECK);
+        ngx_add_timer(&reuse_check_event, NGX_HTTP_UPSTREAM_REUSE_RECHECK);
     }
 
     reuse_call_others(rcf);
@@ -627,7 +627,7 @@ reuse_check_handler(ngx_event_t *ev)
         return;
     }
 
-    ngx_add_timer(ev, NGX_HTTP_UPSTREAM_REUSE_CHECK);
+    ngx_add_timer(ev, NGX_HTTP_UPSTREAM_REUSE_RECHECK);
 
     zone = reuse_shpool->data;
 

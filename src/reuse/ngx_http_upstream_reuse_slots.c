@@ -155,7 +155,7 @@ reuse_count_open(ngx_http_upstream_reuse_server_t *server)
     ended = record->ended;
 
     for (share = record->shares; share; share = share->next) {
-        ended += *(volatile ngx_atomic_uint_t *) &share->ended;
+        ended += (int32_t) *(volatile uint32_t *) &share->ended;
     }
 
     ngx_memory_barrier();
@@ -163,7 +163,7 @@ reuse_count_open(ngx_http_upstream_reuse_server_t *server)
     opened = record->counters[NGX_HTTP_UPSTREAM_REUSE_OPENED];
 
     for (share = record->shares; share; share = share->next) {
-        opened += *(volatile ngx_atomic_uint_t *)
+        opened += (int32_t) *(volatile uint32_t *)
                       &share->counters[NGX_HTTP_UPSTREAM_REUSE_OPENED];
     }
 
@@ -193,9 +193,10 @@ reuse_count_parked(ngx_http_upstream_reuse_server_t *server)
         - record->counters[NGX_HTTP_UPSTREAM_REUSE_SWEPT];
 
     for (share = record->shares; share; share = share->next) {
-        n += share->counters[NGX_HTTP_UPSTREAM_REUSE_HANDED_OVER]
-             - share->counters[NGX_HTTP_UPSTREAM_REUSE_TAKEN_OVER]
-             - share->counters[NGX_HTTP_UPSTREAM_REUSE_SWEPT];
+        n += (int32_t)
+             (share->counters[NGX_HTTP_UPSTREAM_REUSE_HANDED_OVER]
+              - share->counters[NGX_HTTP_UPSTREAM_REUSE_TAKEN_OVER]
+              - share->counters[NGX_HTTP_UPSTREAM_REUSE_SWEPT]);
     }
 
     return ((ngx_atomic_int_t) n < 0) ? 0 : n;

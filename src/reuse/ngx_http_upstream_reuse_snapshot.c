@@ -21,7 +21,10 @@ static void reuse_view_warmth(ngx_http_upstream_reuse_view_t *view,
     ngx_http_upstream_reuse_record_t *record);
 static void reuse_add_record(ngx_http_upstream_reuse_view_t *view,
     ngx_http_upstream_reuse_record_t *record);
-static void reuse_add_share(ngx_atomic_uint_t *sum, ngx_atomic_uint_t *share);
+static void reuse_add_share(ngx_atomic_uint_t *sum,
+    ngx_http_upstream_reuse_share_t *share);
+static void reuse_add_counters(ngx_atomic_uint_t *sum,
+    ngx_atomic_uint_t *counters);
 static void reuse_complete_view(ngx_http_upstream_reuse_view_t *view);
 static ngx_int_t reuse_group_servers(ngx_http_upstream_reuse_snapshot_t *shot,
     ngx_pool_t *pool);
@@ -42,6 +45,7 @@ static int ngx_libc_cdecl reuse_compare_views(const void *one,
 void
 ngx_http_upstream_reuse_take_sample(ngx_http_upstream_reuse_zone_t *zone)
 {
+    volatile uint32_t                 *m;
     volatile ngx_atomic_uint_t        *n;
     ngx_http_upstream_reuse_share_t   *share;
     ngx_http_upstream_reuse_record_t  *record;
@@ -64,22 +68,20 @@ ngx_http_upstream_reuse_take_sample(ngx_http_upstream_reuse_zone_t *zone)
          record = ngx_http_upstream_reuse_next_record(zone, record))
     {
         n = record->counters;
-        share = record->shares;
 
-        for ( ;; ) {
+        sum.ready += n[NGX_HTTP_UPSTREAM_REUSE_REUSED]
+                     + n[NGX_HTTP_UPSTREAM_REUSE_WARM];
+        sum.requests += ngx_http_upstream_reuse_sum_requests(n);
+
+        for (share = record->shares; share; share = share->next) {
+
+            m = share->counters;
 
             /* in this order, so that none was ready which is not there */
 
-            sum.ready += n[NGX_HTTP_UPSTREAM_REUSE_REUSED]
-                         + n[NGX_HTTP_UPSTREAM_REUSE_WARM];
-            sum.requests += ngx_http_upstream_reuse_sum_requests(n);
-
-            if (share == NULL) {
-                break;
-            }
-
-            n = share->counters;
-            share = share->next;
+            sum.ready += (int32_t) (m[NGX_HTTP_UPSTREAM_REUSE_REUSED]
+                                    + m[NGX_HTTP_UPSTREAM_REUSE_WARM]);
+            sum.requests += ngx_http_upstream_reuse_sum_shared(m);
         }
     }
 
@@ -132,11 +134,11 @@ reuse_add_record(ngx_http_upstream_reuse_view_t *view,
 {
     ngx_http_upstream_reuse_share_t  *share;
 
-    reuse_add_share(view->counters, record->counters);
-
     for (share = record->shares; share; share = share->next) {
-        reuse_add_share(view->counters, share->counters);
+        reuse_add_share(view->counters, share);
     }
+
+    reuse_add_counters(view->counters, record->counters);
 
     reuse_add_up(view);
 }
@@ -180,7 +182,7 @@ ngx_http_upstream_reuse_take_snapshot(ngx_pool_t *pool)
          record && rc == NGX_OK;
          record = ngx_http_upstream_reuse_next_record(zone, record))
     {
-        if (record->node.str.len || zone->full) {
+        if (record->node.str.len || zone->overflowed) {
             rc = reuse_view_record(shot, record, pool);
         }
     }
@@ -238,6 +240,7 @@ reuse_group_servers(ngx_http_upstream_reuse_snapshot_t *shot,
                         sizeof(ngx_http_upstream_reuse_upstream_view_t));
 
             upstream->sum.upstream = view[i].upstream;
+            ngx_str_set(&upstream->sum.address, "all");
             upstream->servers = &view[i];
             upstream->configured =
                  ngx_http_upstream_reuse_find_conf(&view[i].upstream) != NULL;
@@ -339,6 +342,7 @@ reuse_view_record(ngx_http_upstream_reuse_snapshot_t *shot,
 {
     size_t                            len;
     u_char                            text[NGX_SOCKADDR_STRLEN];
+    ngx_str_t                         name;
     ngx_uint_t                        i;
     ngx_http_upstream_reuse_view_t   *view;
 
@@ -349,16 +353,19 @@ reuse_view_record(ngx_http_upstream_reuse_snapshot_t *shot,
 
     ngx_memzero(view, sizeof(ngx_http_upstream_reuse_view_t));
 
-    /* records are never removed, so that the upstream's name stays */
+    ngx_http_upstream_reuse_name_record(record, &name, text, &len);
 
-    ngx_http_upstream_reuse_name_record(record, &view->upstream, text, &len);
+    /* the record may be freed before that is shown */
 
-    view->address.data = ngx_pnalloc(pool, NGX_SOCKADDR_STRLEN);
-    if (view->address.data == NULL) {
+    view->upstream.data = ngx_pnalloc(pool, name.len + len);
+    if (view->upstream.data == NULL) {
         return NGX_ERROR;
     }
 
+    view->upstream.len = name.len;
     view->address.len = len;
+    view->address.data = ngx_cpymem(view->upstream.data, name.data, name.len);
+
     ngx_memcpy(view->address.data, text, len);
 
     view->limit = record->limit.idle;
@@ -403,12 +410,26 @@ reuse_view_warmth(ngx_http_upstream_reuse_view_t *view,
  */
 
 static void
-reuse_add_share(ngx_atomic_uint_t *sum, ngx_atomic_uint_t *share)
+reuse_add_share(ngx_atomic_uint_t *sum, ngx_http_upstream_reuse_share_t *share)
+{
+    ngx_uint_t          i;
+    volatile uint32_t  *n;
+
+    n = share->counters;
+
+    for (i = NGX_HTTP_UPSTREAM_REUSE_SHARED; i > 0; i--) {
+        sum[i - 1] += (int32_t) n[i - 1];
+    }
+}
+
+
+static void
+reuse_add_counters(ngx_atomic_uint_t *sum, ngx_atomic_uint_t *counters)
 {
     ngx_uint_t  i;
 
-    for (i = NGX_HTTP_UPSTREAM_REUSE_COUNTERS; i > 0; i--) {
-        sum[i - 1] += ((volatile ngx_atomic_uint_t *) share)[i - 1];
+    for (i = 0; i < NGX_HTTP_UPSTREAM_REUSE_COUNTERS; i++) {
+        sum[i] += counters[i];
     }
 }
 
@@ -527,7 +548,7 @@ reuse_add_view(ngx_http_upstream_reuse_view_t *view,
 {
     ngx_uint_t  i;
 
-    reuse_add_share(view->counters, server->counters);
+    reuse_add_counters(view->counters, server->counters);
     reuse_add_up(view);
 
     view->saved += server->saved;

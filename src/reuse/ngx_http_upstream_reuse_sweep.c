@@ -479,7 +479,24 @@ reuse_sweep(ngx_http_upstream_reuse_parcel_t *parcel, ngx_socket_t fd)
     pc.sockaddr = &addr.sockaddr;
     pc.socklen = parcel->socklen;
 
-    server = ngx_http_upstream_reuse_find_server(rcf, &pc);
+    server = (parcel->stands == NGX_HTTP_UPSTREAM_REUSE_STANDS_ALONE)
+             ? ngx_http_upstream_reuse_find_server(rcf, &pc) : NULL;
+
+    if (server == NULL
+        || server->stands != NGX_HTTP_UPSTREAM_REUSE_STANDS_ALONE)
+    {
+        /* it is counted with another server than a new one would be */
+
+        if (reason == NGX_HTTP_UPSTREAM_REUSE_CLOSE_KEPT) {
+            reason = ngx_http_upstream_reuse_is_silent(fd)
+                     ? parcel->reason : NGX_HTTP_UPSTREAM_REUSE_CLOSE_FOUND;
+        }
+
+        (void) ngx_close_socket(fd);
+        ngx_http_upstream_reuse_count_swept(parcel, reason);
+
+        return;
+    }
 
     ngx_http_upstream_reuse_count(server, SWEPT);
 

@@ -75,6 +75,7 @@ ngx_http_upstream_reuse_init_process(ngx_cycle_t *cycle)
 
     ngx_http_upstream_reuse_begin_handover(cycle);
     ngx_http_upstream_reuse_begin_queues(cycle);
+    ngx_http_upstream_reuse_begin_gone(cycle);
 
     /* a debug log names the connection of a timer */
 

@@ -42,21 +42,26 @@ static void reuse_inherit_share(ngx_http_upstream_reuse_record_t *record,
 
 /* worker: what stands for all servers for which there was no room */
 
-static ngx_http_upstream_reuse_server_t  reuse_overflow;
+static ngx_http_upstream_reuse_server_t  reuse_overflow = {
+    .stands = NGX_HTTP_UPSTREAM_REUSE_STANDS_OVERFLOW
+};
 static ngx_uint_t                        reuse_full;
 static ngx_msec_t                        reuse_full_until;  /* not tried
                                                                before */
 
 /* worker: the same for those of an unbounded upstream that are too many */
 
-static ngx_http_upstream_reuse_server_t  reuse_others;
+static ngx_http_upstream_reuse_server_t  reuse_others = {
+    .stands = NGX_HTTP_UPSTREAM_REUSE_STANDS_OTHERS
+};
 
 /* worker: if there was no room even for that, its counts come to nothing */
 
 static ngx_http_upstream_reuse_share_t   reuse_nowhere;
 
 
-static ngx_str_t  reuse_zone_name = ngx_string("ngx_http_upstream_reuse");
+ngx_str_t  ngx_http_upstream_reuse_zone_name =
+    ngx_string("ngx_http_upstream_reuse");
 
 
 ngx_shm_zone_t *
@@ -80,8 +85,9 @@ ngx_http_upstream_reuse_add_shared(ngx_conf_t *cf, ngx_str_t *name,
 ngx_shm_zone_t *
 ngx_http_upstream_reuse_add_zone(ngx_conf_t *cf, size_t size)
 {
-    return ngx_http_upstream_reuse_add_shared(cf, &reuse_zone_name, size,
-                                              reuse_init_zone);
+    return ngx_http_upstream_reuse_add_shared(cf,
+                                            &ngx_http_upstream_reuse_zone_name,
+                                            size, reuse_init_zone);
 }
 
 
@@ -111,6 +117,7 @@ reuse_init_zone(ngx_shm_zone_t *shm_zone, void *data)
     ngx_rbtree_init(&zone->rbtree, &zone->sentinel,
                     ngx_str_rbtree_insert_value);
 
+    zone->folded = ngx_current_msec;
     zone->lowered = ngx_current_msec;
     zone->parted = ngx_current_msec;
     zone->sampled = ngx_current_msec;
@@ -159,13 +166,23 @@ ngx_http_upstream_reuse_find_server(ngx_http_upstream_reuse_srv_conf_t *rcf,
 
     server = reuse_claim(rcf, pc);
 
+    if (server == &reuse_others && ngx_http_upstream_reuse_make_room(rcf)) {
+        server = reuse_claim(rcf, pc);
+    }
+
     if (server == NULL) {
         return reuse_find_overflow(rcf->main, pc->log);
     }
 
-    if (server != &reuse_others) {
+    if (server == &reuse_others) {
+        rcf->crowded = 1;
+        rcf->crowded_until = ngx_current_msec + NGX_HTTP_UPSTREAM_REUSE_RETRY;
+
+    } else {
         server->node.node.key = hash;
         ngx_rbtree_insert(&rcf->servers, &server->node.node);
+
+        ngx_http_upstream_reuse_note_server(rcf, server);
     }
 
     return server;
@@ -199,21 +216,30 @@ reuse_claim(ngx_http_upstream_reuse_srv_conf_t *rcf,
     *p++ = '\0';
     ngx_memcpy(p, pc->sockaddr, pc->socklen);
 
+    zone = shpool->data;
+
     ngx_shmtx_lock(&shpool->mutex);
 
     record = reuse_find_record(rcf, shpool, &key);
     share = record ? reuse_claim_share(shpool, record) : NULL;
     others = (key.len == rcf->name.len + 1);
 
-    if (record && record->shares == NULL) {
+    if (record && share == NULL && record->active == 0) {
 
         /* one that is new, and of no use */
 
-        zone = shpool->data;
-        zone->nunbounded -= rcf->unbounded && !others;
+        zone->nunbounded -= record->unbounded;
 
         ngx_rbtree_delete(&zone->rbtree, &record->node.node);
         ngx_slab_free_locked(shpool, record);
+    }
+
+    if (share && record->active == 0) {
+        record->active = ngx_max(ngx_current_msec, 1);
+    }
+
+    if (share == NULL || others) {
+        ngx_http_upstream_reuse_want_room(zone, share != NULL);
     }
 
     ngx_shmtx_unlock(&shpool->mutex);
@@ -225,20 +251,14 @@ reuse_claim(ngx_http_upstream_reuse_srv_conf_t *rcf,
     }
 
     if (others) {
-        rcf->crowded = 1;
-        rcf->crowded_until = ngx_current_msec + NGX_HTTP_UPSTREAM_REUSE_RETRY;
-
         reuse_others.record = record;
         reuse_others.share = share;
 
         return &reuse_others;
     }
 
-    /* it lives as long as the upstream */
-
-    server = ngx_pcalloc(rcf->main->pool,
-                         sizeof(ngx_http_upstream_reuse_server_t)
-                         + pc->socklen);
+    server = ngx_calloc(sizeof(ngx_http_upstream_reuse_server_t)
+                        + pc->socklen, pc->log);
     if (server == NULL) {
         return NULL;
     }
@@ -246,6 +266,7 @@ reuse_claim(ngx_http_upstream_reuse_srv_conf_t *rcf,
     server->record = record;
     server->share = share;
     server->limit = &record->limit;
+    server->active = record->active;
     server->node.str.len = pc->socklen;
     server->node.str.data = (u_char *) (server + 1);
 
@@ -270,8 +291,7 @@ reuse_find_record(ngx_http_upstream_reuse_srv_conf_t *rcf,
     zone = shpool->data;
     hash = ngx_crc32_long(key->data, key->len);
 
-    record = (ngx_http_upstream_reuse_record_t *)
-                 ngx_str_rbtree_lookup(&zone->rbtree, key, hash);
+    record = ngx_http_upstream_reuse_lookup_record(zone, key);
 
     if (record) {
         return record;
@@ -290,6 +310,8 @@ reuse_find_record(ngx_http_upstream_reuse_srv_conf_t *rcf,
         return NULL;
     }
 
+    record->unbounded = rcf->unbounded && key->len != rcf->name.len + 1;
+
     record->node.node.key = hash;
     record->node.str.len = key->len;
     record->node.str.data = (u_char *) (record + 1);
@@ -298,7 +320,7 @@ reuse_find_record(ngx_http_upstream_reuse_srv_conf_t *rcf,
 
     ngx_rbtree_insert(&zone->rbtree, &record->node.node);
 
-    zone->nunbounded += rcf->unbounded && key->len != rcf->name.len + 1;
+    zone->nunbounded += record->unbounded;
 
     return record;
 }
@@ -348,18 +370,20 @@ reuse_find_overflow(ngx_http_upstream_reuse_main_conf_t *rmcf, ngx_log_t *log)
 {
     ngx_http_upstream_reuse_zone_t  *zone;
 
+    zone = rmcf->zone->data;
+    zone->full = 1;
+
     reuse_full_until = ngx_current_msec + NGX_HTTP_UPSTREAM_REUSE_RETRY;
 
     if (!reuse_full) {
         reuse_full = 1;
 
-        zone = rmcf->zone->data;
-        zone->full = 1;
+        zone->overflowed = 1;
 
         ngx_log_error(NGX_LOG_WARN, log, 0,
                       "zone \"%V\" is full: nothing is learned of further "
                       "upstream servers, and %s; make \"reuse_zone\" larger",
-                      &reuse_zone_name,
+                      &ngx_http_upstream_reuse_zone_name,
                       reuse_overflow.uncounted ? "they are not counted"
                                                : "they are counted as one");
     }
@@ -425,8 +449,13 @@ ngx_http_upstream_reuse_name_record(ngx_http_upstream_reuse_record_t *record,
     upstream->data = key->data;
     upstream->len = p - key->data;
 
-    if (size == 0) {
-        *len = ngx_sprintf(text, "others") - text;
+    if (size < 2) {
+
+        /* not an address: those that are too many, or gone */
+
+        *len = ngx_sprintf(text, "%s", size ? NGX_HTTP_UPSTREAM_REUSE_REMOVED
+                                            : "others")
+               - text;
         return;
     }
 
@@ -546,7 +575,7 @@ ngx_http_upstream_reuse_sweep(ngx_http_upstream_reuse_zone_t *zone)
                 }
 
                 pids[i] = share->pid;
-                gone[i] = ngx_http_upstream_reuse_is_gone(share->pid);
+                gone[i] = ngx_http_upstream_reuse_has_died(share->pid);
             }
 
             if (gone[i]) {
@@ -572,7 +601,7 @@ ngx_http_upstream_reuse_sweep(ngx_http_upstream_reuse_zone_t *zone)
  */
 
 ngx_uint_t
-ngx_http_upstream_reuse_is_gone(ngx_pid_t pid)
+ngx_http_upstream_reuse_has_died(ngx_pid_t pid)
 {
     pid_t  group;
 
@@ -593,33 +622,19 @@ reuse_inherit_share(ngx_http_upstream_reuse_record_t *record,
     ngx_http_upstream_reuse_share_t *share,
     ngx_http_upstream_reuse_close_e reason)
 {
-    ngx_uint_t          i;
-    ngx_atomic_uint_t   open, *n;
+    uint32_t  *n;
 
     n = share->counters;
-    open = n[NGX_HTTP_UPSTREAM_REUSE_OPENED]
-           + n[NGX_HTTP_UPSTREAM_REUSE_TAKEN_OVER]
-           + n[NGX_HTTP_UPSTREAM_REUSE_SWEPT]
-           - n[NGX_HTTP_UPSTREAM_REUSE_HANDED_OVER];
 
-    for (i = 0; i < NGX_HTTP_UPSTREAM_REUSE_CLOSE_LAST; i++) {
-        open -= n[NGX_HTTP_UPSTREAM_REUSE_CLOSED + i];
-    }
+    n[NGX_HTTP_UPSTREAM_REUSE_CLOSED + reason] +=
+                                     ngx_http_upstream_reuse_count_open(share);
+    n[NGX_HTTP_UPSTREAM_REUSE_IDLE] = 0;
 
-    n[NGX_HTTP_UPSTREAM_REUSE_CLOSED + reason] += open;
-
-    for (i = 0; i < NGX_HTTP_UPSTREAM_REUSE_CLOSE_LAST; i++) {
-        record->ended += n[NGX_HTTP_UPSTREAM_REUSE_CLOSED + i];
-    }
+    ngx_http_upstream_reuse_fold_share(record, share);
 
     share->ended = 0;
 
-    n[NGX_HTTP_UPSTREAM_REUSE_IDLE] = 0;
-
-    for (i = 0; i < NGX_HTTP_UPSTREAM_REUSE_COUNTERS; i++) {
-        record->counters[i] += n[i];
-        n[i] = 0;
-    }
+    record->active = ngx_max(ngx_current_msec, 1);
 
     if (share->used) {
         (void) ngx_atomic_fetch_add(&record->used,
@@ -635,6 +650,16 @@ reuse_inherit_share(ngx_http_upstream_reuse_record_t *record,
     }
 
     share->pid = 0;
+}
+
+
+ngx_http_upstream_reuse_record_t *
+ngx_http_upstream_reuse_lookup_record(ngx_http_upstream_reuse_zone_t *zone,
+    ngx_str_t *key)
+{
+    return (ngx_http_upstream_reuse_record_t *)
+               ngx_str_rbtree_lookup(&zone->rbtree, key,
+                                     ngx_crc32_long(key->data, key->len));
 }
 
 

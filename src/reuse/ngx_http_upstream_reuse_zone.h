@@ -67,6 +67,15 @@ typedef struct {
 } ngx_http_upstream_reuse_starving_t;
 
 
+/* what is counted with a server */
+
+typedef enum {
+    NGX_HTTP_UPSTREAM_REUSE_STANDS_ALONE = 0,
+    NGX_HTTP_UPSTREAM_REUSE_STANDS_OTHERS,   /* too many of an upstream */
+    NGX_HTTP_UPSTREAM_REUSE_STANDS_OVERFLOW  /* there was no room for them */
+} ngx_http_upstream_reuse_stands_e;
+
+
 /*
  * cycle, in shared memory: what one worker has counted.  Only that worker
  * writes to it, and without a lock; the process that finds it gone adds what
@@ -82,17 +91,19 @@ struct ngx_http_upstream_reuse_share_s {
 
     /* for src/warm: connections that this worker has now */
 
-    ngx_atomic_uint_t                    used;   /* with requests */
-    ngx_atomic_uint_t                    connecting;  /* opened ahead */
-    ngx_atomic_uint_t                    unused;  /* idle, were never used */
+    uint32_t                             used;   /* with requests */
+    uint32_t                             connecting;  /* opened ahead */
+    uint32_t                             unused;  /* idle, were never used */
     ngx_msec_t                           configured;  /* its configuration is
                                                          of that time */
 
-    /* connections that this worker has closed: they are no more */
+    /*
+     * Connections that this worker has closed and that are no more; less those
+     * that are in its counters no longer.
+     */
+    uint32_t                             ended;
 
-    ngx_atomic_uint_t                    ended;
-
-    ngx_http_upstream_reuse_counters_t   counters;
+    ngx_http_upstream_reuse_shared_t     counters;
 };
 
 
@@ -147,10 +158,19 @@ typedef struct {
 
     ngx_http_upstream_reuse_starving_t   starving;
 
+    ngx_msec_t                           active;  /* a worker that has no share
+                                                     any more used it last */
+    ngx_msec_t                           checked;  /* whether it is gone */
+    ngx_uint_t                           unbounded;  /* unsigned  unbounded:1;
+                                                        it is one of these */
+
+    /*
+     * The sums of what workers counted before, and have no longer in their
+     * shares.  How connections were made is counted here alone.
+     */
     ngx_http_upstream_reuse_share_t     *shares;
-    ngx_http_upstream_reuse_counters_t   counters;  /* of workers that are
-                                                       gone */
-    ngx_atomic_uint_t                    ended;  /* the same */
+    ngx_http_upstream_reuse_counters_t   counters;
+    ngx_atomic_uint_t                    ended;  /* as in a share */
     ngx_http_upstream_reuse_closes_t     marks[2];  /* of all; the older one
                                                        first */
 } ngx_http_upstream_reuse_record_t;
@@ -220,12 +240,17 @@ typedef struct {
     /* stands for all servers for which there was no room */
     ngx_http_upstream_reuse_record_t     overflow;
     ngx_atomic_t                         uncounted;
+    ngx_uint_t                           overflowed;  /* it has counted */
     ngx_uint_t                           full;  /* unsigned  full:1; */
 
     /* NULL: nothing was ever limited */
 
     ngx_http_upstream_reuse_queue_t     *queues;
     ngx_http_upstream_reuse_bell_t      *bells;
+    ngx_msec_t                           folded;  /* records, last */
+    ngx_msec_t                           wanted[2];  /* room for a server, and
+                                                        for an unbounded one,
+                                                        last; 0: never */
 
     ngx_msec_t                           lowered;  /* the servers' peaks */
     ngx_msec_t                           parted;   /* the last part began */

@@ -32,6 +32,8 @@ typedef struct {
     u_char                              *last;
     u_char                              *end;
     ngx_uint_t                           failed;  /* unsigned  failed:1; */
+    ngx_uint_t                           servers;  /* metrics are of each, if
+                                                      there are no more */
 } ngx_http_reuse_status_text_t;
 
 

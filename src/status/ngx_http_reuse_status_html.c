@@ -194,6 +194,12 @@ html_warnings(ngx_http_reuse_status_text_t *text,
             "<li>There is no room for further servers, which are counted as "
             "one: make <code>reuse_zone</code> larger than %uzk.</li>",
             shot->size / 1024);
+
+    } else if (shot->free < shot->size / 16) {
+        ngx_http_reuse_status_write(text,
+            "<li>There is little room for further servers: make "
+            "<code>reuse_zone</code> larger than %uzk.</li>",
+            shot->size / 1024);
     }
 
     upstream = shot->upstreams.elts;

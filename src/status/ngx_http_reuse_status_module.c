@@ -9,7 +9,16 @@
 #include "ngx_http_reuse_status.h"
 
 
+/* so many servers have metrics of their own by default */
+#define NGX_HTTP_REUSE_STATUS_SERVERS  1000
+
+
 /* a format: by the argument, and by the types that stand for it in Accept */
+
+typedef struct {
+    ngx_uint_t                           servers;  /* as in the text */
+} reuse_status_loc_conf_t;
+
 
 typedef struct {
     ngx_str_t                            name;
@@ -31,6 +40,7 @@ static ngx_int_t reuse_status_send(ngx_http_request_t *r,
 static ngx_int_t reuse_status_add_field(ngx_http_request_t *r,
     const char *name, const char *value);
 
+static void *ngx_http_reuse_status_create_loc_conf(ngx_conf_t *cf);
 static char *reuse_status(ngx_conf_t *cf, ngx_command_t *cmd, void *conf);
 
 
@@ -70,9 +80,10 @@ static reuse_status_format_t  reuse_status_formats[] = {
 static ngx_command_t  ngx_http_reuse_status_commands[] = {
 
     { ngx_string("reuse_status"),
-      NGX_HTTP_SRV_CONF|NGX_HTTP_LOC_CONF|NGX_CONF_NOARGS,
+      NGX_HTTP_SRV_CONF|NGX_HTTP_LOC_CONF|NGX_CONF_NOARGS
+                        |NGX_CONF_TAKE1,
       reuse_status,
-      0,
+      NGX_HTTP_LOC_CONF_OFFSET,
       0,
       NULL },
 
@@ -90,7 +101,7 @@ static ngx_http_module_t  ngx_http_reuse_status_module_ctx = {
     NULL,                                  /* create server configuration */
     NULL,                                  /* merge server configuration */
 
-    NULL,                                  /* create location configuration */
+    ngx_http_reuse_status_create_loc_conf, /* create location configuration */
     NULL                                   /* merge location configuration */
 };
 
@@ -111,10 +122,49 @@ ngx_module_t  ngx_http_reuse_status_module = {
 };
 
 
+static void *
+ngx_http_reuse_status_create_loc_conf(ngx_conf_t *cf)
+{
+    return ngx_pcalloc(cf->pool, sizeof(reuse_status_loc_conf_t));
+}
+
+
+/* reuse_status [servers=N | servers=off]; */
+
 static char *
 reuse_status(ngx_conf_t *cf, ngx_command_t *cmd, void *conf)
 {
+    reuse_status_loc_conf_t  *slcf = conf;
+
+    ngx_int_t                  n;
+    ngx_str_t                 *value;
     ngx_http_core_loc_conf_t  *clcf;
+
+    value = cf->args->elts;
+    n = NGX_HTTP_REUSE_STATUS_SERVERS;
+
+    if (cf->args->nelts == 2) {
+
+        n = NGX_ERROR;
+
+        if (ngx_strcmp(value[1].data, "servers=off") == 0) {
+            n = 0;
+
+        } else if (ngx_strncmp(value[1].data, "servers=", 8) == 0) {
+            n = ngx_atoi(value[1].data + 8, value[1].len - 8);
+        }
+
+        if (n == NGX_ERROR) {
+            ngx_conf_log_error(NGX_LOG_EMERG, cf, 0,
+                               "invalid parameter \"%V\" of "
+                               "\"reuse_status\": it is \"servers=off\", or "
+                               "up to how many servers have metrics of their "
+                               "own, as in \"servers=1000\"", &value[1]);
+            return NGX_CONF_ERROR;
+        }
+    }
+
+    slcf->servers = n;
 
     clcf = ngx_http_conf_get_module_loc_conf(cf, ngx_http_core_module);
     clcf->handler = reuse_status_handler;
@@ -128,6 +178,7 @@ reuse_status_handler(ngx_http_request_t *r)
 {
     ngx_int_t                            rc;
     reuse_status_format_t               *format;
+    reuse_status_loc_conf_t             *slcf;
     ngx_http_reuse_status_text_t         text;
     ngx_http_upstream_reuse_snapshot_t  *shot;
 
@@ -150,6 +201,8 @@ reuse_status_handler(ngx_http_request_t *r)
         return NGX_HTTP_BAD_REQUEST;
     }
 
+    slcf = ngx_http_get_module_loc_conf(r, ngx_http_reuse_status_module);
+
     shot = ngx_http_upstream_reuse_take_snapshot(r->pool);
     if (shot == NULL) {
         return NGX_HTTP_INTERNAL_SERVER_ERROR;
@@ -157,6 +210,7 @@ reuse_status_handler(ngx_http_request_t *r)
 
     ngx_memzero(&text, sizeof(ngx_http_reuse_status_text_t));
     text.pool = r->pool;
+    text.servers = slcf->servers;
 
     format->write(&text, shot);
 

@@ -22,6 +22,8 @@ typedef struct {
 } prometheus_metric_t;
 
 
+static void prometheus_metric(ngx_http_reuse_status_text_t *text,
+    prometheus_metric_t *metric, ngx_http_upstream_reuse_view_t *view);
 static void prometheus_zone(ngx_http_reuse_status_text_t *text,
     ngx_http_upstream_reuse_snapshot_t *shot);
 static void prometheus_queues(ngx_http_reuse_status_text_t *text,
@@ -155,26 +157,30 @@ void
 ngx_http_reuse_status_prometheus(ngx_http_reuse_status_text_t *text,
     ngx_http_upstream_reuse_snapshot_t *shot)
 {
-    ngx_uint_t                       i;
-    prometheus_metric_t             *metric;
-    ngx_http_upstream_reuse_view_t  *view;
+    ngx_uint_t                                i;
+    prometheus_metric_t                      *metric;
+    ngx_http_upstream_reuse_view_t           *view;
+    ngx_http_upstream_reuse_upstream_view_t  *upstream;
 
     prometheus_zone(text, shot);
 
     view = shot->servers.elts;
+    upstream = shot->upstreams.elts;
 
     for (metric = prometheus_metrics; metric->name; metric++) {
         prometheus_head(text, metric->name, metric->type, metric->help);
 
-        for (i = 0; i < shot->servers.nelts; i++) {
+        if (shot->servers.nelts > text->servers) {
 
-            if (metric->values) {
-                metric->values(text, &view[i], metric->name);
-                continue;
+            for (i = 0; i < shot->upstreams.nelts; i++) {
+                prometheus_metric(text, metric, &upstream[i].sum);
             }
 
-            prometheus_line(text, &view[i], metric->name, NULL, NULL,
-                            view[i].counters[metric->counter]);
+            continue;
+        }
+
+        for (i = 0; i < shot->servers.nelts; i++) {
+            prometheus_metric(text, metric, &view[i]);
         }
     }
 
@@ -243,6 +249,20 @@ prometheus_queue(ngx_http_reuse_status_text_t *text,
 
 
 static void
+prometheus_metric(ngx_http_reuse_status_text_t *text,
+    prometheus_metric_t *metric, ngx_http_upstream_reuse_view_t *view)
+{
+    if (metric->values) {
+        metric->values(text, view, metric->name);
+        return;
+    }
+
+    prometheus_line(text, view, metric->name, NULL, NULL,
+                    view->counters[metric->counter]);
+}
+
+
+static void
 prometheus_zone(ngx_http_reuse_status_text_t *text,
     ngx_http_upstream_reuse_snapshot_t *shot)
 {
@@ -272,6 +292,12 @@ prometheus_zone(ngx_http_reuse_status_text_t *text,
     ngx_http_reuse_status_write(text,
                                 "nginx_reuse_uncounted_requests_total %uA\n",
                                 shot->uncounted);
+
+    prometheus_head(text, "nginx_reuse_servers", "gauge",
+                    "Servers that are known, each of which has metrics of its "
+                    "own unless there are too many.");
+    ngx_http_reuse_status_write(text, "nginx_reuse_servers %ui\n",
+                                shot->servers.nelts);
 
     prometheus_head(text, "nginx_reuse_workers", "gauge",
                     "Worker processes that count, also those of earlier "

@@ -346,7 +346,11 @@ reuse_add_up(ngx_http_reuse_warm_stock_t *stock,
 
     for (share = record->shares; share; share = share->next) {
 
-        reuse_add_counters(&stock->paid, share->counters);
+        stock->paid.requests +=
+                          ngx_http_upstream_reuse_sum_shared(share->counters);
+        stock->paid.unused +=
+                   (int32_t) (share->counters[NGX_HTTP_UPSTREAM_REUSE_AHEAD]
+                              - share->counters[NGX_HTTP_UPSTREAM_REUSE_WARM]);
 
         if (share->pid == 0 || share->pid == ngx_pid) {
             continue;

@@ -40,6 +40,8 @@ static void reuse_keep(ngx_http_upstream_reuse_peer_t *rp,
     ngx_http_upstream_reuse_conn_t *conn);
 static void reuse_begin_idle(ngx_http_upstream_reuse_conn_t *conn);
 static void reuse_end_idle(ngx_http_upstream_reuse_conn_t *conn);
+static void reuse_forget(ngx_http_upstream_reuse_srv_conf_t *rcf,
+    ngx_http_upstream_reuse_server_t *server);
 
 static void reuse_handler(ngx_event_t *ev);
 
@@ -55,7 +57,8 @@ static ngx_http_upstream_reuse_listener_t  reuse_listener = {
     reuse_keep,
     reuse_begin_idle,
     reuse_end_idle,
-    ngx_http_reuse_warm_note_closed_idle
+    ngx_http_reuse_warm_note_closed_idle,
+    reuse_forget
 };
 
 
@@ -410,6 +413,26 @@ reuse_end_idle(ngx_http_upstream_reuse_conn_t *conn)
         /* it was closed, not taken */
 
         ngx_http_reuse_warm_schedule(warm, NGX_HTTP_REUSE_WARM_SOON);
+    }
+}
+
+
+static void
+reuse_forget(ngx_http_upstream_reuse_srv_conf_t *rcf,
+    ngx_http_upstream_reuse_server_t *server)
+{
+    ngx_uint_t                          i;
+    ngx_http_reuse_warm_t              *warm;
+    ngx_http_upstream_reuse_server_t  **servers;
+
+    warm = rcf->warmth;
+    servers = warm->servers.elts;
+
+    for (i = 0; i < warm->servers.nelts; i++) {
+        if (servers[i] == server) {
+            servers[i] = servers[--warm->servers.nelts];
+            break;
+        }
     }
 }
 

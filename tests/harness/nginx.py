@@ -137,7 +137,8 @@ class Nginx:
 
     `names` are what %{name} and %{name.attribute} stand for in the
     configuration.  Besides, %{prefix} is nginx's directory and
-    %{port.NAME} a free port of 127.0.0.1; nginx inherits the sockets of
+    %{port.NAME} a free port of 127.0.0.1, %{any.NAME} one of all
+    addresses; nginx inherits the sockets of
     all ports mentioned, so that no one else can take them.  `env` in the
     configuration are variables of nginx's environment, `before` the words
     in front of the command that starts it.  With a link, nginx
@@ -177,6 +178,8 @@ class Nginx:
                 return self.prefix
             if name == "port":
                 return str(self._reserve(path[0]))
+            if name == "any":
+                return str(self._reserve(path[0], host="0.0.0.0"))
             if name == "udp":
                 return str(self._reserve(path[0], socket.SOCK_DGRAM))
             thing = self.names[name]
@@ -186,11 +189,11 @@ class Nginx:
         text = PLACEHOLDER.sub(value, text)
         return text.replace("myproxy_", "proxy_") if settings.STOCK else text
 
-    def _reserve(self, name, kind=socket.SOCK_STREAM):
+    def _reserve(self, name, kind=socket.SOCK_STREAM, host="127.0.0.1"):
         if name not in self._ports:
             sock = socket.socket(socket.AF_INET, kind)
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            sock.bind(("127.0.0.1", 0))
+            sock.bind((host, 0))
             if kind == socket.SOCK_STREAM:
                 sock.listen(511)
             sock.setblocking(False)

@@ -1,0 +1,345 @@
+
+/*
+ * Copyright (C) 2026 The ngx_http_myproxy_module authors
+ *
+ * A record of which nobody has a share, and no connection is open, is added to
+ * the one record of all servers of that upstream which are gone, and freed.
+ * So the sums of an upstream are exact for ever.
+ */
+
+
+#include "ngx_http_upstream_reuse.h"
+
+
+static ngx_uint_t reuse_free_shares(ngx_slab_pool_t *shpool,
+    ngx_http_upstream_reuse_record_t *record);
+static ngx_uint_t reuse_is_record_gone(ngx_http_upstream_reuse_zone_t *zone,
+    ngx_http_upstream_reuse_record_t *record);
+static ngx_uint_t reuse_has_open(ngx_http_upstream_reuse_record_t *record);
+static void reuse_fold_record(ngx_slab_pool_t *shpool,
+    ngx_http_upstream_reuse_zone_t *zone,
+    ngx_http_upstream_reuse_record_t *record);
+static void reuse_add_record(ngx_http_upstream_reuse_record_t *sum,
+    ngx_http_upstream_reuse_record_t *record);
+static void reuse_forget(ngx_http_upstream_reuse_record_t *record);
+static u_char *reuse_address(ngx_http_upstream_reuse_record_t *record,
+    size_t *len);
+
+
+ngx_int_t
+ngx_http_upstream_reuse_count_open(ngx_http_upstream_reuse_share_t *share)
+{
+    uint32_t    *n, open;
+    ngx_uint_t   i;
+
+    n = share->counters;
+
+    open = n[NGX_HTTP_UPSTREAM_REUSE_OPENED]
+           + n[NGX_HTTP_UPSTREAM_REUSE_TAKEN_OVER]
+           + n[NGX_HTTP_UPSTREAM_REUSE_SWEPT]
+           - n[NGX_HTTP_UPSTREAM_REUSE_HANDED_OVER];
+
+    for (i = 0; i < NGX_HTTP_UPSTREAM_REUSE_CLOSE_LAST; i++) {
+        open -= n[NGX_HTTP_UPSTREAM_REUSE_CLOSED + i];
+    }
+
+    return (int32_t) open;
+}
+
+
+void
+ngx_http_upstream_reuse_fold_share(ngx_http_upstream_reuse_record_t *record,
+    ngx_http_upstream_reuse_share_t *share)
+{
+    uint32_t    *n, closed;
+    ngx_int_t    open;
+    ngx_uint_t   i;
+
+    n = share->counters;
+    open = ngx_http_upstream_reuse_count_open(share);
+
+    /* those that are about to be closed are less than none then */
+
+    closed = 0;
+
+    for (i = 0; i < NGX_HTTP_UPSTREAM_REUSE_CLOSE_LAST; i++) {
+        closed += n[NGX_HTTP_UPSTREAM_REUSE_CLOSED + i];
+    }
+
+    record->ended += closed;
+    share->ended -= closed;
+
+    for (i = 0; i < NGX_HTTP_UPSTREAM_REUSE_SHARED; i++) {
+
+        if (i != NGX_HTTP_UPSTREAM_REUSE_IDLE) {
+            record->counters[i] += (int32_t) n[i];
+            n[i] = 0;
+        }
+    }
+
+    record->counters[NGX_HTTP_UPSTREAM_REUSE_OPENED] -= open;
+    n[NGX_HTTP_UPSTREAM_REUSE_OPENED] = (uint32_t) open;
+}
+
+
+ngx_uint_t
+ngx_http_upstream_reuse_free_share(ngx_shm_zone_t *shm_zone,
+    ngx_http_upstream_reuse_record_t *record,
+    ngx_http_upstream_reuse_share_t *share)
+{
+    ngx_slab_pool_t  *shpool;
+
+    shpool = (ngx_slab_pool_t *) shm_zone->shm.addr;
+
+    ngx_http_upstream_reuse_fold_share(record, share);
+
+    if (record->planner == share->pid) {
+        record->planner = 0;
+    }
+
+    share->pid = 0;
+
+    if (reuse_free_shares(shpool, record) || reuse_has_open(record)) {
+        return 0;
+    }
+
+    reuse_fold_record(shpool, shm_zone->data, record);
+
+    return 1;
+}
+
+
+void
+ngx_http_upstream_reuse_fold(ngx_shm_zone_t *shm_zone)
+{
+    ngx_uint_t                         checks;
+    ngx_slab_pool_t                   *shpool;
+    ngx_http_upstream_reuse_zone_t    *zone;
+    ngx_http_upstream_reuse_record_t  *record, *next;
+
+    zone = shm_zone->data;
+    shpool = (ngx_slab_pool_t *) shm_zone->shm.addr;
+
+    (void) ngx_http_upstream_reuse_sweep(zone);
+
+    checks = 0;
+
+    for (record = ngx_http_upstream_reuse_next_record(zone, NULL);
+         record;
+         record = next)
+    {
+        next = ngx_http_upstream_reuse_next_record(zone, record);
+
+        if (reuse_free_shares(shpool, record)
+            || reuse_has_open(record)
+            || (!ngx_http_upstream_reuse_is_room_wanted(zone,
+                                                        record->unbounded)
+                && (ngx_msec_int_t) (ngx_current_msec - record->checked)
+                   < NGX_HTTP_UPSTREAM_REUSE_CHECK)
+            || checks == NGX_HTTP_UPSTREAM_REUSE_CHECKS)
+        {
+            continue;
+        }
+
+        checks++;
+        record->checked = ngx_current_msec;
+
+        if (reuse_is_record_gone(zone, record)) {
+            reuse_fold_record(shpool, zone, record);
+        }
+    }
+
+    if (!ngx_http_upstream_reuse_is_room_wanted(zone, 0)
+        && shpool->pfree > shm_zone->shm.size / ngx_pagesize / 8)
+    {
+        zone->full = 0;
+    }
+}
+
+
+/* Those of workers that are gone; tells whether there are others. */
+
+static ngx_uint_t
+reuse_free_shares(ngx_slab_pool_t *shpool,
+    ngx_http_upstream_reuse_record_t *record)
+{
+    ngx_http_upstream_reuse_share_t  *share, **link;
+
+    link = &record->shares;
+
+    while (*link) {
+
+        share = *link;
+
+        if (share->pid) {
+            link = &share->next;
+            continue;
+        }
+
+        *link = share->next;
+        ngx_slab_free_locked(shpool, share);
+    }
+
+    return record->shares != NULL;
+}
+
+
+/* What stands for several servers is never gone. */
+
+static ngx_uint_t
+reuse_is_record_gone(ngx_http_upstream_reuse_zone_t *zone,
+    ngx_http_upstream_reuse_record_t *record)
+{
+    size_t                               len;
+    u_char                              *address;
+    ngx_str_t                            name;
+    ngx_uint_t                           room;
+    ngx_http_upstream_reuse_srv_conf_t  *rcf;
+
+    if (record == &zone->overflow) {
+        return 0;
+    }
+
+    address = reuse_address(record, &len);
+
+    if (len < 2) {
+        return 0;
+    }
+
+    name.data = record->node.str.data;
+    name.len = address - 1 - name.data;
+
+    rcf = ngx_http_upstream_reuse_find_conf(&name);
+    room = ngx_http_upstream_reuse_is_room_wanted(zone, record->unbounded);
+
+    return ngx_http_upstream_reuse_is_gone(rcf, record->unbounded, address,
+                                           len,
+                                           ngx_current_msec - record->active,
+                                           room);
+}
+
+
+/* What of them is parked, nobody has in a share. */
+
+static ngx_uint_t
+reuse_has_open(ngx_http_upstream_reuse_record_t *record)
+{
+    ngx_uint_t          i;
+    ngx_atomic_uint_t  *n, open;
+
+    n = record->counters;
+    open = n[NGX_HTTP_UPSTREAM_REUSE_OPENED];
+
+    for (i = 0; i < NGX_HTTP_UPSTREAM_REUSE_CLOSE_LAST; i++) {
+        open -= n[NGX_HTTP_UPSTREAM_REUSE_CLOSED + i];
+    }
+
+    return (ngx_atomic_int_t) open > 0;
+}
+
+
+/*
+ * The first record of an upstream that is to be freed stands for those that
+ * follow, so that no memory is needed for it.
+ */
+
+static void
+reuse_fold_record(ngx_slab_pool_t *shpool,
+    ngx_http_upstream_reuse_zone_t *zone,
+    ngx_http_upstream_reuse_record_t *record)
+{
+    size_t                             len;
+    u_char                            *address;
+    ngx_str_t                         *key;
+    ngx_http_upstream_reuse_record_t  *removed;
+
+    ngx_rbtree_delete(&zone->rbtree, &record->node.node);
+
+    zone->nunbounded -= record->unbounded;
+    record->unbounded = 0;
+
+    key = &record->node.str;
+
+    address = reuse_address(record, &len);
+    *address = '\0';
+
+    key->len = address + 1 - key->data;
+
+    removed = ngx_http_upstream_reuse_lookup_record(zone, key);
+
+    if (removed) {
+        reuse_add_record(removed, record);
+        ngx_slab_free_locked(shpool, record);
+
+        return;
+    }
+
+    reuse_forget(record);
+
+    record->node.node.key = ngx_crc32_long(key->data, key->len);
+
+    ngx_rbtree_insert(&zone->rbtree, &record->node.node);
+}
+
+
+static void
+reuse_add_record(ngx_http_upstream_reuse_record_t *sum,
+    ngx_http_upstream_reuse_record_t *record)
+{
+    ngx_uint_t  i, j;
+
+    for (i = 0; i < NGX_HTTP_UPSTREAM_REUSE_COUNTERS; i++) {
+        sum->counters[i] += record->counters[i];
+    }
+
+    for (i = 0; i < NGX_HTTP_UPSTREAM_REUSE_PARTS; i++) {
+        sum->paid[i].requests += record->paid[i].requests;
+        sum->paid[i].unused += record->paid[i].unused;
+    }
+
+    for (i = 0; i < 2; i++) {
+
+        sum->marks[i].requests += record->marks[i].requests;
+
+        for (j = 0; j < NGX_HTTP_UPSTREAM_REUSE_CLOSE_LAST; j++) {
+            sum->marks[i].closed[j] += record->marks[i].closed[j];
+        }
+    }
+}
+
+
+/* What was learned of one server is not true of others. */
+
+static void
+reuse_forget(ngx_http_upstream_reuse_record_t *record)
+{
+    ngx_memzero(&record->limit, sizeof(ngx_http_upstream_reuse_limit_t));
+    ngx_memzero(&record->unused_limit,
+                sizeof(ngx_http_upstream_reuse_limit_t));
+    ngx_memzero(&record->starving,
+                sizeof(ngx_http_upstream_reuse_starving_t));
+
+    record->used = 0;
+    record->peak = 0;
+    record->seen = 0;
+    record->planner = 0;
+    record->unpaid = 0;
+    record->unwanted = 0;
+}
+
+
+static u_char *
+reuse_address(ngx_http_upstream_reuse_record_t *record, size_t *len)
+{
+    u_char     *p, *last;
+    ngx_str_t  *key;
+
+    key = &record->node.str;
+    last = key->data + key->len;
+
+    p = ngx_strlchr(key->data, last, '\0') + 1;
+
+    *len = last - p;
+
+    return p;
+}
