@@ -40,7 +40,7 @@ def run(bench, tmp_path, *options):
         [settings.ROOT / "bench" / bench, "--as-is", "--quick",
          "--json", path, *options],
         stdin=subprocess.DEVNULL, capture_output=True, text=True,
-        timeout=5 * settings.PATIENCE, check=False)
+        timeout=12 * settings.PATIENCE, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout, json.loads(path.read_text())
 
@@ -305,13 +305,17 @@ def test_workers_with_many_servers(tmp_path):
 def test_workers_compares_a_connection_that_is_passed_on(tmp_path):
     _, found = run("workers", tmp_path, "--parts", "cpu", "--contenders",
                    "ours")
-    assert [row["name"] for row in found["cpu"]] == ["kept", "same", "apart",
-                                                     "other"]
-    for row in found["cpu"]:
+    *rows, single, moved = found["cpu"]
+    assert [row["name"] for row in found["cpu"]] == [
+        "kept", "same", "apart", "other", "single", "moved"]
+    for row in rows:
         assert 1 < row["cpu_us"] < 5000
         assert row["requests"] == 2 * 320
         if shutil.which("valgrind"):
             assert 10000 < row["instructions"] < 200000
+    for row in single, moved:
+        assert 1 < row["cpu_us"] < 5000
+        assert row["requests"] == 2 * 20
     assert [row["passed"] for row in found["cpu"][:3]] == [0, 0, 0]
 
 

@@ -8,7 +8,7 @@ import time
 
 import pytest
 
-from harness import http1
+from harness import http1, settings
 from harness.nginx import version
 
 PASS = "myproxy_pass http://%{origin};"
@@ -74,6 +74,7 @@ def test_bind_may_be_transparent(stage):
 def test_socket_keepalive(stage, switch, timer):
     origin = stage.origin()
     nginx = stage.nginx(
+        http="" if settings.STOCK else "reuse_probe off;",
         location=PASS + f"myproxy_socket_keepalive {switch};")
     assert nginx.get().status == 200
     theirs = origin.conns[0].sock.getpeername()[1]
