@@ -525,9 +525,25 @@ def test_an_error_page_is_served_instead(stage):
     stage.wait_until(lambda: len(origin.requests) == 1)
     response = nginx.get()
     assert (response.status, response.body) == (200, b"busy")
+    assert response.header("Retry-After") is None
     gate.open()
     assert first.read_response().status == 200
     assert other.connections == 1
+
+
+def test_an_error_page_that_stays_a_refusal_says_when_to_come_again(stage):
+    origin, gate = waiting_origin(stage)
+    nginx = stage.nginx(
+        location=PASS + "error_page 503 /busy;",
+        http=APP.format("reuse_limit 1 queue=0;"),
+        server="location = /busy { return 200 busy; }")
+    first = send(nginx, "/wait")
+    stage.wait_until(lambda: len(origin.requests) == 1)
+    response = nginx.get()
+    assert (response.status, response.body) == (503, b"busy")
+    assert response.header("Retry-After") == "5"
+    gate.open()
+    assert first.read_response().status == 200
 
 
 @pytest.mark.parametrize("name", ["fastcgi", "grpc", "memcached"])

@@ -113,6 +113,28 @@ def test_requests_of_a_killed_worker_leave_the_queue(stage):
     assert origin.connections == 1
 
 
+def test_requests_of_a_terminated_worker_leave_the_queue(stage):
+    """It was to end after a reload, and was told to end at once."""
+    origin, gate = waiting_origin(stage)
+    workers = limited(stage, 1, workers=1)
+    nginx = workers.nginx
+    nginx.expect_log("open socket|aborting")
+    old, = nginx.workers()
+    first = send(nginx, "/wait")
+    stage.wait_until(lambda: len(origin.requests) == 1)
+    second = send(nginx)
+    wait_queued(stage, nginx, 1)
+    nginx.reload()
+    stage.wait_until(lambda: len(nginx.workers()) == 2)
+    nginx.kill_worker(old, signal.SIGTERM)
+    stage.wait_until(lambda: old not in nginx.workers())
+    gate.open()
+    assert nginx.get().status == 200
+    assert queue(nginx)["waiting"] == 0
+    first.close()
+    second.close()
+
+
 def resume_if_alive(nginx):
     for pid in nginx.workers():
         try:

@@ -26,6 +26,7 @@
  *     wait        it waits, where connections are limited
  *     queue       with those of other workers, in order of arrival
  *     evict       an idle connection is closed for it
+ *     refuse      it has waited for nothing
  *     http2       the same for requests in HTTP/2
  *     reasons     why its connection is new, or was closed
  *

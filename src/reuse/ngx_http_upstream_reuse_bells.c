@@ -232,15 +232,28 @@ reuse_listen(ngx_cycle_t *cycle)
 void
 ngx_http_upstream_reuse_leave_bell(void)
 {
+    ngx_http_upstream_reuse_queue_t  *queue;
+
     if (reuse_bell_connection) {
         ngx_close_connection(reuse_bell_connection);
         reuse_bell_connection = NULL;
     }
 
-    if (ngx_http_upstream_reuse_bell != NGX_ERROR) {
-        reuse_zone->bells[ngx_http_upstream_reuse_bell].pid = 0;
-        ngx_http_upstream_reuse_bell = NGX_ERROR;
+    if (ngx_http_upstream_reuse_bell == NGX_ERROR) {
+        return;
     }
+
+    for (queue = reuse_zone->queues; queue; queue = queue->next) {
+
+        /* requests that still wait end with the process */
+
+        ngx_memzero(&queue->lines[ngx_http_upstream_reuse_bell],
+                    sizeof(ngx_http_upstream_reuse_line_t));
+        ngx_http_upstream_reuse_sum_queue(queue);
+    }
+
+    reuse_zone->bells[ngx_http_upstream_reuse_bell].pid = 0;
+    ngx_http_upstream_reuse_bell = NGX_ERROR;
 }
 
 
@@ -281,6 +294,17 @@ ngx_http_upstream_reuse_ring(ngx_uint_t i)
     if (send(reuse_bells[i][0], "", 1, 0) == -1) {
         ngx_log_debug0(NGX_LOG_DEBUG_HTTP, ngx_cycle->log, ngx_socket_errno,
                        "upstream reuse: send() failed");
+    }
+}
+
+
+void
+ngx_http_upstream_reuse_reset_bells(void)
+{
+    ngx_uint_t  i;
+
+    for (i = 0; i < reuse_nbells; i++) {
+        reuse_zone->bells[i].rung = 0;
     }
 }
 

@@ -59,7 +59,7 @@ reuse_evict_own(ngx_http_upstream_reuse_peer_t *rp)
     {
         conn = ngx_queue_data(q, ngx_http_upstream_reuse_conn_t, spare);
 
-        if (conn->server == rp->server) {
+        if (conn->server->record == rp->server->record) {
             conn->on_timeout = NGX_HTTP_UPSTREAM_REUSE_CLOSE_LIMITED;
             ngx_http_upstream_reuse_pool_remove(conn->connection);
 

@@ -229,7 +229,7 @@ reuse_look_at_share(ngx_http_upstream_reuse_srv_conf_t *rcf,
 
     for (i = 0; i < NGX_HTTP_UPSTREAM_REUSE_SHARED; i++) {
 
-        if (n[i] >= NGX_HTTP_UPSTREAM_REUSE_MUCH) {
+        if ((int32_t) n[i] >= NGX_HTTP_UPSTREAM_REUSE_MUCH) {
 
             shpool = (ngx_slab_pool_t *) rcf->main->zone->shm.addr;
 

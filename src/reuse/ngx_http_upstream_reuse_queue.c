@@ -639,9 +639,16 @@ reuse_check_handler(ngx_event_t *ev)
 
     ngx_shmtx_unlock(&reuse_shpool->mutex);
 
-    zone->bells[ngx_http_upstream_reuse_bell].rung = 0;
+    /* a worker may have been killed, or busy, as it was about to ring */
+
+    ngx_http_upstream_reuse_reset_bells();
 
     for (waiters = reuse_all_waiters; waiters; waiters = waiters->next) {
+
+        if (!ngx_queue_empty(&waiters->requests)) {
+            reuse_call_others(waiters->conf);
+        }
+
         reuse_hand_on(waiters, 0);
     }
 }

@@ -81,6 +81,15 @@ ngx_msec_int_t ngx_http_upstream_reuse_queue_time(
 ngx_uint_t ngx_http_upstream_reuse_evict(ngx_http_upstream_reuse_peer_t *rp);
 
 
+/* refuse */
+
+/*
+ * Adds "Retry-After" to the response, for 503, unless its "error_page" may
+ * have a response with another status.
+ */
+void ngx_http_upstream_reuse_add_retry_after(ngx_http_request_t *r);
+
+
 /* queue */
 
 /* worker: begins */
@@ -158,6 +167,9 @@ extern ngx_int_t  ngx_http_upstream_reuse_bell;
 /* Wakes the worker of a bell, and of a process number. */
 void ngx_http_upstream_reuse_ring(ngx_uint_t i);
 void ngx_http_upstream_reuse_ring_worker(ngx_pid_t pid);
+
+/* Has all be rung anew, also those that seem to ring. */
+void ngx_http_upstream_reuse_reset_bells(void);
 
 /*
  * With the lock: forgets workers that are gone, and the requests which they

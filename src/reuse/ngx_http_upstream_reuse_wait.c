@@ -13,7 +13,6 @@
 
 
 /* seconds, as text: when a client that was refused may come again */
-#define NGX_HTTP_UPSTREAM_REUSE_RETRY_AFTER  "5"
 
 typedef enum {
     REUSE_REFUSED_NOT = 0,
@@ -505,7 +504,19 @@ reuse_shutdown_handler(ngx_event_t *ev)
 static void
 reuse_turn(ngx_http_upstream_reuse_queued_t *queued)
 {
-    reuse_go_on((ngx_http_upstream_reuse_wait_t *) queued);
+    ngx_http_upstream_reuse_wait_t  *w;
+
+    w = (ngx_http_upstream_reuse_wait_t *) queued;
+
+    if (w->connection == NULL) {
+
+        /* there was no memory to begin its next attempt */
+
+        reuse_leave(w);
+        return;
+    }
+
+    reuse_go_on(w);
 }
 
 
@@ -639,7 +650,6 @@ reuse_has_stale(ngx_http_upstream_reuse_wait_t *w)
 static void
 reuse_refuse(ngx_http_upstream_reuse_wait_t *w)
 {
-    ngx_table_elt_t      *h;
     ngx_connection_t     *c;
     ngx_http_request_t   *r;
     ngx_http_upstream_t  *u;
@@ -666,14 +676,7 @@ reuse_refuse(ngx_http_upstream_reuse_wait_t *w)
 
     reuse_forget_attempt(r);
 
-    h = ngx_list_push(&r->headers_out.headers);
-
-    if (h) {
-        h->hash = 1;
-        ngx_str_set(&h->key, "Retry-After");
-        ngx_str_set(&h->value, NGX_HTTP_UPSTREAM_REUSE_RETRY_AFTER);
-        ngx_http_myproxy_unlink_header(h);
-    }
+    ngx_http_upstream_reuse_add_retry_after(r);
 
     ngx_http_finalize_request(r, NGX_HTTP_SERVICE_UNAVAILABLE);
 
