@@ -201,6 +201,17 @@
 #endif
 
 
+/* 1.23.1: which addresses a resolver asks for; as a number here */
+
+#if !(NGX_HAVE_INET6)
+#define ngx_http_myproxy_resolver_families(r)  0
+#elif (nginx_version >= 1023001)
+#define ngx_http_myproxy_resolver_families(r)  (2 * (r)->ipv4 + (r)->ipv6)
+#else
+#define ngx_http_myproxy_resolver_families(r)  ((r)->ipv6)
+#endif
+
+
 /*
  * 1.29.4: a Host or :authority with more than a host and a port is refused
  */

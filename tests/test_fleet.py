@@ -264,7 +264,7 @@ def test_a_server_that_a_reload_takes_out(stage):
                              port="probe").body.decode())
     shown = {dict(labels)["server"] for _, labels in text
              if "server" in dict(labels)}
-    assert shown == {stays, "removed"}
+    assert shown == {stays}
     page = nginx.get("/reuse-status?format=html", port="probe").body.decode()
     assert ">removed<" in page and gone not in page
 

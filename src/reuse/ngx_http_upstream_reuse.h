@@ -245,6 +245,8 @@ typedef struct {
     ngx_msec_t                           checked;  /* whether it is gone */
     ngx_uint_t                           asked;  /* unsigned  asked:1;  some
                                                     request went to it */
+    ngx_uint_t                           missed;  /* looks at which one had,
+                                                     and it was no server */
 
     unsigned                             listed:1;  /* as its connections */
     unsigned                             slow:1;  /* this worker did not need

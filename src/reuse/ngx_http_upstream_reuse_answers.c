@@ -149,7 +149,7 @@ reuse_find_target(ngx_resolver_t *r, uint32_t hash)
     ngx_uint_t                  i, target;
     ngx_resolver_connection_t  *rec;
 
-    target = hash;
+    target = hash + ngx_http_myproxy_resolver_families(r);
     rec = r->connections.elts;
 
     for (i = 0; i < r->connections.nelts; i++) {

@@ -142,6 +142,10 @@ typedef struct {
 } ngx_http_upstream_reuse_closes_t;
 
 
+/* the address of the one that stands for all servers which are gone */
+#define NGX_HTTP_UPSTREAM_REUSE_REMOVED  "removed"
+
+
 /* one server, or what is the sum of some */
 
 typedef struct {

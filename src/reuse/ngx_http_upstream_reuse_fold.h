@@ -13,9 +13,6 @@
 #include "ngx_http_upstream_reuse.h"
 
 
-/* the address, for whoever shows it, of all servers that are gone */
-#define NGX_HTTP_UPSTREAM_REUSE_REMOVED  "removed"
-
 /* milliseconds: so often it is asked whether a server is gone */
 #define NGX_HTTP_UPSTREAM_REUSE_CHECK    5000
 
@@ -89,6 +86,13 @@ void ngx_http_upstream_reuse_fold(ngx_shm_zone_t *shm_zone);
 /* zone */
 
 extern ngx_str_t  ngx_http_upstream_reuse_zone_name;
+
+/*
+ * worker: number 0 and 1 of those that stand for several servers; NULL: it has
+ * no share.
+ */
+ngx_http_upstream_reuse_server_t *ngx_http_upstream_reuse_common_server(
+    ngx_uint_t i);
 
 /* With the lock: the record of that key; NULL: there is none. */
 ngx_http_upstream_reuse_record_t *ngx_http_upstream_reuse_lookup_record(

@@ -27,6 +27,9 @@
 /* servers of an upstream that are freed at a time */
 #define NGX_HTTP_UPSTREAM_REUSE_FREED     32
 
+/* looks that must find requests to one which its upstream does not have */
+#define NGX_HTTP_UPSTREAM_REUSE_MISSED    3
+
 /* far from where a word of a share wraps around */
 #define NGX_HTTP_UPSTREAM_REUSE_MUCH      0x10000
 
@@ -35,6 +38,8 @@ static void reuse_handler(ngx_event_t *ev);
 static void reuse_look_at_servers(ngx_http_upstream_reuse_srv_conf_t *rcf,
     ngx_uint_t *checks);
 static void reuse_look_at_share(ngx_http_upstream_reuse_srv_conf_t *rcf,
+    ngx_http_upstream_reuse_server_t *server);
+static ngx_uint_t reuse_fold_much(ngx_shm_zone_t *shm_zone,
     ngx_http_upstream_reuse_server_t *server);
 static ngx_uint_t reuse_is_used(ngx_http_upstream_reuse_server_t *server);
 static ngx_uint_t reuse_free_server(ngx_http_upstream_reuse_srv_conf_t *rcf,
@@ -83,6 +88,7 @@ reuse_handler(ngx_event_t *ev)
     ngx_http_upstream_srv_conf_t        **uscfp;
     ngx_http_upstream_main_conf_t        *umcf;
     ngx_http_upstream_reuse_zone_t       *zone;
+    ngx_http_upstream_reuse_server_t     *server;
     ngx_http_upstream_reuse_main_conf_t  *rmcf;
 
     if (ngx_exiting || ngx_terminate) {
@@ -109,6 +115,14 @@ reuse_handler(ngx_event_t *ev)
                 ngx_http_conf_upstream_srv_conf(uscfp[i],
                                               ngx_http_upstream_reuse_module),
                 &checks);
+        }
+    }
+
+    for (i = 0; i < 2; i++) {
+        server = ngx_http_upstream_reuse_common_server(i);
+
+        if (server) {
+            (void) reuse_fold_much(rmcf->zone, server);
         }
     }
 
@@ -200,48 +214,70 @@ static void
 reuse_look_at_share(ngx_http_upstream_reuse_srv_conf_t *rcf,
     ngx_http_upstream_reuse_server_t *server)
 {
-    uint32_t          *n, requests;
-    ngx_uint_t         i;
-    ngx_slab_pool_t   *shpool;
+    uint32_t  requests;
 
-    n = server->share->counters;
-    requests = ngx_http_upstream_reuse_sum_shared(n);
+    requests = ngx_http_upstream_reuse_sum_shared(server->share->counters);
 
     if (requests == server->requests) {
         return;
     }
 
-    if (!rcf->unbounded
-        && !server->asked
-        && !ngx_http_upstream_reuse_has_server(rcf->uscf,
+    if (!rcf->unbounded && !server->asked) {
+
+        if (ngx_http_upstream_reuse_has_server(rcf->uscf,
                                                server->node.str.data,
                                                server->node.str.len))
-    {
-        rcf->foreign = 1;
+        {
+            server->asked = 1;
+
+        } else if (++server->missed == NGX_HTTP_UPSTREAM_REUSE_MISSED) {
+
+            /* one that has gone meanwhile would get no request any more */
+
+            rcf->foreign = 1;
+            server->asked = 1;
+        }
     }
 
-    server->asked = 1;
     server->requests = requests;
     server->active = ngx_current_msec;
 
     ngx_queue_remove(&server->by_use);
     ngx_queue_insert_tail(&rcf->by_use, &server->by_use);
 
+    if (reuse_fold_much(rcf->main->zone, server)) {
+        server->requests =
+                  ngx_http_upstream_reuse_sum_shared(server->share->counters);
+    }
+}
+
+
+/* Returns 1 if its share has less now than it had counted. */
+
+static ngx_uint_t
+reuse_fold_much(ngx_shm_zone_t *shm_zone,
+    ngx_http_upstream_reuse_server_t *server)
+{
+    uint32_t         *n;
+    ngx_uint_t        i;
+    ngx_slab_pool_t  *shpool;
+
+    shpool = (ngx_slab_pool_t *) shm_zone->shm.addr;
+    n = server->share->counters;
+
     for (i = 0; i < NGX_HTTP_UPSTREAM_REUSE_SHARED; i++) {
 
         if ((int32_t) n[i] >= NGX_HTTP_UPSTREAM_REUSE_MUCH) {
-
-            shpool = (ngx_slab_pool_t *) rcf->main->zone->shm.addr;
 
             ngx_shmtx_lock(&shpool->mutex);
             ngx_http_upstream_reuse_fold_share(server->record, server->share);
             ngx_shmtx_unlock(&shpool->mutex);
 
-            server->requests = ngx_http_upstream_reuse_sum_shared(n);
-
-            return;
+            return 1;
         }
     }
+
+    return 0;
 }
 
 

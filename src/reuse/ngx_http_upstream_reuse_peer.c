@@ -13,7 +13,7 @@ static void reuse_stand_before(ngx_http_upstream_reuse_peer_t *rp,
     ngx_peer_connection_t *pc);
 static void reuse_reset(ngx_http_upstream_reuse_peer_t *rp);
 static void reuse_begin(ngx_http_upstream_reuse_peer_t *rp);
-static ngx_int_t reuse_choose(ngx_http_upstream_reuse_peer_t *rp,
+static ngx_inline ngx_int_t reuse_choose(ngx_http_upstream_reuse_peer_t *rp,
     ngx_peer_connection_t *pc);
 static ngx_int_t reuse_begin_choice(ngx_http_upstream_reuse_peer_t *rp,
     ngx_peer_connection_t *pc);
@@ -203,7 +203,7 @@ ngx_http_upstream_reuse_get_peer(ngx_peer_connection_t *pc, void *data)
 
 /* The balancer chooses a server, and the pool may have a connection to it. */
 
-static ngx_int_t
+static ngx_inline ngx_int_t
 reuse_choose(ngx_http_upstream_reuse_peer_t *rp, ngx_peer_connection_t *pc)
 {
     ngx_int_t  rc;

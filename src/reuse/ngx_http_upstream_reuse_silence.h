@@ -88,8 +88,8 @@ ngx_uint_t ngx_http_upstream_reuse_gives_up(
  */
 #define ngx_http_upstream_reuse_is_suspect(conn)                              \
     ((conn)->server->record->silent                                           \
-     && (ngx_msec_int_t) ((conn)->since - (conn)->server->record->silent)     \
-        <= 0)
+     && ngx_current_msec - (conn)->since                                      \
+        >= ngx_current_msec - (conn)->server->record->silent)
 
 
 #endif /* _NGX_HTTP_UPSTREAM_REUSE_SILENCE_H_INCLUDED_ */

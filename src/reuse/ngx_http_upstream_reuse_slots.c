@@ -281,9 +281,11 @@ reuse_find_name(ngx_http_upstream_srv_conf_t *uscf,
     server = uscf->servers->elts;
     peers = uscf->peer.data;
 
-    ngx_http_upstream_rr_peers_rlock(peers);
-
     for ( /* void */ ; peers && name == NULL; peers = peers->next) {
+
+        /* backup servers have a lock of their own */
+
+        ngx_http_upstream_rr_peers_rlock(peers);
 
         for (peer = peers->peer; peer && name == NULL; peer = peer->next) {
 
@@ -307,11 +309,9 @@ reuse_find_name(ngx_http_upstream_srv_conf_t *uscf,
                 }
             }
         }
+
+        ngx_http_upstream_rr_peers_unlock(peers);
     }
-
-    peers = uscf->peer.data;
-
-    ngx_http_upstream_rr_peers_unlock(peers);
 
     return name;
 }

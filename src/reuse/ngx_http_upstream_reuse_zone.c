@@ -595,6 +595,16 @@ ngx_http_upstream_reuse_sweep(ngx_http_upstream_reuse_zone_t *zone)
 }
 
 
+ngx_http_upstream_reuse_server_t *
+ngx_http_upstream_reuse_common_server(ngx_uint_t i)
+{
+    ngx_http_upstream_reuse_server_t  *server;
+
+    server = i ? &reuse_others : &reuse_overflow;
+
+    return (server->share == &reuse_nowhere || !server->share) ? NULL : server;
+}
+
 /*
  * Workers are in the master's process group.  A process of the same number
  * that is not in it is another one.

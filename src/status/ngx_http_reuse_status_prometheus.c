@@ -22,6 +22,8 @@ typedef struct {
 } prometheus_metric_t;
 
 
+static ngx_uint_t prometheus_is_removed(
+    ngx_http_upstream_reuse_view_t *view);
 static void prometheus_metric(ngx_http_reuse_status_text_t *text,
     prometheus_metric_t *metric, ngx_http_upstream_reuse_view_t *view);
 static void prometheus_zone(ngx_http_reuse_status_text_t *text,
@@ -180,11 +182,26 @@ ngx_http_reuse_status_prometheus(ngx_http_reuse_status_text_t *text,
         }
 
         for (i = 0; i < shot->servers.nelts; i++) {
-            prometheus_metric(text, metric, &view[i]);
+            if (!prometheus_is_removed(&view[i])) {
+                prometheus_metric(text, metric, &view[i]);
+            }
         }
     }
 
     prometheus_queues(text, shot);
+}
+
+
+/* What it gets all at once when a server goes, would be taken for a rate. */
+
+static ngx_uint_t
+prometheus_is_removed(ngx_http_upstream_reuse_view_t *view)
+{
+    return view->address.len
+           == sizeof(NGX_HTTP_UPSTREAM_REUSE_REMOVED) - 1
+           && ngx_strncmp(view->address.data, NGX_HTTP_UPSTREAM_REUSE_REMOVED,
+                          view->address.len)
+              == 0;
 }
 
 
