@@ -300,6 +300,7 @@ def test_workers_with_many_servers(tmp_path):
     assert row["descriptors_most"] >= row["descriptors"] > 4
 
 
+@pytest.mark.timeout(150 * settings.SCALE)
 @pytest.mark.skipif(len(os.sched_getaffinity(0)) < 2,
                     reason="no second core")
 def test_workers_compares_a_connection_that_is_passed_on(tmp_path):
