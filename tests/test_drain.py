@@ -78,13 +78,14 @@ def gone(stage, dns, name, addresses):
 APP = "upstream app {{ {} }}"
 
 
-def reloaded(stage, change, before="server %{origin};"):
-    """Workers that had one parked connection before a reload."""
+def reloaded(stage, change, before="server %{origin};", pause=0):
+    """Workers that had one parked connection before a reload, so long."""
     stage.origin()
     stage.origin(name="other")
     workers = Workers(stage, PASS, http=APP.format(before))
     assert workers.nginx.get().status == 200
     workers.wait_parked()
+    stage.let_pass(pause)
     workers.nginx.reload(http=APP.format(change))
     return workers
 
@@ -109,6 +110,12 @@ def test_what_a_reload_takes_out_is_drained(stage, change):
     wait_drained(stage, workers.nginx, 1, time.monotonic())
     assert closed(workers.nginx) == {"drained": 1}
     workers.wait_open(0)
+
+
+def test_new_workers_look_though_an_old_one_has_just_done_so(stage):
+    workers = reloaded(stage, "server %{origin} down; server %{other};",
+                       pause=1.2)
+    wait_drained(stage, workers.nginx, 1, time.monotonic())
 
 
 @pytest.mark.parametrize("change", [

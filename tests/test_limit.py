@@ -626,6 +626,8 @@ def test_the_log_tells_how_long_it_waited(stage):
     ("reuse_limit many;", 'invalid value "many" of "reuse_limit"'),
     ("reuse_limit 3 queue=;", 'invalid value "queue=" of "reuse_limit"'),
     ("reuse_limit 3 queue=x;", 'invalid value "queue=x" of "reuse_limit"'),
+    ("reuse_limit 3 queue=3 queue=4;",
+     'invalid value "queue=4" of "reuse_limit"'),
     ("reuse_limit 3 timeout=0;",
      'invalid value "timeout=0" of "reuse_limit"'),
     ("reuse_limit 3 timeout=;", 'invalid value "timeout=" of "reuse_limit"'),

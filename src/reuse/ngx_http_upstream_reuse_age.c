@@ -37,9 +37,10 @@ ngx_http_upstream_reuse_set_max_age_slot(ngx_conf_t *cf, ngx_command_t *cmd,
 
     value = cf->args->elts;
 
-    if (cf->args->nelts == 2 && ngx_strcmp(value[1].data, "off") == 0) {
+    if (ngx_strcmp(value[1].data, "off") == 0) {
         rcf->max_age = 0;
-        return NGX_CONF_OK;
+        return (cf->args->nelts == 2) ? NGX_CONF_OK
+                                      : reuse_refuse_age(cf, &value[2]);
     }
 
     rcf->max_age = ngx_parse_time(&value[1], 0);

@@ -274,8 +274,8 @@ ngx_http_upstream_reuse_set_limit_slot(ngx_conf_t *cf, ngx_command_t *cmd,
     value = cf->args->elts;
 
     rcf->limit = ngx_atoi(value[1].data, value[1].len);
-    rcf->queue = NGX_MAX_INT32_VALUE;
-    rcf->queue_timeout = NGX_HTTP_UPSTREAM_REUSE_QUEUE_TIMEOUT;
+    rcf->queue = NGX_CONF_UNSET;
+    rcf->queue_timeout = NGX_CONF_UNSET_MSEC;
 
     i = 1;
 
@@ -285,7 +285,9 @@ ngx_http_upstream_reuse_set_limit_slot(ngx_conf_t *cf, ngx_command_t *cmd,
 
     for (i = 2; i < cf->args->nelts; i++) {
 
-        if (ngx_strncmp(value[i].data, "queue=", 6) == 0) {
+        if (ngx_strncmp(value[i].data, "queue=", 6) == 0
+            && rcf->queue == NGX_CONF_UNSET)
+        {
 
             rcf->queue = ngx_atoi(value[i].data + 6, value[i].len - 6);
 
@@ -296,8 +298,9 @@ ngx_http_upstream_reuse_set_limit_slot(ngx_conf_t *cf, ngx_command_t *cmd,
             continue;
         }
 
-        if (ngx_strncmp(value[i].data, "timeout=", 8) == 0) {
-
+        if (ngx_strncmp(value[i].data, "timeout=", 8) == 0
+            && rcf->queue_timeout == NGX_CONF_UNSET_MSEC)
+        {
             s.data = value[i].data + 8;
             s.len = value[i].len - 8;
 
@@ -314,6 +317,10 @@ ngx_http_upstream_reuse_set_limit_slot(ngx_conf_t *cf, ngx_command_t *cmd,
 
         goto invalid;
     }
+
+    ngx_conf_init_value(rcf->queue, NGX_MAX_INT32_VALUE);
+    ngx_conf_init_msec_value(rcf->queue_timeout,
+                             NGX_HTTP_UPSTREAM_REUSE_QUEUE_TIMEOUT);
 
     return NGX_CONF_OK;
 

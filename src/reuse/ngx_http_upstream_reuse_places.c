@@ -33,6 +33,7 @@ typedef struct {
 typedef struct {
     ngx_atomic_t                         cycles;  /* number of the last one */
     ngx_atomic_t                         visited;  /* milliseconds */
+    ngx_uint_t                           visitor;  /* its cycle */
     ngx_pid_t                            changing;  /* has the lock */
     ngx_uint_t                           serial;  /* of the last one parked */
 
@@ -111,6 +112,7 @@ reuse_init_places(ngx_shm_zone_t *shm_zone, void *data)
 
     places->cycles = 0;
     places->visited = 0;
+    places->visitor = 0;
     places->changing = 0;
     places->serial = 0;
     places->used = 0;
@@ -473,12 +475,24 @@ ngx_http_upstream_reuse_is_time_to_visit(ngx_msec_t pause)
 
     visited = reuse_places->visited;
 
-    /* another worker's time may be a little ahead of ours */
+    /*
+     * A worker of a cycle before does not know what has changed.  Another
+     * worker's time may be a little ahead of ours.
+     */
 
-    return (ngx_msec_int_t) (ngx_current_msec - visited)
-               >= (ngx_msec_int_t) pause
-           && ngx_atomic_cmp_set(&reuse_places->visited, visited,
-                                 ngx_current_msec);
+    if (((ngx_int_t) (ngx_http_upstream_reuse_cycle - reuse_places->visitor)
+         <= 0
+         && (ngx_msec_int_t) (ngx_current_msec - visited)
+            < (ngx_msec_int_t) pause)
+        || !ngx_atomic_cmp_set(&reuse_places->visited, visited,
+                               ngx_current_msec))
+    {
+        return 0;
+    }
+
+    reuse_places->visitor = ngx_http_upstream_reuse_cycle;
+
+    return 1;
 }
 
 

@@ -210,7 +210,7 @@ ngx_uint_t ngx_http_upstream_reuse_is_of_server(
 
 /*
  * Tells whether so many milliseconds have passed since this was last true, in
- * any worker.
+ * any worker of this cycle.
  */
 ngx_uint_t ngx_http_upstream_reuse_is_time_to_visit(ngx_msec_t pause);
 
