@@ -276,7 +276,7 @@ INVALID = 'it is "off" or the age, such as "10m"'
     ("reuse_max_age 1m jitter=%;", 'invalid value "jitter=%"'),
     ("reuse_max_age 1m jitter=;", 'invalid value "jitter="'),
     ("reuse_max_age 1m 10%;", 'invalid value "10%"'),
-    ("reuse_max_age off jitter=10%;", 'invalid value "off"'),
+    ("reuse_max_age off jitter=10%;", 'invalid value "jitter=10%"'),
     ("reuse_max_age 1m jitter=5% off;", "invalid number of arguments"),
     ("reuse_max_age;", "invalid number of arguments"),
     ("reuse_max_age 1m; reuse_max_age off;",
