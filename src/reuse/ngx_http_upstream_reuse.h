@@ -575,6 +575,13 @@ int32_t ngx_http_upstream_reuse_sum_shared(volatile uint32_t *counters);
 
 /* snapshot */
 
+/*
+ * The settings of an upstream that can have some, from number *i of all on,
+ * which is raised; NULL: there is no other one.
+ */
+ngx_http_upstream_reuse_srv_conf_t *ngx_http_upstream_reuse_next_conf(
+    ngx_http_upstream_main_conf_t *umcf, ngx_uint_t *i);
+
 /* The upstream of that name in the configuration; NULL: there is none. */
 ngx_http_upstream_reuse_srv_conf_t *ngx_http_upstream_reuse_find_conf(
     ngx_str_t *upstream);

@@ -74,23 +74,15 @@ static ngx_uint_t
 reuse_is_any_limited(ngx_cycle_t *cycle)
 {
     ngx_uint_t                            i;
-    ngx_http_upstream_srv_conf_t        **uscfp;
     ngx_http_upstream_main_conf_t        *umcf;
     ngx_http_upstream_reuse_srv_conf_t   *rcf;
 
     umcf = ngx_http_cycle_get_module_main_conf(cycle,
                                                ngx_http_upstream_module);
 
-    uscfp = umcf->upstreams.elts;
+    i = 0;
 
-    for (i = 0; i < umcf->upstreams.nelts; i++) {
-
-        if (uscfp[i]->srv_conf == NULL) {
-            continue;
-        }
-
-        rcf = ngx_http_conf_upstream_srv_conf(uscfp[i],
-                                              ngx_http_upstream_reuse_module);
+    while ((rcf = ngx_http_upstream_reuse_next_conf(umcf, &i))) {
 
         if (rcf->limit > 0) {
             return 1;

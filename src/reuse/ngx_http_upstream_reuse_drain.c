@@ -87,7 +87,6 @@ reuse_look_handler(ngx_event_t *ev)
 {
     ngx_uint_t                            i, answered;
     ngx_atomic_uint_t                     answers;
-    ngx_http_upstream_srv_conf_t        **uscfp;
     ngx_http_upstream_main_conf_t        *umcf;
     ngx_http_upstream_reuse_srv_conf_t   *rcf;
     ngx_http_upstream_reuse_main_conf_t  *rmcf;
@@ -110,16 +109,9 @@ reuse_look_handler(ngx_event_t *ev)
         reuse_answers = answers;
     }
 
-    uscfp = umcf->upstreams.elts;
+    i = 0;
 
-    for (i = 0; i < umcf->upstreams.nelts; i++) {
-
-        if (uscfp[i]->srv_conf == NULL) {
-            continue;
-        }
-
-        rcf = ngx_http_conf_upstream_srv_conf(uscfp[i],
-                                              ngx_http_upstream_reuse_module);
+    while ((rcf = ngx_http_upstream_reuse_next_conf(umcf, &i))) {
 
         if (ngx_queue_empty(&rcf->kept)) {
             continue;
@@ -301,23 +293,15 @@ void
 ngx_http_upstream_reuse_look_at_servers(void)
 {
     ngx_uint_t                            i;
-    ngx_http_upstream_srv_conf_t        **uscfp;
     ngx_http_upstream_main_conf_t        *umcf;
     ngx_http_upstream_reuse_srv_conf_t   *rcf;
 
     umcf = ngx_http_cycle_get_module_main_conf(ngx_cycle,
                                                ngx_http_upstream_module);
 
-    uscfp = umcf->upstreams.elts;
+    i = 0;
 
-    for (i = 0; i < umcf->upstreams.nelts; i++) {
-
-        if (uscfp[i]->srv_conf == NULL) {
-            continue;
-        }
-
-        rcf = ngx_http_conf_upstream_srv_conf(uscfp[i],
-                                              ngx_http_upstream_reuse_module);
+    while ((rcf = ngx_http_upstream_reuse_next_conf(umcf, &i))) {
 
         if (ngx_http_upstream_reuse_has_layer(rcf) && reuse_is_due(rcf)) {
             reuse_look(rcf);

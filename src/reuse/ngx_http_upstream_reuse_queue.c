@@ -57,7 +57,6 @@ ngx_http_upstream_reuse_begin_queues(ngx_cycle_t *cycle)
 {
     ngx_int_t                              rc;
     ngx_uint_t                             i, n;
-    ngx_http_upstream_srv_conf_t         **uscfp;
     ngx_http_upstream_main_conf_t         *umcf;
     ngx_http_upstream_reuse_zone_t        *zone;
     ngx_http_upstream_reuse_srv_conf_t    *rcf;
@@ -70,19 +69,12 @@ ngx_http_upstream_reuse_begin_queues(ngx_cycle_t *cycle)
 
     reuse_shpool = (ngx_slab_pool_t *) rmcf->zone->shm.addr;
     zone = rmcf->zone->data;
-    uscfp = umcf->upstreams.elts;
+    i = 0;
     n = 0;
 
     ngx_shmtx_lock(&reuse_shpool->mutex);
 
-    for (i = 0; i < umcf->upstreams.nelts; i++) {
-
-        if (uscfp[i]->srv_conf == NULL) {
-            continue;
-        }
-
-        rcf = ngx_http_conf_upstream_srv_conf(uscfp[i],
-                                              ngx_http_upstream_reuse_module);
+    while ((rcf = ngx_http_upstream_reuse_next_conf(umcf, &i))) {
 
         if (rcf->limit > 0) {
 

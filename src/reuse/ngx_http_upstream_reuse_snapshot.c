@@ -298,26 +298,39 @@ reuse_view_queue(ngx_http_upstream_reuse_snapshot_t *shot,
 
 
 ngx_http_upstream_reuse_srv_conf_t *
+ngx_http_upstream_reuse_next_conf(ngx_http_upstream_main_conf_t *umcf,
+    ngx_uint_t *i)
+{
+    ngx_http_upstream_srv_conf_t  *uscf, **uscfp;
+
+    uscfp = umcf->upstreams.elts;
+
+    while (*i < umcf->upstreams.nelts) {
+        uscf = uscfp[(*i)++];
+
+        if (uscf->srv_conf) {
+            return ngx_http_conf_upstream_srv_conf(uscf,
+                                              ngx_http_upstream_reuse_module);
+        }
+    }
+
+    return NULL;
+}
+
+
+ngx_http_upstream_reuse_srv_conf_t *
 ngx_http_upstream_reuse_find_conf(ngx_str_t *upstream)
 {
     ngx_uint_t                            i;
-    ngx_http_upstream_srv_conf_t        **uscfp;
     ngx_http_upstream_main_conf_t        *umcf;
     ngx_http_upstream_reuse_srv_conf_t   *rcf;
 
     umcf = ngx_http_cycle_get_module_main_conf(ngx_cycle,
                                                ngx_http_upstream_module);
 
-    uscfp = umcf->upstreams.elts;
+    i = 0;
 
-    for (i = 0; i < umcf->upstreams.nelts; i++) {
-
-        if (uscfp[i]->srv_conf == NULL) {
-            continue;
-        }
-
-        rcf = ngx_http_conf_upstream_srv_conf(uscfp[i],
-                                              ngx_http_upstream_reuse_module);
+    while ((rcf = ngx_http_upstream_reuse_next_conf(umcf, &i))) {
 
         if (reuse_same_name(&rcf->name, upstream)) {
             return rcf;
