@@ -160,7 +160,7 @@ $(BUILD)/differ-header: tests/differ/header.c \
         $(BUILD)/asan/objs/Makefile Makefile
 	$(CC) $(CFLAGS) $(SANITIZE) -DNGX_DEBUG_PALLOC=1 \
 	    -Wall -Wextra -Wno-unused-parameter \
-	    -Isrc -Isrc/proxy -Isrc/reuse -I$(BUILD)/asan/objs \
+	    -Isrc -Isrc/proxy -Isrc/reuse -Isrc/model -I$(BUILD)/asan/objs \
 	    $(addprefix -I$(BIN_TREE)/src/,core event event/modules event/quic \
 	      os/unix http http/modules http/v2 http/v3) \
 	    -o $@.new $(filter %.c,$^) $(DIFFER:%=$(BIN_TREE)/src/%.c)

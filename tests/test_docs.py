@@ -11,7 +11,7 @@ SOURCES = sorted((settings.ROOT / "src").glob("*/*.c"))
 COMPAT = settings.ROOT / "src/ngx_http_myproxy_compat.h"
 DIRECTIVES = settings.ROOT / "docs/directives.md"
 RUNBOOK = settings.ROOT / "docs/runbook.md"
-REASONS = settings.ROOT / "src/reuse/ngx_http_upstream_reuse_reasons.c"
+REASONS = settings.ROOT / "src/accounts/ngx_http_upstream_reuse_reasons.c"
 PAGES = sorted([*settings.ROOT.glob("*.md"), *settings.ROOT.glob("*/*.md")])
 
 SECTION = re.compile(r"^### (\w+)\n\n```\n(.*?)^```\n(.*?)(?=^##|\Z)",

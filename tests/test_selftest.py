@@ -17,7 +17,7 @@ from harness.nginx import product, version
 
 SOURCE = settings.ROOT / "tests/damage/ngx_http_damage_module.c"
 COMPAT = settings.ROOT / "src/ngx_http_myproxy_compat.h"
-SELFTEST = settings.ROOT / "src/reuse/ngx_http_upstream_reuse_selftest.c"
+SELFTEST = settings.ROOT / "src/pool/ngx_http_upstream_reuse_selftest.c"
 
 INCLUDED = ("core event event/modules event/quic os/unix http http/modules "
             "http/v2 http/v3 proc").split()

@@ -178,7 +178,7 @@ def joined(literal):
 
 def test_each_reason_has_the_same_words_in_the_documentation():
     page = (settings.ROOT / "docs/status.md").read_text()
-    source = (settings.ROOT / "src/reuse"
+    source = (settings.ROOT / "src/accounts"
               / "ngx_http_upstream_reuse_reasons.c").read_text()
     for title, table in (("new connection", "new"), ("closed", "close")):
         text = source[source.index(f"reuse_{table}_reasons[] ="):]
