@@ -8,7 +8,7 @@
  */
 
 
-#include "ngx_http_upstream_reuse.h"
+#include "ngx_http_upstream_reuse_accounts.h"
 
 
 /* milliseconds: from then on nginx's own clock is exact enough */
@@ -130,62 +130,6 @@ ngx_http_upstream_reuse_count_peer_times(ngx_http_upstream_reuse_peer_t *rp,
 
     ngx_http_upstream_reuse_count_times(rp->server, c, all, tcp,
                                         rp->account.rtt);
-}
-
-
-void
-ngx_http_upstream_reuse_count_swept(ngx_http_upstream_reuse_parcel_t *parcel,
-    ngx_http_upstream_reuse_close_e reason)
-{
-    u_char                               *p;
-    ngx_str_t                             key;
-    ngx_slab_pool_t                      *shpool;
-    ngx_http_upstream_reuse_zone_t       *zone;
-    ngx_http_upstream_reuse_record_t     *record;
-    ngx_http_upstream_reuse_main_conf_t  *rmcf;
-
-    rmcf = ngx_http_cycle_get_module_main_conf(ngx_cycle,
-                                              ngx_http_upstream_reuse_module);
-
-    shpool = (ngx_slab_pool_t *) rmcf->zone->shm.addr;
-    zone = rmcf->zone->data;
-
-    if (ngx_http_upstream_reuse_is_foreign(parcel)) {
-        return;
-    }
-
-    key.len = parcel->name_len + 1 + parcel->socklen;
-    key.data = ngx_alloc(key.len, ngx_cycle->log);
-    if (key.data == NULL) {
-        return;
-    }
-
-    p = ngx_cpymem(key.data, ngx_http_upstream_reuse_parcel_name(parcel),
-                   parcel->name_len);
-    *p++ = '\0';
-    ngx_memcpy(p, ngx_http_upstream_reuse_parcel_address(parcel),
-               parcel->socklen);
-
-    ngx_shmtx_lock(&shpool->mutex);
-
-    if (parcel->stands == NGX_HTTP_UPSTREAM_REUSE_STANDS_OTHERS) {
-        key.len = parcel->name_len + 1;
-    }
-
-    record = (parcel->stands == NGX_HTTP_UPSTREAM_REUSE_STANDS_OVERFLOW)
-             ? NULL : ngx_http_upstream_reuse_lookup_record(zone, &key);
-
-    if (record == NULL) {
-        record = &zone->overflow;
-    }
-
-    record->counters[NGX_HTTP_UPSTREAM_REUSE_SWEPT]++;
-    record->counters[NGX_HTTP_UPSTREAM_REUSE_CLOSED + reason]++;
-    record->ended++;
-
-    ngx_shmtx_unlock(&shpool->mutex);
-
-    ngx_free(key.data);
 }
 
 

@@ -5,10 +5,22 @@
  * A record of which nobody has a share, and no connection is open, is added to
  * the one record of all servers of that upstream which are gone, and freed.
  * So the sums of an upstream are exact for ever.
+ *
+ * Gone is what round robin does not know any more.  Where variables or other
+ * balancers choose addresses, what has had no request for long is taken for
+ * gone, and earlier if there is no room for others.
  */
 
 
-#include "ngx_http_upstream_reuse.h"
+#include "ngx_http_upstream_reuse_accounts.h"
+
+
+/* milliseconds without a request: of one that is gone, and may be */
+#define NGX_HTTP_UPSTREAM_REUSE_GONE    (60 * 1000)
+#define NGX_HTTP_UPSTREAM_REUSE_UNUSED  (60 * 60 * 1000)
+
+/* for so many milliseconds after it was wanted, room is made */
+#define NGX_HTTP_UPSTREAM_REUSE_WANTED  3000
 
 
 static ngx_uint_t reuse_free_shares(ngx_slab_pool_t *shpool,
@@ -24,62 +36,6 @@ static void reuse_add_record(ngx_http_upstream_reuse_record_t *sum,
 static void reuse_forget(ngx_http_upstream_reuse_record_t *record);
 static u_char *reuse_address(ngx_http_upstream_reuse_record_t *record,
     size_t *len);
-
-
-ngx_int_t
-ngx_http_upstream_reuse_count_open(ngx_http_upstream_reuse_share_t *share)
-{
-    uint32_t    *n, open;
-    ngx_uint_t   i;
-
-    n = share->counters;
-
-    open = n[NGX_HTTP_UPSTREAM_REUSE_OPENED]
-           + n[NGX_HTTP_UPSTREAM_REUSE_TAKEN_OVER]
-           + n[NGX_HTTP_UPSTREAM_REUSE_SWEPT]
-           - n[NGX_HTTP_UPSTREAM_REUSE_HANDED_OVER];
-
-    for (i = 0; i < NGX_HTTP_UPSTREAM_REUSE_CLOSE_LAST; i++) {
-        open -= n[NGX_HTTP_UPSTREAM_REUSE_CLOSED + i];
-    }
-
-    return (int32_t) open;
-}
-
-
-void
-ngx_http_upstream_reuse_fold_share(ngx_http_upstream_reuse_record_t *record,
-    ngx_http_upstream_reuse_share_t *share)
-{
-    uint32_t    *n, closed;
-    ngx_int_t    open;
-    ngx_uint_t   i;
-
-    n = share->counters;
-    open = ngx_http_upstream_reuse_count_open(share);
-
-    /* those that are about to be closed are less than none then */
-
-    closed = 0;
-
-    for (i = 0; i < NGX_HTTP_UPSTREAM_REUSE_CLOSE_LAST; i++) {
-        closed += n[NGX_HTTP_UPSTREAM_REUSE_CLOSED + i];
-    }
-
-    record->ended += closed;
-    share->ended -= closed;
-
-    for (i = 0; i < NGX_HTTP_UPSTREAM_REUSE_SHARED; i++) {
-
-        if (i != NGX_HTTP_UPSTREAM_REUSE_IDLE) {
-            record->counters[i] += (int32_t) n[i];
-            n[i] = 0;
-        }
-    }
-
-    record->counters[NGX_HTTP_UPSTREAM_REUSE_OPENED] -= open;
-    n[NGX_HTTP_UPSTREAM_REUSE_OPENED] = (uint32_t) open;
-}
 
 
 ngx_uint_t
@@ -342,4 +298,51 @@ reuse_address(ngx_http_upstream_reuse_record_t *record, size_t *len)
     *len = last - p;
 
     return p;
+}
+
+
+ngx_uint_t
+ngx_http_upstream_reuse_is_room_wanted(
+    ngx_http_upstream_reuse_zone_t *zone, ngx_uint_t unbounded)
+{
+    ngx_uint_t  i;
+
+    for (i = 0; i <= unbounded; i++) {
+        if (zone->wanted[i]
+            && (ngx_msec_int_t) (ngx_current_msec - zone->wanted[i])
+               < NGX_HTTP_UPSTREAM_REUSE_WANTED)
+        {
+            return 1;
+        }
+    }
+
+    return 0;
+}
+
+
+/* The upstream is NULL if it is not in the configuration. */
+
+ngx_uint_t
+ngx_http_upstream_reuse_is_gone(ngx_http_upstream_reuse_srv_conf_t *rcf,
+    ngx_uint_t unbounded, u_char *sockaddr, size_t socklen, ngx_msec_t unused,
+    ngx_uint_t room)
+{
+    /* the clock of whoever used it last may be a little ahead of ours */
+
+    if ((ngx_msec_int_t) unused < 0
+        || (unused < NGX_HTTP_UPSTREAM_REUSE_GONE && !room))
+    {
+        return 0;
+    }
+
+    if (unbounded
+        || (rcf && (rcf->foreign
+                    || !ngx_http_upstream_reuse_has_round_robin(rcf->uscf))))
+    {
+        return room || unused >= NGX_HTTP_UPSTREAM_REUSE_UNUSED;
+    }
+
+    return rcf == NULL
+           || !ngx_http_upstream_reuse_has_server(rcf->uscf, sockaddr,
+                                                  socklen);
 }

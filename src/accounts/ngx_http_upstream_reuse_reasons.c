@@ -8,7 +8,7 @@
  */
 
 
-#include "ngx_http_upstream_reuse_reasons.h"
+#include "ngx_http_upstream_reuse_accounts.h"
 
 
 /* in the order of ngx_http_upstream_reuse_new_e */

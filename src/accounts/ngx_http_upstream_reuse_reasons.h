@@ -3,9 +3,9 @@
  * Copyright (C) 2026 The ngx_http_myproxy_module authors
  *
  * Why a request has a new connection, and why one is closed: which reason it
- * is.  The reasons are ngx_http_upstream_reuse_new_e (counters.h) and
- * ngx_http_upstream_reuse_close_e (reuse_module.h); their names, meanings and
- * advice are two arrays in reasons.c, which counters.h declares.
+ * is.  The reasons are ngx_http_upstream_reuse_new_e and
+ * ngx_http_upstream_reuse_close_e (counters.h); their names, meanings and
+ * advice are two arrays in reasons.c, which snapshot.h declares.
  */
 
 
@@ -13,7 +13,7 @@
 #define _NGX_HTTP_UPSTREAM_REUSE_REASONS_H_INCLUDED_
 
 
-#include "ngx_http_upstream_reuse.h"
+#include "ngx_http_upstream_reuse_pool.h"
 
 
 /* Why the pool had no connection for a request. */

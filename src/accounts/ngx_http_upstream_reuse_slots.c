@@ -8,7 +8,7 @@
  */
 
 
-#include "ngx_http_upstream_reuse.h"
+#include "ngx_http_upstream_reuse_accounts.h"
 
 
 static void reuse_end_closing(ngx_http_upstream_reuse_server_t *server);

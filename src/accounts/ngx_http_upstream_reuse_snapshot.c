@@ -7,7 +7,7 @@
  */
 
 
-#include "ngx_http_upstream_reuse.h"
+#include "ngx_http_upstream_reuse_accounts.h"
 
 
 /* milliseconds, longer than from one plan of src/warm to the next one */
@@ -30,7 +30,6 @@ static ngx_int_t reuse_group_servers(ngx_http_upstream_reuse_snapshot_t *shot,
     ngx_pool_t *pool);
 static void reuse_view_queue(ngx_http_upstream_reuse_snapshot_t *shot,
     ngx_http_upstream_reuse_upstream_view_t *upstream);
-static ngx_uint_t reuse_same_name(ngx_str_t *a, ngx_str_t *b);
 static void reuse_add_view(ngx_http_upstream_reuse_view_t *view,
     ngx_http_upstream_reuse_view_t *server);
 static uint64_t reuse_usual_time(ngx_atomic_uint_t *bucket,
@@ -229,7 +228,8 @@ reuse_group_servers(ngx_http_upstream_reuse_snapshot_t *shot,
     for (i = 0; i < shot->servers.nelts; i++) {
 
         if (upstream == NULL
-            || !reuse_same_name(&upstream->sum.upstream, &view[i].upstream))
+            || !ngx_http_upstream_reuse_same_name(&upstream->sum.upstream,
+                                                  &view[i].upstream))
         {
             upstream = ngx_array_push(&shot->upstreams);
             if (upstream == NULL) {
@@ -276,7 +276,9 @@ reuse_view_queue(ngx_http_upstream_reuse_snapshot_t *shot,
 
     for (queue = zone->queues; queue; queue = queue->next) {
 
-        if (!reuse_same_name(&queue->name, &upstream->sum.upstream)) {
+        if (!ngx_http_upstream_reuse_same_name(&queue->name,
+                                               &upstream->sum.upstream))
+        {
             continue;
         }
 
@@ -294,58 +296,6 @@ reuse_view_queue(ngx_http_upstream_reuse_snapshot_t *shot,
 
         return;
     }
-}
-
-
-ngx_http_upstream_reuse_srv_conf_t *
-ngx_http_upstream_reuse_next_conf(ngx_http_upstream_main_conf_t *umcf,
-    ngx_uint_t *i)
-{
-    ngx_http_upstream_srv_conf_t  *uscf, **uscfp;
-
-    uscfp = umcf->upstreams.elts;
-
-    while (*i < umcf->upstreams.nelts) {
-        uscf = uscfp[(*i)++];
-
-        if (uscf->srv_conf) {
-            return ngx_http_conf_upstream_srv_conf(uscf,
-                                              ngx_http_upstream_reuse_module);
-        }
-    }
-
-    return NULL;
-}
-
-
-ngx_http_upstream_reuse_srv_conf_t *
-ngx_http_upstream_reuse_find_conf(ngx_str_t *upstream)
-{
-    ngx_uint_t                            i;
-    ngx_http_upstream_main_conf_t        *umcf;
-    ngx_http_upstream_reuse_srv_conf_t   *rcf;
-
-    umcf = ngx_http_cycle_get_module_main_conf(ngx_cycle,
-                                               ngx_http_upstream_module);
-
-    i = 0;
-
-    while ((rcf = ngx_http_upstream_reuse_next_conf(umcf, &i))) {
-
-        if (reuse_same_name(&rcf->name, upstream)) {
-            return rcf;
-        }
-    }
-
-    return NULL;
-}
-
-
-static ngx_uint_t
-reuse_same_name(ngx_str_t *a, ngx_str_t *b)
-{
-    return a->len == b->len
-           && (a->len == 0 || ngx_memcmp(a->data, b->data, a->len) == 0);
 }
 
 

@@ -15,7 +15,7 @@
 #include <ngx_config.h>
 #include <ngx_core.h>
 #include <ngx_murmurhash.h>
-#include "ngx_http_upstream_reuse.h"
+#include "ngx_http_upstream_reuse_connection.h"
 
 
 #define NGX_HTTP_UPSTREAM_REUSE_ANSWERS    1024

@@ -7,8 +7,7 @@
  */
 
 
-#include "ngx_http_upstream_reuse.h"
-#include "ngx_http_upstream_reuse_reasons.h"
+#include "ngx_http_upstream_reuse_connection.h"
 
 
 static ngx_uint_t reuse_may_stay(ngx_http_upstream_reuse_peer_t *rp,
@@ -19,6 +18,10 @@ static void reuse_list_spare(ngx_http_upstream_reuse_conn_t *conn,
 #if (NGX_HTTP_SSL)
 static ngx_uint_t reuse_is_read(ngx_connection_t *c);
 #endif
+
+
+ngx_int_t (*ngx_http_upstream_reuse_leave)(
+    ngx_http_upstream_reuse_conn_t *conn);
 
 
 ngx_http_upstream_reuse_conn_t *
@@ -232,7 +235,8 @@ reuse_cleanup_conn(void *data)
     if (conn->state == NGX_HTTP_UPSTREAM_REUSE_CONN_IDLE
         && c->close
         && ngx_exiting
-        && ngx_http_upstream_reuse_park_conn(conn) == NGX_OK)
+        && ngx_http_upstream_reuse_leave
+        && ngx_http_upstream_reuse_leave(conn) == NGX_OK)
     {
         ngx_http_upstream_reuse_set_state(conn,
                                          NGX_HTTP_UPSTREAM_REUSE_CONN_PARKED);

@@ -12,7 +12,7 @@
  */
 
 
-#include "ngx_http_upstream_reuse.h"
+#include "ngx_http_upstream_reuse_connection.h"
 
 
 /* memory is taken for so many servers at least */
@@ -29,8 +29,6 @@ static void reuse_look(ngx_http_upstream_reuse_srv_conf_t *rcf);
 static void reuse_update(ngx_http_upstream_reuse_srv_conf_t *rcf);
 static ngx_uint_t reuse_is_due(ngx_http_upstream_reuse_srv_conf_t *rcf);
 static ngx_int_t reuse_collect(ngx_http_upstream_rr_peers_t *peers);
-static ngx_uint_t reuse_is_live(ngx_http_upstream_reuse_live_t *live,
-    uint32_t hash);
 static int ngx_libc_cdecl reuse_cmp_hashes(const void *one, const void *two);
 
 
@@ -203,11 +201,14 @@ ngx_http_upstream_reuse_is_listed(ngx_http_upstream_reuse_conn_t *conn)
 
     hash = ngx_crc32_short((u_char *) conn->sockaddr, conn->socklen);
 
-    if (!reuse_is_live(&rcf->live, hash) || !rcf->live.known) {
+    if (!rcf->live.known
+        || !ngx_http_upstream_reuse_is_live(&rcf->live, hash))
+    {
         reuse_look(rcf);
     }
 
-    listed = rcf->live.known && reuse_is_live(&rcf->live, hash);
+    listed = rcf->live.known
+             && ngx_http_upstream_reuse_is_live(&rcf->live, hash);
 
     /* a server that stands for others has no address */
 
@@ -244,7 +245,7 @@ ngx_http_upstream_reuse_is_drained(ngx_http_upstream_reuse_conn_t *conn)
         reuse_look(rcf);
     }
 
-    if (reuse_is_live(&rcf->live, hash)) {
+    if (ngx_http_upstream_reuse_is_live(&rcf->live, hash)) {
         return 0;
     }
 
@@ -254,38 +255,7 @@ ngx_http_upstream_reuse_is_drained(ngx_http_upstream_reuse_conn_t *conn)
         reuse_look(rcf);
     }
 
-    return !reuse_is_live(&rcf->live, hash);
-}
-
-
-ngx_uint_t
-ngx_http_upstream_reuse_is_parcel_drained(
-    ngx_http_upstream_reuse_parcel_t *parcel,
-    ngx_http_upstream_reuse_srv_conf_t *rcf)
-{
-    union {
-        struct sockaddr  sockaddr;
-        u_char           data[sizeof(ngx_sockaddr_t)];
-    } addr;
-
-    if (parcel->socklen > sizeof(ngx_sockaddr_t)) {
-        return 0;
-    }
-
-    ngx_memcpy(addr.data, ngx_http_upstream_reuse_parcel_address(parcel),
-               parcel->socklen);
-
-    if (rcf->unbounded) {
-        return parcel->target && rcf->main->answers
-               && ngx_http_upstream_reuse_is_unanswered(rcf->main->answers,
-                                             parcel->target, &addr.sockaddr,
-                                             parcel->start);
-    }
-
-    return parcel->listed
-           && rcf->round_robin
-           && !reuse_is_live(&rcf->live,
-                             ngx_crc32_short(addr.data, parcel->socklen));
+    return !ngx_http_upstream_reuse_is_live(&rcf->live, hash);
 }
 
 
@@ -452,8 +422,9 @@ reuse_collect(ngx_http_upstream_rr_peers_t *peers)
 
 /* Nothing is drained while nothing is known. */
 
-static ngx_uint_t
-reuse_is_live(ngx_http_upstream_reuse_live_t *live, uint32_t hash)
+ngx_uint_t
+ngx_http_upstream_reuse_is_live(ngx_http_upstream_reuse_live_t *live,
+    uint32_t hash)
 {
     return !live->known
            || (live->n

@@ -1,4 +1,3 @@
-
 /*
  * Copyright (C) 2026 The ngx_http_myproxy_module authors
  *
@@ -12,8 +11,7 @@
 #define _NGX_HTTP_UPSTREAM_REUSE_DRAIN_H_INCLUDED_
 
 
-#include "ngx_http_upstream_reuse.h"
-#include "ngx_http_upstream_reuse_places.h"
+#include "ngx_http_upstream_reuse_accounts.h"
 
 
 /* drain */
@@ -42,33 +40,12 @@ ngx_uint_t ngx_http_upstream_reuse_is_listed(
 ngx_uint_t ngx_http_upstream_reuse_is_drained(
     ngx_http_upstream_reuse_conn_t *conn);
 
-/*
- * The same for a parked one, by what this worker has seen last.  It takes no
- * lock of an upstream.
- */
-ngx_uint_t ngx_http_upstream_reuse_is_parcel_drained(
-    ngx_http_upstream_reuse_parcel_t *parcel,
-    ngx_http_upstream_reuse_srv_conf_t *rcf);
+/* Tells whether a server with that hash of its address gets requests. */
+ngx_uint_t ngx_http_upstream_reuse_is_live(
+    ngx_http_upstream_reuse_live_t *live, uint32_t hash);
 
 /* Looks at the servers of all upstreams, unless it was done just now. */
 void ngx_http_upstream_reuse_look_at_servers(void);
-
-
-/* answers */
-
-/* Adds the shared memory; NULL if there is no memory. */
-ngx_shm_zone_t *ngx_http_upstream_reuse_add_answers(ngx_conf_t *cf);
-
-/* A number that is another one when any worker has had an answer. */
-ngx_atomic_uint_t ngx_http_upstream_reuse_count_answers(
-    ngx_shm_zone_t *shm_zone);
-
-/*
- * Tells whether the last answer for the name of a connection, which was opened
- * before, lacks its address.
- */
-ngx_uint_t ngx_http_upstream_reuse_is_unanswered(ngx_shm_zone_t *shm_zone,
-    ngx_uint_t target, struct sockaddr *sockaddr, ngx_msec_t start);
 
 
 /* age */
@@ -87,11 +64,6 @@ ngx_msec_t ngx_http_upstream_reuse_draw_lifetime(
  */
 ngx_msec_t ngx_http_upstream_reuse_renew_lifetime(
     ngx_http_upstream_reuse_srv_conf_t *rcf, ngx_msec_t lifetime);
-
-/* Has a parked connection end in time by the configuration in force. */
-void ngx_http_upstream_reuse_renew_age(
-    ngx_http_upstream_reuse_srv_conf_t *rcf,
-    ngx_http_upstream_reuse_parcel_t *parcel);
 
 /* Milliseconds until then, of a connection that has such an age. */
 ngx_msec_t ngx_http_upstream_reuse_age_left(

@@ -8,8 +8,7 @@
  */
 
 
-#include "ngx_http_upstream_reuse.h"
-#include "ngx_http_upstream_reuse_tcp.h"
+#include "ngx_http_upstream_reuse_connection.h"
 
 
 #define NGX_HTTP_UPSTREAM_REUSE_LONGEST  86400     /* seconds */

@@ -15,7 +15,7 @@
 #define _NGX_HTTP_UPSTREAM_REUSE_EXPIRY_H_INCLUDED_
 
 
-#include "ngx_http_upstream_reuse.h"
+#include "ngx_http_upstream_reuse_accounts.h"
 
 
 /*

@@ -7,7 +7,7 @@
 #include <ngx_config.h>
 #include <ngx_core.h>
 #include <ngx_murmurhash.h>
-#include "ngx_http_upstream_reuse.h"
+#include "ngx_http_upstream_reuse_connection.h"
 
 
 /* what an identity is made of, before it is */

@@ -9,8 +9,7 @@
  */
 
 
-#include "ngx_http_upstream_reuse.h"
-#include "ngx_http_upstream_reuse_tcp.h"
+#include "ngx_http_upstream_reuse_connection.h"
 
 
 /* milliseconds by which two ages may differ and still be the same */

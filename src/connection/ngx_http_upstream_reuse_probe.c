@@ -6,8 +6,7 @@
  */
 
 
-#include "ngx_http_upstream_reuse.h"
-#include "ngx_http_upstream_reuse_tcp.h"
+#include "ngx_http_upstream_reuse_connection.h"
 
 
 #if (NGX_HAVE_KEEPALIVE_TUNABLE)

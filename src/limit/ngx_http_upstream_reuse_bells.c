@@ -8,7 +8,7 @@
  */
 
 
-#include "ngx_http_upstream_reuse.h"
+#include "ngx_http_upstream_reuse_limit.h"
 
 
 /* besides two for each worker: while a reload lasts, old ones go on */

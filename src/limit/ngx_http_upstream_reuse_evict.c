@@ -8,7 +8,7 @@
  */
 
 
-#include "ngx_http_upstream_reuse.h"
+#include "ngx_http_upstream_reuse_limit.h"
 
 
 /* so many are closed for one that is to be opened, at most */

@@ -9,7 +9,7 @@
  */
 
 
-#include "ngx_http_upstream_reuse.h"
+#include "ngx_http_upstream_reuse_limit.h"
 
 
 /* milliseconds: so often a worker whose requests wait looks for dead ones */

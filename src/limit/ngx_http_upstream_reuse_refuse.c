@@ -6,7 +6,7 @@
  */
 
 
-#include "ngx_http_upstream_reuse.h"
+#include "ngx_http_upstream_reuse_limit.h"
 
 
 #define NGX_HTTP_UPSTREAM_REUSE_RETRY_AFTER  "5"  /* seconds */

@@ -9,7 +9,7 @@
  */
 
 
-#include "ngx_http_upstream_reuse.h"
+#include "ngx_http_upstream_reuse_limit.h"
 
 
 /* seconds, as text: when a client that was refused may come again */

@@ -2,63 +2,81 @@
 /*
  * Copyright (C) 2026 The ngx_http_myproxy_module authors
  *
- * What the files of the reuse layer have in common:
+ * The data of the reuse layer, which its folders have in common.  Each of them
+ * has a header for what others may call, and includes those of the folders
+ * below it, so that no file can call one of a folder above:
  *
- * when the configuration is read:
+ * reuse: when the configuration is read, for a request, for a worker
  *
  *     module      the directives; which upstreams keep connections
  *     directives  the functions that read the values of directives
- *     pool_conf   what the keepalive module is told, by the operator and by us
- *     selftest    whether that module is as it is expected to be
- *     warnings    notes what defeats reuse for the log and the page
+ *     handler     a request's handler tells what it is about
+ *     peer        a request gets a connection and gives it back
+ *     variables   what a log may have of all this
+ *     worker      a worker begins and ends
  *
- * for a request:
+ * tls: which TLS session a connection may take up
  *
- *     handler     its handler tells what it is about
- *     peer        it gets a connection and gives it back
- *     pool        where idle connections are: nginx's keepalive module
- *     steps       the same for Angie, which connects in a step of its own
- *     identity    whom a connection may serve
- *     sessions    which TLS session it may take up
- *     ssl_digest  what its TLS settings are, by value
+ *     sessions    those of requests, and of connections opened ahead
+ *     ssl_digest  what TLS settings are, by value
+ *     session_cache  TLS sessions, in shared memory
+ *
+ * retry: a request's connection fails
+ *
  *     retry       it was not delivered and is sent again
  *     silence     nothing of it is acknowledged
- *     wait        it waits, where connections are limited
+ *     http2       the same for requests in HTTP/2
+ *
+ * limit: requests wait, where connections are limited
+ *
+ *     wait        one waits
  *     queue       with those of other workers, in order of arrival
+ *     bells       by which one worker wakes another
  *     evict       an idle connection is closed for it
  *     refuse      it has waited for nothing
- *     http2       the same for requests in HTTP/2
- *     reasons     why its connection is new, or was closed
  *
- * for a connection:
+ * share: a connection is handed over to another worker
  *
- *     connection  what is known of it, once it was kept
- *     handover    it is handed over to another worker
- *     adopt       one that was parked becomes this worker's
+ *     handover    it is given away, and taken over
  *     sweep       those that are parked are looked at, and closed
- *     parcel      what is handed over of what is known of it
+ *     adopt       one that was parked becomes this worker's
+ *     park        one that is idle is parked
  *     places      where it is parked meanwhile
  *     sockets     in which its descriptor lies there
+ *     parcel      what is handed over of what is known of it
+ *
+ * connection: the life of one that is kept
+ *
+ *     connection  what is known of it, and its state
  *     expiry      how long it may be idle
- *     age         how old it may become
  *     limits      learns when origins close idle connections
- *     probe       the kernel looks whether it is alive
- *     tcp         what the kernel knows of it
+ *     age         how old it may become
  *     drain       its server gets no requests any more
  *     answers     the resolver does not know its address any more
+ *     probe       the kernel looks whether it is alive
+ *     tcp         what the kernel knows of it
+ *     identity    whom it may serve
  *
- * for a worker:
+ * accounts: what all workers know and have counted
  *
- *     worker      it begins and ends
- *     gone        frees what it has of servers that are gone
- *     fold        what was counted of them, in shared memory
- *     zone        what workers know of servers together, in shared memory
- *     session_cache  TLS sessions, in shared memory
- *     slots       how many connections a server may have
- *     bells       by which one wakes another
+ *     zone        shared memory begins, for a worker
+ *     servers     what a worker has of each server
+ *     gone        and frees, if the server is gone
+ *     fold        what was counted of those, in shared memory
+ *     records     one for each server, in shared memory
  *     counters    what became of each request and each connection
  *     snapshot    the same, added up for all workers
- *     variables   what a log may have of all this
+ *     reasons     why a connection is new, or was closed
+ *     slots       how many connections a server may have
+ *     upstreams   those of the configuration
+ *
+ * pool: where idle connections are, nginx's keepalive module
+ *
+ *     pool        they are put there, and taken
+ *     pool_conf   what that module is told, by the operator and by us
+ *     selftest    whether it is as it is expected to be
+ *     steps       the same for Angie, which connects in a step of its own
+ *     warnings    notes what defeats reuse for the log and the page
  */
 
 
@@ -67,7 +85,6 @@
 
 
 #include "ngx_http_myproxy_compat.h"
-#include "ngx_http_upstream_reuse_module.h"
 #include "ngx_http_upstream_reuse_counters.h"
 #include "ngx_http_upstream_reuse_zone.h"
 #include "ngx_http_upstream_reuse_ahead.h"
@@ -265,6 +282,18 @@ typedef struct {
 } ngx_http_upstream_reuse_server_t;
 
 
+/* worker: its requests that wait for a connection to one upstream */
+
+struct ngx_http_upstream_reuse_waiters_s {
+    ngx_http_upstream_reuse_waiters_t   *next;
+    ngx_http_upstream_reuse_srv_conf_t  *conf;   /* the latest */
+    ngx_http_upstream_reuse_queue_t     *queue;
+    ngx_queue_t                          requests;  /* by number */
+    ngx_queue_t                          spare;  /* its idle connections */
+    ngx_event_t                          event;  /* something may be free */
+};
+
+
 /* tells whether there is a layer over an upstream */
 #define ngx_http_upstream_reuse_has_layer(rcf)                                \
     ((rcf)->asked || (rcf)->reuse != NGX_CONF_UNSET)
@@ -373,236 +402,10 @@ struct ngx_http_upstream_reuse_listener_s {
 };
 
 
+extern ngx_module_t  ngx_http_upstream_reuse_module;
+
+
 #include "ngx_http_upstream_reuse_peer.h"
-
-
-/* peer */
-
-/* Stands before the peer functions of an upstream, as its peer.init. */
-ngx_int_t ngx_http_upstream_reuse_init_peer(ngx_http_request_t *r,
-    ngx_http_upstream_srv_conf_t *us);
-
-/* Stands in peer.get, by which find_peer() knows what is ours. */
-ngx_int_t ngx_http_upstream_reuse_get_peer(ngx_peer_connection_t *pc,
-    void *data);
-
-
-/* handler */
-
-/* What we have of a request's upstream; NULL if there is no layer. */
-ngx_http_upstream_reuse_peer_t *ngx_http_upstream_reuse_find_peer(
-    ngx_http_request_t *r);
-
-
-/* connection */
-
-/* Prepares a connection for being kept; NULL if it must not be. */
-ngx_http_upstream_reuse_conn_t *ngx_http_upstream_reuse_keep(
-    ngx_http_upstream_reuse_peer_t *rp, ngx_peer_connection_t *pc);
-
-/*
- * Makes the record of a connection, which is that of a request or was parked;
- * NULL if there is no memory.
- */
-ngx_http_upstream_reuse_conn_t *ngx_http_upstream_reuse_create_conn(
-    ngx_http_upstream_reuse_srv_conf_t *rcf,
-    ngx_http_upstream_reuse_server_t *server,
-    ngx_http_upstream_reuse_identity_t *id, struct sockaddr *sockaddr,
-    socklen_t socklen, ngx_connection_t *c);
-
-/* The record of a connection; NULL if it was never kept. */
-ngx_http_upstream_reuse_conn_t *ngx_http_upstream_reuse_find_conn(
-    ngx_connection_t *c);
-
-
-/* Changes the state; logs an alert if it cannot follow on the one before. */
-void ngx_http_upstream_reuse_set_state(ngx_http_upstream_reuse_conn_t *conn,
-    ngx_http_upstream_reuse_conn_state_e state);
-
-/*
- * A connection that was kept is closed, while no request has it, for a reason
- * that is known.
- */
-void ngx_http_upstream_reuse_end_conn(ngx_http_upstream_reuse_conn_t *conn,
-    ngx_http_upstream_reuse_close_e reason);
-
-/*
- * What the kernel still has of a request must not reach anyone now: closed
- * after this, a connection drops it.
- */
-void ngx_http_upstream_reuse_abort(ngx_connection_t *c);
-
-
-/* retry */
-
-/*
- * A request is about to be sent on a kept connection.  Until the first byte
- * of a response is there, each end of the connection is looked at.
- */
-void ngx_http_upstream_reuse_watch(ngx_http_upstream_reuse_peer_t *rp,
-    ngx_connection_t *c);
-
-/*
- * The attempt is over before a byte of a response was there; to be called
- * first in peer.free.  Returns 1 if the request was provably not delivered
- * and is to be sent again: the peer is still held then, and the next
- * peer.get begins with ngx_http_upstream_reuse_get_again().  Otherwise 0;
- * NGX_PEER_FAILED is taken from *state if the peer is not to blame.
- */
-ngx_uint_t ngx_http_upstream_reuse_send_again(ngx_peer_connection_t *pc,
-    ngx_http_upstream_reuse_peer_t *rp, ngx_uint_t *state);
-
-void ngx_http_upstream_reuse_get_again(ngx_peer_connection_t *pc,
-    ngx_http_upstream_reuse_peer_t *rp);
-
-
-/* http2 */
-
-/* Tells whether a request is in HTTP/2 and was sent in part. */
-ngx_uint_t ngx_http_upstream_reuse_is_partial_http2(ngx_http_upstream_t *u);
-
-/* Makes a request in HTTP/2 the first of its connection. */
-void ngx_http_upstream_reuse_renumber_http2(ngx_http_upstream_t *u);
-
-
-/* directives */
-
-extern ngx_conf_post_t  ngx_http_upstream_reuse_post;  /* of "reuse" */
-
-char *ngx_http_upstream_reuse_set_expiry_slot(ngx_conf_t *cf,
-    ngx_command_t *cmd, void *conf);
-char *ngx_http_upstream_reuse_set_probe_slot(ngx_conf_t *cf,
-    ngx_command_t *cmd, void *conf);
-char *ngx_http_upstream_reuse_set_max_age_slot(ngx_conf_t *cf,
-    ngx_command_t *cmd, void *conf);
-char *ngx_http_upstream_reuse_set_warm_slot(ngx_conf_t *cf,
-    ngx_command_t *cmd, void *conf);
-char *ngx_http_upstream_reuse_set_limit_slot(ngx_conf_t *cf,
-    ngx_command_t *cmd, void *conf);
-char *ngx_http_upstream_reuse_set_share_slot(ngx_conf_t *cf,
-    ngx_command_t *cmd, void *conf);
-char *ngx_http_upstream_reuse_set_zone_slot(ngx_conf_t *cf,
-    ngx_command_t *cmd, void *conf);
-char *ngx_http_upstream_reuse_set_sessions_slot(ngx_conf_t *cf,
-    ngx_command_t *cmd, void *conf);
-
-
-/* zone */
-
-/*
- * Adds shared memory of the layer, of which init() makes something.  NULL if
- * there is no memory.
- */
-ngx_shm_zone_t *ngx_http_upstream_reuse_add_shared(ngx_conf_t *cf,
-    ngx_str_t *name, size_t size, ngx_shm_zone_init_pt init);
-
-/* Adds the zone; NULL if there is no memory. */
-ngx_shm_zone_t *ngx_http_upstream_reuse_add_zone(ngx_conf_t *cf, size_t size);
-
-/*
- * Finds or makes what is known of the server of the address in pc.  Never
- * NULL: if the zone is full, as the log says, all further servers are one,
- * and so are those of an unbounded upstream that has many.
- */
-ngx_http_upstream_reuse_server_t *ngx_http_upstream_reuse_find_server(
-    ngx_http_upstream_reuse_srv_conf_t *rcf, ngx_peer_connection_t *pc);
-
-/*
- * With the lock: all records, beginning with NULL; the shares of workers that
- * are gone go to their records, and returns how many others have a share.
- */
-ngx_http_upstream_reuse_record_t *ngx_http_upstream_reuse_next_record(
-    ngx_http_upstream_reuse_zone_t *zone,
-    ngx_http_upstream_reuse_record_t *record);
-ngx_uint_t ngx_http_upstream_reuse_sweep(ngx_http_upstream_reuse_zone_t *zone);
-
-/* Tells whether there is no worker of that process number any more. */
-ngx_uint_t ngx_http_upstream_reuse_has_died(ngx_pid_t pid);
-
-/* Takes the lock in which limits change. */
-void ngx_http_upstream_reuse_lock(ngx_http_upstream_reuse_conn_t *conn);
-void ngx_http_upstream_reuse_unlock(ngx_http_upstream_reuse_conn_t *conn);
-
-/* Parts a record's key: the upstream's name, and the address as text. */
-void ngx_http_upstream_reuse_name_record(
-    ngx_http_upstream_reuse_record_t *record, ngx_str_t *upstream,
-    u_char *text, size_t *len);
-
-/*
- * A process begins, which may be a worker, and ends: returns how many workers
- * are left.
- */
-void ngx_http_upstream_reuse_enter_zone(ngx_shm_zone_t *shm_zone,
-    ngx_uint_t worker);
-ngx_uint_t ngx_http_upstream_reuse_leave_zone(ngx_shm_zone_t *shm_zone);
-
-
-/* worker: callbacks of the module */
-
-ngx_int_t ngx_http_upstream_reuse_init_module(ngx_cycle_t *cycle);
-ngx_int_t ngx_http_upstream_reuse_init_process(ngx_cycle_t *cycle);
-void ngx_http_upstream_reuse_exit_process(ngx_cycle_t *cycle);
-
-
-/* counters */
-
-#define ngx_http_upstream_reuse_count(server, counter)                        \
-    (server)->share->counters[NGX_HTTP_UPSTREAM_REUSE_##counter]++
-
-#define ngx_http_upstream_reuse_uncount(server, counter)                      \
-    (server)->share->counters[NGX_HTTP_UPSTREAM_REUSE_##counter]--
-
-/* A request has been given a connection, a kept one or a new one. */
-void ngx_http_upstream_reuse_count_request(ngx_http_upstream_reuse_peer_t *rp);
-
-/*
- * A new connection was opened, in so many milliseconds, of which TCP took so
- * many; rtt is in microseconds, 0 if it is not known.
- */
-void ngx_http_upstream_reuse_count_times(
-    ngx_http_upstream_reuse_server_t *server, ngx_connection_t *c,
-    ngx_msec_t all, ngx_msec_t tcp, ngx_uint_t rtt);
-
-/* The same for one that core has opened for a request. */
-void ngx_http_upstream_reuse_count_peer_times(
-    ngx_http_upstream_reuse_peer_t *rp, ngx_connection_t *c);
-
-/* How many requests a record has counted, and a share. */
-ngx_atomic_uint_t ngx_http_upstream_reuse_sum_requests(
-    volatile ngx_atomic_uint_t *counters);
-int32_t ngx_http_upstream_reuse_sum_shared(volatile uint32_t *counters);
-
-
-/* snapshot */
-
-/*
- * The settings of an upstream that can have some, from number *i of all on,
- * which is raised; NULL: there is no other one.
- */
-ngx_http_upstream_reuse_srv_conf_t *ngx_http_upstream_reuse_next_conf(
-    ngx_http_upstream_main_conf_t *umcf, ngx_uint_t *i);
-
-/* The upstream of that name in the configuration; NULL: there is none. */
-ngx_http_upstream_reuse_srv_conf_t *ngx_http_upstream_reuse_find_conf(
-    ngx_str_t *upstream);
-
-/* With the zone's lock: takes the ratio, if it is time. */
-void ngx_http_upstream_reuse_take_sample(ngx_http_upstream_reuse_zone_t *zone);
-
-
-/* variables */
-
-ngx_int_t ngx_http_upstream_reuse_add_variables(ngx_conf_t *cf);
-
-
-#include "ngx_http_upstream_reuse_drain.h"
-#include "ngx_http_upstream_reuse_expiry.h"
-#include "ngx_http_upstream_reuse_fold.h"
-#include "ngx_http_upstream_reuse_handover.h"
-#include "ngx_http_upstream_reuse_pool.h"
-#include "ngx_http_upstream_reuse_queue.h"
-#include "ngx_http_upstream_reuse_sessions.h"
-#include "ngx_http_upstream_reuse_silence.h"
 
 
 #endif /* _NGX_HTTP_UPSTREAM_REUSE_H_INCLUDED_ */

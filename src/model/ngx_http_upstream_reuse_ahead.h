@@ -10,7 +10,7 @@
 #define _NGX_HTTP_UPSTREAM_REUSE_AHEAD_H_INCLUDED_
 
 
-#include "ngx_http_upstream_reuse_module.h"
+#include "ngx_http_myproxy_compat.h"
 
 
 /*

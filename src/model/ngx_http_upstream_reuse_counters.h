@@ -2,7 +2,8 @@
 /*
  * Copyright (C) 2026 The ngx_http_myproxy_module authors
  *
- * What the reuse layer has counted, for whoever shows it.
+ * What is counted: why connections are new, why they are closed, and how
+ * often.
  */
 
 
@@ -10,7 +11,7 @@
 #define _NGX_HTTP_UPSTREAM_REUSE_COUNTERS_H_INCLUDED_
 
 
-#include "ngx_http_upstream_reuse_module.h"
+#include "ngx_http_myproxy_compat.h"
 
 
 /* why a request got a new connection; docs/directives.md: $reuse_reason */
@@ -27,6 +28,57 @@ typedef enum {
     NGX_HTTP_UPSTREAM_REUSE_NEW_OFF,
     NGX_HTTP_UPSTREAM_REUSE_NEW_LAST
 } ngx_http_upstream_reuse_new_e;
+
+
+/*
+ * What becomes of a connection, when its request is over or later.  The names,
+ * meanings and advice are in ngx_http_upstream_reuse_reasons.c and in
+ * docs/status.md.  There each row stands at the place of its reason here: the
+ * compiler checks only how many rows there are.
+ */
+
+typedef enum {
+    NGX_HTTP_UPSTREAM_REUSE_CLOSE_PENDING = 0,
+    NGX_HTTP_UPSTREAM_REUSE_CLOSE_KEPT,
+
+    /* it is closed, and why */
+
+    NGX_HTTP_UPSTREAM_REUSE_CLOSE_OFF,
+    NGX_HTTP_UPSTREAM_REUSE_CLOSE_CONFIGURED,
+    NGX_HTTP_UPSTREAM_REUSE_CLOSE_ASKED,
+    NGX_HTTP_UPSTREAM_REUSE_CLOSE_ANNOUNCED,
+    NGX_HTTP_UPSTREAM_REUSE_CLOSE_HTTP10,
+    NGX_HTTP_UPSTREAM_REUSE_CLOSE_UNFRAMED,
+    NGX_HTTP_UPSTREAM_REUSE_CLOSE_EXCESS,
+    NGX_HTTP_UPSTREAM_REUSE_CLOSE_UNREAD,
+    NGX_HTTP_UPSTREAM_REUSE_CLOSE_EARLY,
+    NGX_HTTP_UPSTREAM_REUSE_CLOSE_UNSENT,
+    NGX_HTTP_UPSTREAM_REUSE_CLOSE_UPGRADED,
+    NGX_HTTP_UPSTREAM_REUSE_CLOSE_AUTHENTICATED,
+    NGX_HTTP_UPSTREAM_REUSE_CLOSE_REQUESTS,
+    NGX_HTTP_UPSTREAM_REUSE_CLOSE_TIME,
+    NGX_HTTP_UPSTREAM_REUSE_CLOSE_AGE,
+    NGX_HTTP_UPSTREAM_REUSE_CLOSE_DRAINED,
+    NGX_HTTP_UPSTREAM_REUSE_CLOSE_FOUND,
+    NGX_HTTP_UPSTREAM_REUSE_CLOSE_UNDELIVERED,
+    NGX_HTTP_UPSTREAM_REUSE_CLOSE_SILENT,
+    NGX_HTTP_UPSTREAM_REUSE_CLOSE_UNCONNECTED,
+    NGX_HTTP_UPSTREAM_REUSE_CLOSE_TIMEOUT,
+    NGX_HTTP_UPSTREAM_REUSE_CLOSE_ERROR,
+    NGX_HTTP_UPSTREAM_REUSE_CLOSE_SHUTDOWN,
+
+    /* it was kept, and is closed with no request on it */
+
+    NGX_HTTP_UPSTREAM_REUSE_CLOSE_IDLE,
+    NGX_HTTP_UPSTREAM_REUSE_CLOSE_FULL,
+    NGX_HTTP_UPSTREAM_REUSE_CLOSE_EXPIRED,
+    NGX_HTTP_UPSTREAM_REUSE_CLOSE_IDENTITY,
+    NGX_HTTP_UPSTREAM_REUSE_CLOSE_UNBUFFERED,
+    NGX_HTTP_UPSTREAM_REUSE_CLOSE_STARVING,
+    NGX_HTTP_UPSTREAM_REUSE_CLOSE_LIMITED,
+    NGX_HTTP_UPSTREAM_REUSE_CLOSE_CRASH,
+    NGX_HTTP_UPSTREAM_REUSE_CLOSE_LAST
+} ngx_http_upstream_reuse_close_e;
 
 
 /* bounds of the histograms; the last has none */
@@ -144,116 +196,6 @@ typedef struct {
 
 /* the address of the one that stands for all servers which are gone */
 #define NGX_HTTP_UPSTREAM_REUSE_REMOVED  "removed"
-
-
-/* one server, or what is the sum of some */
-
-typedef struct {
-    ngx_str_t                            upstream;
-    ngx_str_t                            address;   /* as text; "all" */
-    ngx_msec_t                           limit;     /* learned; 0: none */
-    ngx_uint_t                           rtt;       /* microseconds; 0 */
-
-    /* sums, so that all who show them agree */
-
-    ngx_atomic_uint_t                    requests;
-    ngx_atomic_uint_t                    fresh;     /* on new connections */
-    ngx_atomic_uint_t                    open;
-    ngx_atomic_uint_t                    parked;    /* of those that are idle,
-                                                       IDLE includes them */
-    ngx_atomic_uint_t                    closed;
-    ngx_atomic_uint_t                    connects;
-    ngx_atomic_uint_t                    handshakes;
-    uint64_t                             saved;     /* microseconds */
-
-    /* servers to which fewer connections are opened ahead than wanted: for
-       want of requests, and because those may keep it from answering */
-
-    ngx_uint_t                           unpaid;
-    ngx_uint_t                           starving;
-
-    ngx_http_upstream_reuse_closes_t     late;      /* of late only */
-    ngx_http_upstream_reuse_counters_t   counters;
-} ngx_http_upstream_reuse_view_t;
-
-
-/* requests that wait for a connection, and that did or were refused */
-
-typedef struct {
-    ngx_uint_t                           limited;  /* unsigned  limited:1; */
-    ngx_atomic_uint_t                    waiting;
-    ngx_atomic_uint_t                    waited;
-    ngx_atomic_uint_t                    full;
-    ngx_atomic_uint_t                    timeout;
-} ngx_http_upstream_reuse_queue_view_t;
-
-
-/* the servers of one upstream, and their sum */
-
-typedef struct {
-    ngx_http_upstream_reuse_view_t       sum;
-    ngx_http_upstream_reuse_queue_view_t  queue;
-    ngx_http_upstream_reuse_view_t      *servers;
-    ngx_uint_t                           nservers;
-    ngx_uint_t                           configured;  /* it is still */
-} ngx_http_upstream_reuse_upstream_view_t;
-
-
-/* all that there is at one time */
-
-typedef struct {
-    ngx_http_upstream_reuse_view_t       total;
-    ngx_http_upstream_reuse_queue_view_t  queue;    /* the sum */
-    ngx_array_t                          servers;  /* ..._view_t, by name */
-    ngx_array_t                          upstreams;  /* ..._upstream_view_t */
-    ngx_array_t                         *warnings;  /* ngx_str_t */
-
-    ngx_array_t                          samples;  /* the oldest first */
-
-    size_t                               size;     /* of the zone, bytes */
-    size_t                               free;
-    ngx_uint_t                           workers;
-    ngx_atomic_uint_t                    uncounted;  /* requests, for want
-                                                        of memory */
-    ngx_uint_t                           full;  /* unsigned  full:1; */
-} ngx_http_upstream_reuse_snapshot_t;
-
-
-/*
- * A reason: its name in variables, JSON and metrics, its meaning, and what the
- * operator may do about it; NULL: there is nothing to be done.
- */
-
-typedef struct {
-    ngx_str_t                            name;
-    const char                          *meaning;
-    const char                          *advice;
-} ngx_http_upstream_reuse_reason_t;
-
-
-/*
- * By ngx_http_upstream_reuse_new_e and by ngx_http_upstream_reuse_close_e:
- * each row stands at the place of its reason.  They are defined in
- * ngx_http_upstream_reuse_reasons.c.
- */
-
-extern ngx_http_upstream_reuse_reason_t
-    ngx_http_upstream_reuse_new_reasons[];
-extern ngx_http_upstream_reuse_reason_t
-    ngx_http_upstream_reuse_close_reasons[];
-
-/* microseconds; for all but the last bucket */
-
-extern ngx_uint_t  ngx_http_upstream_reuse_bounds[];
-
-
-/*
- * Takes a snapshot, with its memory from pool; NULL if there is none.  Takes
- * the zone's lock for a time that grows with servers times workers.  In it
- * requests = REUSED + WARM + fresh and OPENED = open + closed hold exactly.
- */
-ngx_http_upstream_reuse_snapshot_t *ngx_http_upstream_reuse_take_snapshot(
-    ngx_pool_t *pool);
 
 
 #endif /* _NGX_HTTP_UPSTREAM_REUSE_COUNTERS_H_INCLUDED_ */

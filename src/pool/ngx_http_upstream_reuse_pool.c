@@ -12,8 +12,7 @@
  */
 
 
-#include "ngx_http_upstream_reuse.h"
-#include "ngx_http_upstream_reuse_steps.h"
+#include "ngx_http_upstream_reuse_pool.h"
 
 
 /* bytes, in which most of such a request has room */

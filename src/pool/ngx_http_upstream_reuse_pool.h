@@ -3,13 +3,18 @@
  * Copyright (C) 2026 The ngx_http_myproxy_module authors
  *
  * The pool of idle connections, which is nginx's keepalive module: what
- * requests do with it, what it is told while a configuration is read, its
- * self-test, and what is warned of then.
+ * requests do with it, what it is told while a configuration is read, and its
+ * self-test.
  */
 
 
 #ifndef _NGX_HTTP_UPSTREAM_REUSE_POOL_H_INCLUDED_
 #define _NGX_HTTP_UPSTREAM_REUSE_POOL_H_INCLUDED_
+
+
+#include "ngx_http_upstream_reuse.h"
+#include "ngx_http_upstream_reuse_steps.h"
+#include "ngx_http_upstream_reuse_warnings.h"
 
 
 /* pool */
@@ -155,13 +160,6 @@ ngx_uint_t ngx_http_upstream_reuse_count_servers(
  * is tried there first.
  */
 ngx_uint_t ngx_http_upstream_reuse_is_sound(ngx_conf_t *cf);
-
-
-/* warnings */
-
-/* As ngx_http_upstream_reuse_warn(), for an error without a line. */
-void ngx_cdecl ngx_http_upstream_reuse_complain(ngx_conf_t *cf,
-    const char *fmt, ...);
 
 
 #endif /* _NGX_HTTP_UPSTREAM_REUSE_POOL_H_INCLUDED_ */

@@ -6,7 +6,7 @@
  */
 
 
-#include "ngx_http_upstream_reuse.h"
+#include "ngx_http_upstream_reuse_pool.h"
 
 
 /*

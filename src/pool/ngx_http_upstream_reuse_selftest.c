@@ -13,8 +13,7 @@
  */
 
 
-#include "ngx_http_upstream_reuse.h"
-#include "ngx_http_upstream_reuse_steps.h"
+#include "ngx_http_upstream_reuse_pool.h"
 
 
 #define NGX_HTTP_UPSTREAM_REUSE_TEST_SIZE      2

@@ -8,7 +8,7 @@
  */
 
 
-#include "ngx_http_upstream_reuse_steps.h"
+#include "ngx_http_upstream_reuse_pool.h"
 
 
 #if (NGX_HTTP_MYPROXY_TWO_STEPS)

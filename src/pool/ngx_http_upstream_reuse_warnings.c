@@ -6,7 +6,7 @@
  */
 
 
-#include "ngx_http_upstream_reuse.h"
+#include "ngx_http_upstream_reuse_pool.h"
 
 
 static void reuse_note(ngx_conf_t *cf, ngx_uint_t level, u_char *file,

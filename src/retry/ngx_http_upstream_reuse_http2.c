@@ -7,7 +7,7 @@
  */
 
 
-#include "ngx_http_upstream_reuse.h"
+#include "ngx_http_upstream_reuse_retry.h"
 
 
 static ngx_uint_t reuse_is_http2(ngx_http_upstream_t *u);

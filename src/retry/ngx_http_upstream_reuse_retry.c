@@ -8,8 +8,7 @@
  */
 
 
-#include "ngx_http_upstream_reuse.h"
-#include "ngx_http_upstream_reuse_tcp.h"
+#include "ngx_http_upstream_reuse_retry.h"
 
 
 /*

@@ -12,34 +12,7 @@
 #define _NGX_HTTP_UPSTREAM_REUSE_SILENCE_H_INCLUDED_
 
 
-#include "ngx_http_upstream_reuse.h"
-
-
-/* probe */
-
-/* cycle: "reuse_probe", with times in seconds */
-
-struct ngx_http_upstream_reuse_probe_s {
-    int                              idle;
-    int                              interval;
-    int                              count;  /* 0: as the system has it */
-};
-
-extern ngx_http_upstream_reuse_probe_t  ngx_http_upstream_reuse_default_probe;
-
-/*
- * Has the kernel probe a connection that is kept for the first time.  The
- * options stay with the socket, whichever worker has it later.
- */
-void ngx_http_upstream_reuse_set_probe(ngx_http_upstream_reuse_conn_t *conn,
-    ngx_http_upstream_conf_t *conf);
-
-/*
- * Tells of a connection that has ended whether a probe was unanswered then, so
- * that nobody has closed it because it was idle: one system call.
- */
-ngx_uint_t ngx_http_upstream_reuse_is_lost(
-    ngx_http_upstream_reuse_conn_t *conn);
+#include "ngx_http_upstream_reuse_limit.h"
 
 
 /* silence */
@@ -81,15 +54,6 @@ ngx_http_upstream_reuse_begin_wait(ngx_http_upstream_reuse_peer_t *rp)
 /* Tells whether ngx_http_upstream_next() will not ask for a peer any more. */
 ngx_uint_t ngx_http_upstream_reuse_gives_up(
     ngx_http_upstream_reuse_peer_t *rp);
-
-/*
- * Tells whether an idle connection has been so for as long as one on which a
- * request met silence.
- */
-#define ngx_http_upstream_reuse_is_suspect(conn)                              \
-    ((conn)->server->record->silent                                           \
-     && ngx_current_msec - (conn)->since                                      \
-        >= ngx_current_msec - (conn)->server->record->silent)
 
 
 #endif /* _NGX_HTTP_UPSTREAM_REUSE_SILENCE_H_INCLUDED_ */

@@ -6,7 +6,7 @@
  */
 
 
-#include "ngx_http_upstream_reuse.h"
+#include "ngx_http_upstream_reuse_layer.h"
 
 
 /* bytes of the zone, the least and by default; and what a server takes of it,
@@ -21,6 +21,7 @@
 #define NGX_HTTP_UPSTREAM_REUSE_SESSIONS_LEAST  (256 * 1024)
 #define NGX_HTTP_UPSTREAM_REUSE_WARMEST     10000
 #define NGX_HTTP_UPSTREAM_REUSE_QUEUE_TIMEOUT  60000  /* milliseconds */
+#define NGX_HTTP_UPSTREAM_REUSE_JITTER      10       /* percent */
 
 
 /* seconds, and how many: Linux takes no more */
@@ -31,6 +32,7 @@
 static char *reuse_note_off(ngx_conf_t *cf, void *post, void *data);
 static ngx_uint_t reuse_parse_probe(ngx_str_t *value,
     ngx_http_upstream_reuse_probe_t *probe);
+static char *reuse_refuse_age(ngx_conf_t *cf, ngx_str_t *value);
 static size_t reuse_last_zone_size(ngx_conf_t *cf);
 
 
@@ -211,6 +213,79 @@ reuse_parse_probe(ngx_str_t *value, ngx_http_upstream_reuse_probe_t *probe)
     *field = (int) n;
 
     return 1;
+}
+
+
+/* reuse_max_age TIME [jitter=P%] | off; */
+
+char *
+ngx_http_upstream_reuse_set_max_age_slot(ngx_conf_t *cf, ngx_command_t *cmd,
+    void *conf)
+{
+    ngx_http_upstream_reuse_srv_conf_t  *rcf = conf;
+
+    u_char     *p;
+    size_t      len;
+    ngx_int_t   jitter;
+    ngx_str_t  *value;
+
+    if (rcf->max_age != NGX_CONF_UNSET_MSEC) {
+        return "is duplicate";
+    }
+
+    value = cf->args->elts;
+
+    if (ngx_strcmp(value[1].data, "off") == 0) {
+        rcf->max_age = 0;
+        return (cf->args->nelts == 2) ? NGX_CONF_OK
+                                      : reuse_refuse_age(cf, &value[2]);
+    }
+
+    rcf->max_age = ngx_parse_time(&value[1], 0);
+
+    if (rcf->max_age == (ngx_msec_t) NGX_ERROR || rcf->max_age == 0) {
+        return reuse_refuse_age(cf, &value[1]);
+    }
+
+    rcf->jitter = NGX_HTTP_UPSTREAM_REUSE_JITTER;
+
+    if (cf->args->nelts == 2) {
+        return NGX_CONF_OK;
+    }
+
+    p = value[2].data + sizeof("jitter=") - 1;
+    len = value[2].len - (sizeof("jitter=") - 1);
+
+    if (value[2].len < sizeof("jitter=1%") - 1
+        || ngx_strncmp(value[2].data, "jitter=", sizeof("jitter=") - 1) != 0
+        || p[len - 1] != '%')
+    {
+        return reuse_refuse_age(cf, &value[2]);
+    }
+
+    jitter = ngx_atoi(p, len - 1);
+
+    if (jitter < 1 || jitter > 99) {
+        return reuse_refuse_age(cf, &value[2]);
+    }
+
+    rcf->jitter = jitter;
+
+    return NGX_CONF_OK;
+}
+
+
+static char *
+reuse_refuse_age(ngx_conf_t *cf, ngx_str_t *value)
+{
+    ngx_conf_log_error(NGX_LOG_EMERG, cf, 0,
+                       "invalid value \"%V\" of \"reuse_max_age\": it is "
+                       "\"off\" or the age, such as \"10m\", at which "
+                       "connections end, and \"jitter=\" may follow, from "
+                       "\"jitter=1%%\" to \"jitter=99%%\": up to so much of "
+                       "the age is taken off at random", value);
+
+    return NGX_CONF_ERROR;
 }
 
 

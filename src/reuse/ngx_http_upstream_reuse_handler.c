@@ -6,8 +6,7 @@
  */
 
 
-#include "ngx_http_upstream_reuse.h"
-#include "ngx_http_upstream_reuse_steps.h"
+#include "ngx_http_upstream_reuse_layer.h"
 
 
 void

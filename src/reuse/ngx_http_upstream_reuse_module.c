@@ -4,8 +4,7 @@
  */
 
 
-#include "ngx_http_upstream_reuse.h"
-#include "ngx_http_upstream_reuse_session_cache.h"
+#include "ngx_http_upstream_reuse_layer.h"
 
 
 /* bytes; a page is not taken from the system before it is needed */

@@ -13,58 +13,10 @@
 #define _NGX_HTTP_UPSTREAM_REUSE_MODULE_H_INCLUDED_
 
 
-#include "ngx_http_myproxy_compat.h"
-
-
-/*
- * What becomes of a connection, when its request is over or later.  The names,
- * meanings and advice are in ngx_http_upstream_reuse_reasons.c and in
- * docs/status.md.  There each row stands at the place of its reason here: the
- * compiler checks only how many rows there are.
- */
-
-typedef enum {
-    NGX_HTTP_UPSTREAM_REUSE_CLOSE_PENDING = 0,
-    NGX_HTTP_UPSTREAM_REUSE_CLOSE_KEPT,
-
-    /* it is closed, and why */
-
-    NGX_HTTP_UPSTREAM_REUSE_CLOSE_OFF,
-    NGX_HTTP_UPSTREAM_REUSE_CLOSE_CONFIGURED,
-    NGX_HTTP_UPSTREAM_REUSE_CLOSE_ASKED,
-    NGX_HTTP_UPSTREAM_REUSE_CLOSE_ANNOUNCED,
-    NGX_HTTP_UPSTREAM_REUSE_CLOSE_HTTP10,
-    NGX_HTTP_UPSTREAM_REUSE_CLOSE_UNFRAMED,
-    NGX_HTTP_UPSTREAM_REUSE_CLOSE_EXCESS,
-    NGX_HTTP_UPSTREAM_REUSE_CLOSE_UNREAD,
-    NGX_HTTP_UPSTREAM_REUSE_CLOSE_EARLY,
-    NGX_HTTP_UPSTREAM_REUSE_CLOSE_UNSENT,
-    NGX_HTTP_UPSTREAM_REUSE_CLOSE_UPGRADED,
-    NGX_HTTP_UPSTREAM_REUSE_CLOSE_AUTHENTICATED,
-    NGX_HTTP_UPSTREAM_REUSE_CLOSE_REQUESTS,
-    NGX_HTTP_UPSTREAM_REUSE_CLOSE_TIME,
-    NGX_HTTP_UPSTREAM_REUSE_CLOSE_AGE,
-    NGX_HTTP_UPSTREAM_REUSE_CLOSE_DRAINED,
-    NGX_HTTP_UPSTREAM_REUSE_CLOSE_FOUND,
-    NGX_HTTP_UPSTREAM_REUSE_CLOSE_UNDELIVERED,
-    NGX_HTTP_UPSTREAM_REUSE_CLOSE_SILENT,
-    NGX_HTTP_UPSTREAM_REUSE_CLOSE_UNCONNECTED,
-    NGX_HTTP_UPSTREAM_REUSE_CLOSE_TIMEOUT,
-    NGX_HTTP_UPSTREAM_REUSE_CLOSE_ERROR,
-    NGX_HTTP_UPSTREAM_REUSE_CLOSE_SHUTDOWN,
-
-    /* it was kept, and is closed with no request on it */
-
-    NGX_HTTP_UPSTREAM_REUSE_CLOSE_IDLE,
-    NGX_HTTP_UPSTREAM_REUSE_CLOSE_FULL,
-    NGX_HTTP_UPSTREAM_REUSE_CLOSE_EXPIRED,
-    NGX_HTTP_UPSTREAM_REUSE_CLOSE_IDENTITY,
-    NGX_HTTP_UPSTREAM_REUSE_CLOSE_UNBUFFERED,
-    NGX_HTTP_UPSTREAM_REUSE_CLOSE_STARVING,
-    NGX_HTTP_UPSTREAM_REUSE_CLOSE_LIMITED,
-    NGX_HTTP_UPSTREAM_REUSE_CLOSE_CRASH,
-    NGX_HTTP_UPSTREAM_REUSE_CLOSE_LAST
-} ngx_http_upstream_reuse_close_e;
+#include "ngx_http_upstream_reuse_counters.h"
+#include "ngx_http_upstream_reuse_warnings.h"
+#include "ngx_http_upstream_reuse_answers.h"
+#include "ngx_http_upstream_reuse_ssl.h"
 
 
 /* module */
@@ -105,28 +57,6 @@ ngx_int_t ngx_http_upstream_reuse_foresee(ngx_conf_t *cf,
     ngx_http_upstream_conf_t *conf);
 
 
-/* ssl_digest */
-
-#if (NGX_HTTP_SSL)
-
-/*
- * Tells that an SSL_CTX is complete, and what of it cannot be seen there.  Its
- * TLS sessions are resumed after a reload as well then, if it is the same by
- * value.  Without this, those with verification or with an own certificate are
- * resumed as long as the configuration is in force.
- *
- *     system    whether it trusts the system's CAs, as by
- *               SSL_CTX_set_default_verify_paths()
- *     commands  ngx_keyval_t; of SSL_CONF_cmd(); NULL: none
- *
- * Returns NGX_OK, or NGX_ERROR if there is no memory.
- */
-ngx_int_t ngx_http_upstream_reuse_describe_ssl(ngx_conf_t *cf, ngx_ssl_t *ssl,
-    ngx_uint_t system, ngx_array_t *commands);
-
-#endif
-
-
 /* handler */
 
 /*
@@ -149,37 +79,6 @@ void ngx_http_upstream_reuse_hint(ngx_http_request_t *r, ngx_str_t *value);
  */
 void ngx_http_upstream_reuse_explain(ngx_http_request_t *r,
     ngx_http_upstream_reuse_close_e reason);
-
-
-/* answers */
-
-/*
- * The resolver has answered with addresses for a name that a variable has
- * brought.  Connections that were opened for the name before, to an address
- * that is not among them, are closed.  Returns what the name is known by.
- */
-ngx_uint_t ngx_http_upstream_reuse_note_answer(ngx_resolver_ctx_t *rctx);
-
-/*
- * A request of the unbounded upstream goes to that name.  To be called in its
- * peer.init.
- */
-void ngx_http_upstream_reuse_set_target(ngx_http_request_t *r,
-    ngx_uint_t target);
-
-
-/* warnings */
-
-/*
- * Notes a warning that something in the configuration defeats reuse: for the
- * log, and to be shown for as long as it is in force.  The text, which is to
- * be followed by the place in the file, says what and how to mend it.
- */
-void ngx_cdecl ngx_http_upstream_reuse_warn(ngx_conf_t *cf, u_char *file,
-    ngx_uint_t line, const char *fmt, ...);
-
-
-extern ngx_module_t  ngx_http_upstream_reuse_module;
 
 
 #endif /* _NGX_HTTP_UPSTREAM_REUSE_MODULE_H_INCLUDED_ */

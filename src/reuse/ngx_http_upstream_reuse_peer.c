@@ -4,9 +4,7 @@
  */
 
 
-#include "ngx_http_upstream_reuse.h"
-#include "ngx_http_upstream_reuse_reasons.h"
-#include "ngx_http_upstream_reuse_steps.h"
+#include "ngx_http_upstream_reuse_layer.h"
 
 
 static void reuse_stand_before(ngx_http_upstream_reuse_peer_t *rp,

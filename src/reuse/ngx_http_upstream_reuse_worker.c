@@ -7,7 +7,7 @@
  */
 
 
-#include "ngx_http_upstream_reuse.h"
+#include "ngx_http_upstream_reuse_layer.h"
 #include "ngx_http_myproxy_version.h"
 
 

@@ -6,8 +6,7 @@
  */
 
 
-#include "ngx_http_upstream_reuse.h"
-#include "ngx_http_upstream_reuse_tcp.h"
+#include "ngx_http_upstream_reuse_share.h"
 
 
 /* bytes: in the pool of a connection there is room for its record */

@@ -12,7 +12,7 @@
  */
 
 
-#include "ngx_http_upstream_reuse.h"
+#include "ngx_http_upstream_reuse_share.h"
 
 
 /* milliseconds: a connection is idle for so long before it is parked */
@@ -43,6 +43,8 @@ ngx_http_upstream_reuse_begin_handover(ngx_cycle_t *cycle)
 
         ngx_queue_init(&reuse_offered);
     }
+
+    ngx_http_upstream_reuse_leave = ngx_http_upstream_reuse_park_conn;
 
     /* a debug log names the connection of a timer */
 

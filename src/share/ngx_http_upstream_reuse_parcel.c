@@ -6,17 +6,11 @@
  */
 
 
-#include "ngx_http_upstream_reuse.h"
-#include "ngx_http_upstream_reuse_places.h"
+#include "ngx_http_upstream_reuse_share.h"
 
 
 /* 2^64 divided by the golden ratio, odd: spreads words that are alike */
 #define NGX_HTTP_UPSTREAM_REUSE_GOLDEN  0x9e3779b97f4a7c15ull
-
-
-static void reuse_pack(ngx_http_upstream_reuse_parcel_t *parcel,
-    ngx_http_upstream_reuse_conn_t *conn);
-static void reuse_forget_events(ngx_connection_t *c);
 
 
 ngx_int_t
@@ -61,78 +55,8 @@ ngx_http_upstream_reuse_label(ngx_http_upstream_reuse_parcel_t *parcel,
 }
 
 
-ngx_int_t
-ngx_http_upstream_reuse_park_conn(ngx_http_upstream_reuse_conn_t *conn)
-{
-    ngx_msec_t                        end;
-    ngx_event_t                      *rev;
-    ngx_connection_t                 *c;
-    ngx_pool_cleanup_t               *cln;
-    ngx_http_upstream_reuse_parcel_t  parcel;
-
-    c = conn->connection;
-    rev = c->read;
-    cln = c->pool->cleanup;
-
-    /*
-     * A second cleanup is that of a state which cannot leave the worker.  As
-     * a worker ends, TLS may have been shut down before this is called.
-     */
-
-    if (ngx_http_upstream_reuse_nplaces == 0
-        || conn->conf->reuse == 0
-        || conn->identity->ssl
-        || rev->eof || rev->error || rev->timedout || rev->ready
-        || c->write->error
-        || cln == NULL || cln->next
-        || conn->outlives)
-    {
-        return NGX_DECLINED;
-    }
-
-    if (ngx_http_upstream_reuse_label(&parcel, conn->identity, conn->sockaddr,
-                                      conn->socklen, &conn->conf->name)
-        != NGX_OK)
-    {
-        return NGX_DECLINED;
-    }
-
-    end = ngx_http_upstream_reuse_left(conn);
-
-    parcel.reason = NGX_HTTP_UPSTREAM_REUSE_CLOSE_EXPIRED;
-
-    if (c->idle && rev->timer_set) {
-
-        /* maybe later: it shows whether what was learned is wrong */
-
-        end = rev->timer.key - ngx_current_msec;
-        parcel.reason = conn->on_timeout;
-    }
-
-    if ((ngx_msec_int_t) end <= 0) {
-        return NGX_DECLINED;
-    }
-
-    parcel.end = ngx_current_msec + end;
-
-    reuse_pack(&parcel, conn);
-
-    if (ngx_http_upstream_reuse_park(&parcel, c->fd, conn->server) != NGX_OK) {
-        return NGX_DECLINED;
-    }
-
-    reuse_forget_events(c);
-
-    ngx_log_debug3(NGX_LOG_DEBUG_HTTP, c->log, 0,
-                   "upstream reuse: connection %p of socket %d is parked "
-                   "for %M", c, c->fd, end);
-
-    return NGX_OK;
-}
-
-
-static void
-reuse_pack(ngx_http_upstream_reuse_parcel_t *parcel,
+void
+ngx_http_upstream_reuse_pack(ngx_http_upstream_reuse_parcel_t *parcel,
     ngx_http_upstream_reuse_conn_t *conn)
 {
     ngx_connection_t  *c;
@@ -189,21 +113,105 @@ ngx_http_upstream_reuse_unpack(ngx_http_upstream_reuse_parcel_t *parcel,
 }
 
 
-/* The system goes on telling of a descriptor that is open elsewhere. */
-
-static void
-reuse_forget_events(ngx_connection_t *c)
+ngx_uint_t
+ngx_http_upstream_reuse_is_parcel_drained(
+    ngx_http_upstream_reuse_parcel_t *parcel,
+    ngx_http_upstream_reuse_srv_conf_t *rcf)
 {
-    if (ngx_del_conn) {
-        (void) ngx_del_conn(c, 0);
+    union {
+        struct sockaddr  sockaddr;
+        u_char           data[sizeof(ngx_sockaddr_t)];
+    } addr;
+
+    if (parcel->socklen > sizeof(ngx_sockaddr_t)) {
+        return 0;
+    }
+
+    ngx_memcpy(addr.data, ngx_http_upstream_reuse_parcel_address(parcel),
+               parcel->socklen);
+
+    if (rcf->unbounded) {
+        return parcel->target && rcf->main->answers
+               && ngx_http_upstream_reuse_is_unanswered(rcf->main->answers,
+                                             parcel->target, &addr.sockaddr,
+                                             parcel->start);
+    }
+
+    return parcel->listed
+           && rcf->round_robin
+           && !ngx_http_upstream_reuse_is_live(&rcf->live,
+                             ngx_crc32_short(addr.data, parcel->socklen));
+}
+
+
+void
+ngx_http_upstream_reuse_renew_age(ngx_http_upstream_reuse_srv_conf_t *rcf,
+    ngx_http_upstream_reuse_parcel_t *parcel)
+{
+    ngx_msec_t  end;
+
+    parcel->lifetime = ngx_http_upstream_reuse_renew_lifetime(rcf,
+                                                             parcel->lifetime);
+    end = parcel->start + parcel->lifetime;
+
+    if (parcel->lifetime && (ngx_msec_int_t) (end - parcel->end) < 0) {
+        parcel->end = end;
+        parcel->reason = NGX_HTTP_UPSTREAM_REUSE_CLOSE_AGE;
+    }
+}
+
+
+void
+ngx_http_upstream_reuse_count_swept(ngx_http_upstream_reuse_parcel_t *parcel,
+    ngx_http_upstream_reuse_close_e reason)
+{
+    u_char                               *p;
+    ngx_str_t                             key;
+    ngx_slab_pool_t                      *shpool;
+    ngx_http_upstream_reuse_zone_t       *zone;
+    ngx_http_upstream_reuse_record_t     *record;
+    ngx_http_upstream_reuse_main_conf_t  *rmcf;
+
+    rmcf = ngx_http_cycle_get_module_main_conf(ngx_cycle,
+                                              ngx_http_upstream_reuse_module);
+
+    shpool = (ngx_slab_pool_t *) rmcf->zone->shm.addr;
+    zone = rmcf->zone->data;
+
+    if (ngx_http_upstream_reuse_is_foreign(parcel)) {
         return;
     }
 
-    if (c->read->active || c->read->disabled) {
-        (void) ngx_del_event(c->read, NGX_READ_EVENT, 0);
+    key.len = parcel->name_len + 1 + parcel->socklen;
+    key.data = ngx_alloc(key.len, ngx_cycle->log);
+    if (key.data == NULL) {
+        return;
     }
 
-    if (c->write->active || c->write->disabled) {
-        (void) ngx_del_event(c->write, NGX_WRITE_EVENT, 0);
+    p = ngx_cpymem(key.data, ngx_http_upstream_reuse_parcel_name(parcel),
+                   parcel->name_len);
+    *p++ = '\0';
+    ngx_memcpy(p, ngx_http_upstream_reuse_parcel_address(parcel),
+               parcel->socklen);
+
+    ngx_shmtx_lock(&shpool->mutex);
+
+    if (parcel->stands == NGX_HTTP_UPSTREAM_REUSE_STANDS_OTHERS) {
+        key.len = parcel->name_len + 1;
     }
+
+    record = (parcel->stands == NGX_HTTP_UPSTREAM_REUSE_STANDS_OVERFLOW)
+             ? NULL : ngx_http_upstream_reuse_lookup_record(zone, &key);
+
+    if (record == NULL) {
+        record = &zone->overflow;
+    }
+
+    record->counters[NGX_HTTP_UPSTREAM_REUSE_SWEPT]++;
+    record->counters[NGX_HTTP_UPSTREAM_REUSE_CLOSED + reason]++;
+    record->ended++;
+
+    ngx_shmtx_unlock(&shpool->mutex);
+
+    ngx_free(key.data);
 }

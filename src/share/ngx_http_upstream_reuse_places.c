@@ -11,8 +11,7 @@
  */
 
 
-#include "ngx_http_upstream_reuse.h"
-#include "ngx_http_upstream_reuse_places.h"
+#include "ngx_http_upstream_reuse_share.h"
 
 
 #define NGX_HTTP_UPSTREAM_REUSE_STACKS    1024

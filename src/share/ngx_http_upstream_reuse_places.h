@@ -14,7 +14,7 @@
 #define _NGX_HTTP_UPSTREAM_REUSE_PLACES_H_INCLUDED_
 
 
-#include "ngx_http_upstream_reuse.h"
+#include "ngx_http_upstream_reuse_connection.h"
 
 
 /* at most, and of these by default */
@@ -215,24 +215,20 @@ ngx_uint_t ngx_http_upstream_reuse_is_of_server(
 ngx_uint_t ngx_http_upstream_reuse_is_time_to_visit(ngx_msec_t pause);
 
 
-/* counters */
-
-/*
- * Counts a parked connection that ends without a worker having it, unless it
- * is foreign.  Takes the lock of the zone.
- */
-void ngx_http_upstream_reuse_count_swept(
-    ngx_http_upstream_reuse_parcel_t *parcel,
-    ngx_http_upstream_reuse_close_e reason);
-
-
-/* parcel */
+/* park */
 
 /*
  * Parks an idle connection, of which the caller closes what is left in this
  * worker, without a trace in the counters.  NGX_DECLINED: it cannot be parked.
  */
 ngx_int_t ngx_http_upstream_reuse_park_conn(
+    ngx_http_upstream_reuse_conn_t *conn);
+
+
+/* parcel */
+
+/* Has a parcel say what is known of a connection, but for its end. */
+void ngx_http_upstream_reuse_pack(ngx_http_upstream_reuse_parcel_t *parcel,
     ngx_http_upstream_reuse_conn_t *conn);
 
 /*
@@ -250,6 +246,27 @@ ngx_int_t ngx_http_upstream_reuse_label(
     ngx_http_upstream_reuse_parcel_t *parcel,
     ngx_http_upstream_reuse_identity_t *id, struct sockaddr *sockaddr,
     socklen_t socklen, ngx_str_t *name);
+
+/*
+ * Counts a parked connection that ends without a worker having it, unless it
+ * is foreign.  Takes the lock of the zone.
+ */
+void ngx_http_upstream_reuse_count_swept(
+    ngx_http_upstream_reuse_parcel_t *parcel,
+    ngx_http_upstream_reuse_close_e reason);
+
+/*
+ * Tells whether the server of a parked connection gets no requests any more,
+ * by what this worker has seen last.  It takes no lock of an upstream.
+ */
+ngx_uint_t ngx_http_upstream_reuse_is_parcel_drained(
+    ngx_http_upstream_reuse_parcel_t *parcel,
+    ngx_http_upstream_reuse_srv_conf_t *rcf);
+
+/* Has a parked connection end in time by the configuration in force. */
+void ngx_http_upstream_reuse_renew_age(
+    ngx_http_upstream_reuse_srv_conf_t *rcf,
+    ngx_http_upstream_reuse_parcel_t *parcel);
 
 
 #endif /* _NGX_HTTP_UPSTREAM_REUSE_PLACES_H_INCLUDED_ */

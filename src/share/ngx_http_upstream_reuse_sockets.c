@@ -7,8 +7,7 @@
  */
 
 
-#include "ngx_http_upstream_reuse.h"
-#include "ngx_http_upstream_reuse_places.h"
+#include "ngx_http_upstream_reuse_share.h"
 
 
 /* of the descriptors that a process may have, places take this part */

@@ -8,7 +8,7 @@
  */
 
 
-#include "ngx_http_upstream_reuse.h"
+#include "ngx_http_upstream_reuse_share.h"
 
 
 /*

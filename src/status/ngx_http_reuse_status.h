@@ -21,7 +21,7 @@
 
 #include "ngx_http_myproxy_compat.h"
 #include "ngx_http_myproxy_version.h"
-#include "ngx_http_upstream_reuse_counters.h"
+#include "ngx_http_upstream_reuse_snapshot.h"
 
 
 /* request: what has been written; failed: there was no memory */

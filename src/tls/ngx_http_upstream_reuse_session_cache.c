@@ -9,8 +9,7 @@
  */
 
 
-#include "ngx_http_upstream_reuse.h"
-#include "ngx_http_upstream_reuse_session_cache.h"
+#include "ngx_http_upstream_reuse_sessions.h"
 
 
 #if (NGX_HTTP_SSL)

@@ -10,9 +10,7 @@
 
 #include <ngx_config.h>
 #include <ngx_core.h>
-#include "ngx_http_upstream_reuse.h"
-#include "ngx_http_upstream_reuse_session_cache.h"
-#include "ngx_http_upstream_reuse_steps.h"
+#include "ngx_http_upstream_reuse_sessions.h"
 
 
 #if (NGX_HTTP_SSL)

@@ -11,7 +11,9 @@
 #define _NGX_HTTP_UPSTREAM_REUSE_SESSIONS_H_INCLUDED_
 
 
-#include "ngx_http_upstream_reuse.h"
+#include "ngx_http_upstream_reuse_connection.h"
+#include "ngx_http_upstream_reuse_session_cache.h"
+#include "ngx_http_upstream_reuse_ssl.h"
 
 
 #if (NGX_HTTP_SSL)

@@ -9,7 +9,7 @@
  */
 
 
-#include "ngx_http_upstream_reuse.h"
+#include "ngx_http_upstream_reuse_sessions.h"
 
 
 #if (NGX_HTTP_SSL)

@@ -22,7 +22,8 @@
 #define _NGX_HTTP_REUSE_WARM_H_INCLUDED_
 
 
-#include "ngx_http_upstream_reuse.h"
+#include "ngx_http_upstream_reuse_limit.h"
+#include "ngx_http_upstream_reuse_sessions.h"
 
 
 #define NGX_HTTP_REUSE_WARM_PROFILES  NGX_HTTP_UPSTREAM_REUSE_PROFILES

@@ -8,7 +8,6 @@
 
 
 #include "ngx_http_reuse_warm.h"
-#include "ngx_http_upstream_reuse_reasons.h"
 
 
 static ngx_http_reuse_warm_preconnect_t *reuse_create_preconnect(

@@ -8,23 +8,11 @@
  */
 
 
-#ifndef _NGX_HTTP_UPSTREAM_REUSE_QUEUE_H_INCLUDED_
-#define _NGX_HTTP_UPSTREAM_REUSE_QUEUE_H_INCLUDED_
+#ifndef _NGX_HTTP_UPSTREAM_REUSE_LIMIT_H_INCLUDED_
+#define _NGX_HTTP_UPSTREAM_REUSE_LIMIT_H_INCLUDED_
 
 
-#include "ngx_http_upstream_reuse.h"
-
-
-/* worker: its requests that wait for a connection to one upstream */
-
-struct ngx_http_upstream_reuse_waiters_s {
-    ngx_http_upstream_reuse_waiters_t   *next;
-    ngx_http_upstream_reuse_srv_conf_t  *conf;   /* the latest */
-    ngx_http_upstream_reuse_queue_t     *queue;
-    ngx_queue_t                          requests;  /* by number */
-    ngx_queue_t                          spare;  /* its idle connections */
-    ngx_event_t                          event;  /* something may be free */
-};
+#include "ngx_http_upstream_reuse_share.h"
 
 
 /* worker: a request that waits */
@@ -116,38 +104,6 @@ void ngx_http_upstream_reuse_leave_queue(
 void ngx_http_upstream_reuse_spare(ngx_http_upstream_reuse_conn_t *conn);
 
 
-/* slots */
-
-/*
- * A connection is closed, or will be before the event that is being handled is
- * over; each has one reason.
- */
-void ngx_http_upstream_reuse_count_closed(
-    ngx_http_upstream_reuse_server_t *server,
-    ngx_http_upstream_reuse_close_e reason);
-
-/*
- * Counts a connection as opened, which it is to be at once, unless its server
- * has as many as it may have: returns 0 then.  One that is opened ahead is not
- * opened either while a request waits.
- */
-ngx_uint_t ngx_http_upstream_reuse_open_slot(
-    ngx_http_upstream_reuse_server_t *server, ngx_uint_t ahead);
-
-/* With the lock: whether a server may have one more, or one is parked. */
-ngx_uint_t ngx_http_upstream_reuse_has_slot(
-    ngx_http_upstream_reuse_server_t *server);
-
-/* Finds what limits the connections to a server that is new to this worker. */
-void ngx_http_upstream_reuse_limit_server(
-    ngx_http_upstream_reuse_srv_conf_t *rcf,
-    ngx_http_upstream_reuse_server_t *server);
-
-/* What is called when connections to a limited server have been closed. */
-extern void (*ngx_http_upstream_reuse_freed)(
-    ngx_http_upstream_reuse_server_t *server);
-
-
 /* bells */
 
 /* master: opens them, if anything is limited */
@@ -181,4 +137,4 @@ void ngx_http_upstream_reuse_sweep_bells(ngx_http_upstream_reuse_zone_t *zone);
 void ngx_http_upstream_reuse_sum_queue(ngx_http_upstream_reuse_queue_t *queue);
 
 
-#endif /* _NGX_HTTP_UPSTREAM_REUSE_QUEUE_H_INCLUDED_ */
+#endif /* _NGX_HTTP_UPSTREAM_REUSE_LIMIT_H_INCLUDED_ */

@@ -9,11 +9,10 @@
  */
 
 
-#ifndef _NGX_HTTP_UPSTREAM_REUSE_HANDOVER_H_INCLUDED_
-#define _NGX_HTTP_UPSTREAM_REUSE_HANDOVER_H_INCLUDED_
+#ifndef _NGX_HTTP_UPSTREAM_REUSE_SHARE_H_INCLUDED_
+#define _NGX_HTTP_UPSTREAM_REUSE_SHARE_H_INCLUDED_
 
 
-#include "ngx_http_upstream_reuse.h"
 #include "ngx_http_upstream_reuse_places.h"
 
 
@@ -103,4 +102,4 @@ ngx_uint_t ngx_http_upstream_reuse_retire_parked(
     ngx_http_upstream_reuse_server_t *server, ngx_msec_t most);
 
 
-#endif /* _NGX_HTTP_UPSTREAM_REUSE_HANDOVER_H_INCLUDED_ */
+#endif /* _NGX_HTTP_UPSTREAM_REUSE_SHARE_H_INCLUDED_ */

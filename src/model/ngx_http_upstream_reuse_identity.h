@@ -56,34 +56,9 @@ typedef struct {
     ((u_char *) ((id) + 1) + (id)->local_len)
 
 
-/*
- * What a connection for this request has to have been opened for; NULL if
- * there is no memory.
- */
-ngx_http_upstream_reuse_identity_t *ngx_http_upstream_reuse_find_identity(
-    ngx_http_upstream_reuse_peer_t *rp);
-
-/*
- * The same for all requests of a location in HTTP/1.1, to an upstream of that
- * host: NGX_OK, NGX_DECLINED if it is not the same for all, and NGX_ERROR.
- */
-ngx_int_t ngx_http_upstream_reuse_foresee_identity(
-    ngx_http_upstream_conf_t *conf, ngx_str_t *host, ngx_pool_t *pool,
-    ngx_http_upstream_reuse_identity_t **id);
-
 #define ngx_http_upstream_reuse_same_identity(a, b)                           \
     ((a) == (b)                                                               \
      || ((a)->len == (b)->len && ngx_memcmp(a, b, (a)->len) == 0))
-
-/* A copy that lives as long as the pool; NULL if there is no memory. */
-ngx_http_upstream_reuse_identity_t *ngx_http_upstream_reuse_copy_identity(
-    ngx_http_upstream_reuse_identity_t *id, ngx_pool_t *pool);
-
-/*
- * NTLM and Negotiate authenticate the connection, not the request (RFC 4559,
- * section 6): one on which they appeared belongs to that client.
- */
-ngx_uint_t ngx_http_upstream_reuse_is_authenticated(ngx_http_request_t *r);
 
 
 #endif /* _NGX_HTTP_UPSTREAM_REUSE_IDENTITY_H_INCLUDED_ */
