@@ -131,10 +131,10 @@ def test_they_never_end_together(stage, share):
         http=UP.format("keepalive 40; reuse_max_age 4s jitter=50%;")
         + f"reuse_share {share};", location=APP, workers=2)
     clients = [nginx.connect() for _ in range(30)]
+    begun = time.monotonic()
     for client in clients:
         client.send(http1.request("GET", "/"))
     stage.wait_until(lambda: len(origin.requests) == 30)
-    begun = time.monotonic()
     gate.open()
     for client in clients:
         assert client.read_response().status == 200

@@ -55,8 +55,7 @@ def compiler(directory, *first):
     tree = directory / "tree/src"
     return [found, "-fPIC", *first, f"-I{directory}/objs",
             *(f"-I{tree}/{name}" for name in INCLUDED),
-            *(f"-I{settings.ROOT}/src{name}"
-              for name in ("", "/reuse", "/proxy")),
+            *(f"-I{path}" for path in (settings.ROOT / "src").glob("**/")),
             "-I/usr/include/libxml2"]
 
 
