@@ -151,6 +151,10 @@ typedef struct {
 typedef struct {
     ngx_str_t                            upstream;
     ngx_str_t                            address;   /* as text; "all" */
+    ngx_str_t                            sockaddr;  /* empty: it stands for
+                                                       others */
+    ngx_uint_t                           most;      /* connections that it may
+                                                       have; 0: no limit */
     ngx_msec_t                           limit;     /* learned; 0: none */
     ngx_uint_t                           rtt;       /* microseconds; 0 */
 
@@ -180,7 +184,12 @@ typedef struct {
 /* requests that wait for a connection, and that did or were refused */
 
 typedef struct {
-    ngx_uint_t                           limited;  /* unsigned  limited:1; */
+    ngx_uint_t                           limited;  /* unsigned  limited:1;
+                                                      there is a queue */
+    ngx_uint_t                           bounded;  /* unsigned  bounded:1;
+                                                      "reuse_limit" is in
+                                                      force */
+    ngx_uint_t                           most;     /* may wait then */
     ngx_atomic_uint_t                    waiting;
     ngx_atomic_uint_t                    waited;
     ngx_atomic_uint_t                    full;
