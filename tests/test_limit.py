@@ -621,6 +621,28 @@ def test_the_log_tells_how_long_it_waited(stage):
     assert refused == ["503", "0.000", "-", "-", "-"]
 
 
+def test_a_log_tells_why_one_was_refused(stage):
+    origin, gate = waiting_origin(stage)
+    nginx = stage.nginx(
+        location=PASS + "access_log %{prefix}/access.log why;",
+        http="log_format why '$status $reuse_reason';"
+        + APP.format("reuse_limit 1 queue=1 timeout=1s;"))
+    first = send(nginx, "/wait")
+    stage.wait_until(lambda: len(origin.requests) == 1)
+    second = send(nginx)
+    wait_queued(stage, nginx, 1)
+    assert nginx.get().status == 503
+    assert second.read_response().status == 503
+    gate.open()
+    assert first.read_response().status == 200
+
+    def lines():
+        return nginx.read("access.log").decode().splitlines()
+
+    stage.wait_until(lambda: len(lines()) == 3)
+    assert lines() == ["503 full", "503 timeout", "200 empty"]
+
+
 @pytest.mark.parametrize("line, text", [
     ("reuse_limit 0;", 'invalid value "0" of "reuse_limit"'),
     ("reuse_limit many;", 'invalid value "many" of "reuse_limit"'),

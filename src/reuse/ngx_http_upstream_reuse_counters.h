@@ -228,6 +228,17 @@ typedef struct {
 } ngx_http_upstream_reuse_snapshot_t;
 
 
+/* why a request that needs a connection is answered 503 */
+
+typedef enum {
+    NGX_HTTP_UPSTREAM_REUSE_REFUSED_NOT = 0,
+    NGX_HTTP_UPSTREAM_REUSE_REFUSED_FULL,
+    NGX_HTTP_UPSTREAM_REUSE_REFUSED_TIMEOUT,
+    NGX_HTTP_UPSTREAM_REUSE_REFUSED_SHUTDOWN,
+    NGX_HTTP_UPSTREAM_REUSE_REFUSED_LAST
+} ngx_http_upstream_reuse_refused_e;
+
+
 /*
  * A reason: its name in variables, JSON and metrics, its meaning, and what the
  * operator may do about it; NULL: there is nothing to be done.
@@ -241,15 +252,17 @@ typedef struct {
 
 
 /*
- * By ngx_http_upstream_reuse_new_e and by ngx_http_upstream_reuse_close_e:
- * each row stands at the place of its reason.  They are defined in
- * ngx_http_upstream_reuse_reasons.c.
+ * By ngx_http_upstream_reuse_new_e, ngx_http_upstream_reuse_close_e and
+ * ngx_http_upstream_reuse_refused_e: each row stands at the place of its
+ * reason.  They are defined in ngx_http_upstream_reuse_reasons.c.
  */
 
 extern ngx_http_upstream_reuse_reason_t
     ngx_http_upstream_reuse_new_reasons[];
 extern ngx_http_upstream_reuse_reason_t
     ngx_http_upstream_reuse_close_reasons[];
+extern ngx_http_upstream_reuse_reason_t
+    ngx_http_upstream_reuse_refused_reasons[];
 
 /* microseconds; for all but the last bucket */
 
