@@ -195,8 +195,33 @@ def test_a_reload_changes_it(stage, before, after):
     workers.wait_closed(age=1)
 
 
+@pytest.mark.parametrize("after", ["", "reuse_max_age 1h;"])
+def test_a_reload_takes_it_away_from_what_nobody_uses(stage, after):
+    origin = stage.origin()
+    workers = Workers(stage, APP, http=UP.format("reuse_max_age 3s;"))
+    assert workers.nginx.get().status == 200
+    workers.wait_parked()
+    workers.nginx.reload(http=UP.format(after))
+    stage.let_pass(3.5)
+    assert closed(workers.nginx) == {}
+    assert workers.nginx.get().header("X-Connection") == "shared"
+    assert origin.connections == 1
+
+
+def test_then_it_ends_for_being_idle(stage):
+    stage.origin()
+    idle = "keepalive 4; keepalive_timeout 5s;"
+    workers = Workers(stage, APP, http=UP.format(
+        f"{idle} reuse_max_age 3s;"))
+    begun = time.monotonic()
+    assert workers.nginx.get().status == 200
+    workers.wait_parked()
+    workers.nginx.reload(http=UP.format(idle))
+    workers.wait_closed(expired=1)
+    assert time.monotonic() - begun > 4.5
+
+
 def test_a_reload_takes_it_away(stage):
-    """From what is used: one that stays parked keeps its end."""
     origin = stage.origin()
     workers = Workers(stage, APP, http=UP.format("reuse_max_age 3s;"))
     assert workers.nginx.get().status == 200
