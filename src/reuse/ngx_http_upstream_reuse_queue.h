@@ -149,7 +149,7 @@ void ngx_http_upstream_reuse_limit_server(
 
 /*
  * How many connections a server may have, by the configuration of an upstream
- * with a limit.  Takes locks of the upstream, so not with that of the zone.
+ * with a limit.  Takes locks of the upstream.
  */
 ngx_uint_t ngx_http_upstream_reuse_find_most(
     ngx_http_upstream_reuse_srv_conf_t *rcf, ngx_str_t *address);

@@ -266,7 +266,7 @@ reuse_group_servers(ngx_http_upstream_reuse_snapshot_t *shot,
 }
 
 
-/* Without the lock, as those of the upstream are taken. */
+/* Without the lock, as it may take some time. */
 
 static void
 reuse_view_limits(ngx_http_upstream_reuse_snapshot_t *shot,
