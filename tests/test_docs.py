@@ -208,13 +208,14 @@ def test_the_runbook_has_no_log_text_that_there_is_not():
     assert set(re.findall("`([^`]+)`", "".join(rows))) == set(log_texts())
 
 
-@pytest.mark.parametrize("table", ["new", "close"])
+@pytest.mark.parametrize("table", ["new", "close", "refused"])
 def test_each_reason_is_in_the_runbook(table):
     source = REASONS.read_text()
     source = source[source.index(f"reuse_{table}_reasons[] ="):]
     reasons = re.findall(r'{ ngx_string\("(\w+)"\)',
                          source[:source.index("\n};")])
-    title = {"new": "new connection", "close": "close"}[table]
+    title = {"new": "new connection", "close": "close",
+             "refused": "refusal"}[table]
     section = re.search(rf"^## Reasons for a {title}\n(.*?)^## ",
                         RUNBOOK.read_text(), re.DOTALL | re.MULTILINE)
     assert reasons == re.findall(r"^\| `(\w+)` \|", section.group(1),

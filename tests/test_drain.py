@@ -183,6 +183,18 @@ def test_idle_ones_wherever_they_are(stage, share):
     assert nginx.get().body == SECOND.encode()
 
 
+def test_those_over_tls_end_with_their_worker(stage):
+    """It does not know what the new configuration lacks."""
+    stage.origin(tls="app.test")
+    stage.origin(name="other", tls="app.test")
+    nginx = stage.nginx(location=TLS_PASS,
+                        http=APP.format("server %{origin};"))
+    assert nginx.get().status == 200
+    nginx.reload(http=APP.format("server %{other};"))
+    stage.wait_until(lambda: closed(nginx) == {"shutdown": 1})
+    assert nginx.status()["total"]["connections"]["open"] == 0
+
+
 @resolves
 def test_those_over_tls(stage):
     stage.origin(tls="app.test")

@@ -621,6 +621,28 @@ def test_the_log_tells_how_long_it_waited(stage):
     assert refused == ["503", "0.000", "-", "-", "-"]
 
 
+def test_a_log_tells_why_one_was_refused(stage):
+    origin, gate = waiting_origin(stage)
+    nginx = stage.nginx(
+        location=PASS + "access_log %{prefix}/access.log why;",
+        http="log_format why '$status $reuse_reason';"
+        + APP.format("reuse_limit 1 queue=1 timeout=1s;"))
+    first = send(nginx, "/wait")
+    stage.wait_until(lambda: len(origin.requests) == 1)
+    second = send(nginx)
+    wait_queued(stage, nginx, 1)
+    assert nginx.get().status == 503
+    assert second.read_response().status == 503
+    gate.open()
+    assert first.read_response().status == 200
+
+    def lines():
+        return nginx.read("access.log").decode().splitlines()
+
+    stage.wait_until(lambda: len(lines()) == 3)
+    assert lines() == ["503 full", "503 timeout", "200 empty"]
+
+
 @pytest.mark.parametrize("line, text", [
     ("reuse_limit 0;", 'invalid value "0" of "reuse_limit"'),
     ("reuse_limit many;", 'invalid value "many" of "reuse_limit"'),
@@ -668,13 +690,63 @@ def test_the_queue_is_shown(stage):
     assert nginx.get().status == 503
     upstream, = nginx.status()["upstreams"]
     assert upstream["queue"] == {
-        "waiting": 1, "waited": 1, "refused": {"full": 1, "timeout": 0}}
+        "waiting": 1, "waited": 1, "refused": {"full": 1, "timeout": 0},
+        "limit": 1}
     text = nginx.get("/reuse-status?format=prometheus",
                      port="probe").body.decode()
     assert 'nginx_reuse_queue_waiting{upstream="app"} 1' in text
+    assert 'nginx_reuse_queue_limit{upstream="app"} 1' in text
     assert 'nginx_reuse_queue_waited_total{upstream="app"} 1' in text
     assert ('nginx_reuse_queue_refused_total{upstream="app",reason="full"} 1'
             in text)
     gate.open()
     assert first.read_response().status == 200
     assert second.read_response().status == 200
+
+
+LIMITS = """
+    upstream app {{ server %{{one}}; server %{{two}} max_conns=7;
+                    {} }}
+    upstream free {{ server %{{one}}; }}
+"""
+
+
+def test_limits_are_shown_beside_what_is_open(stage):
+    one = stage.origin(name="one")
+    two = stage.origin(name="two")
+    nginx = stage.nginx(
+        http=LIMITS.format("reuse_limit 5 queue=20;"),
+        server="location /app { myproxy_pass http://app; }"
+               "location /free { myproxy_pass http://free; }")
+    for target in ("/app", "/app", "/free"):
+        assert nginx.get(target).status == 200
+
+    found = nginx.status()
+    assert found["total"]["queue"]["limit"] == 20
+    limits = {(upstream["name"], server["address"]): server["limit"]
+              for upstream in found["upstreams"]
+              for server in upstream["servers"]}
+    first, second = (f"127.0.0.1:{origin.port}" for origin in (one, two))
+    assert limits == {("app", first): 5, ("app", second): 7,
+                      ("free", first): None}
+    app, free = found["upstreams"]
+    assert (app["queue"]["limit"], free["queue"]["limit"]) == (20, None)
+
+    text = nginx.get("/reuse-status?format=prometheus",
+                     port="probe").body.decode()
+    lines = [line for line in text.splitlines()
+             if line.startswith("nginx_reuse_connections_limit")]
+    name = 'nginx_reuse_connections_limit{upstream="app",server='
+    assert sorted(lines) == sorted(
+        [f'{name}"{first}"}} 5', f'{name}"{second}"}} 7'])
+    page = nginx.get("/reuse-status?format=html", port="probe").body.decode()
+    for limit in (5, 7):
+        assert f' of <data class="limit" value="{limit}">' in page
+    assert ', of <data class="queue-limit" value="20">' in page
+
+    nginx.reload(http=LIMITS.format(""))
+    for target in ("/app", "/app"):
+        assert nginx.get(target).status == 200
+    app = nginx.status()["upstreams"][0]
+    assert app["queue"]["limit"] is None
+    assert [server["limit"] for server in app["servers"]] == [None, None]

@@ -1,5 +1,6 @@
 """reuse_max_age: connections end at an age that each draws for itself."""
 
+import re
 import time
 
 import pytest
@@ -194,8 +195,33 @@ def test_a_reload_changes_it(stage, before, after):
     workers.wait_closed(age=1)
 
 
+@pytest.mark.parametrize("after", ["", "reuse_max_age 1h;"])
+def test_a_reload_takes_it_away_from_what_nobody_uses(stage, after):
+    origin = stage.origin()
+    workers = Workers(stage, APP, http=UP.format("reuse_max_age 3s;"))
+    assert workers.nginx.get().status == 200
+    workers.wait_parked()
+    workers.nginx.reload(http=UP.format(after))
+    stage.let_pass(3.5)
+    assert closed(workers.nginx) == {}
+    assert workers.nginx.get().header("X-Connection") == "shared"
+    assert origin.connections == 1
+
+
+def test_then_it_ends_for_being_idle(stage):
+    stage.origin()
+    idle = "keepalive 4; keepalive_timeout 5s;"
+    workers = Workers(stage, APP, http=UP.format(
+        f"{idle} reuse_max_age 3s;"))
+    begun = time.monotonic()
+    assert workers.nginx.get().status == 200
+    workers.wait_parked()
+    workers.nginx.reload(http=UP.format(idle))
+    workers.wait_closed(expired=1)
+    assert time.monotonic() - begun > 4.5
+
+
 def test_a_reload_takes_it_away(stage):
-    """From what is used: one that stays parked keeps its end."""
     origin = stage.origin()
     workers = Workers(stage, APP, http=UP.format("reuse_max_age 3s;"))
     assert workers.nginx.get().status == 200
@@ -288,3 +314,29 @@ def test_values_that_are_refused(stage, line, error, where):
     code, told = stage.config_test(http=http, location=APP)
     assert code != 0
     assert error in told
+
+
+@pytest.mark.parametrize("value, warned", [
+    ("999ms", True), ("1ms jitter=50%", True), ("1s", False), ("1", False)])
+@pytest.mark.parametrize("where", ["http", "upstream"])
+def test_less_than_a_second_has_a_warning(stage, value, warned, where):
+    stage.origin()
+    line = f"reuse_max_age {value};"
+    nginx = stage.nginx(location=APP, http=(
+        line + UP.format("") if where == "http" else UP.format(line)))
+    age = value.split()[0]
+    text = (f'"reuse_max_age {age}" ends connections within a second, so that '
+            'few are reused: write minutes, as in "reuse_max_age 10m"')
+    assert len(nginx.logged(re.escape(text))) == warned
+    shown = [one for one in nginx.status()["warnings"] if one.startswith(text)]
+    assert len(shown) == warned
+
+
+def test_the_least_age_works(stage):
+    """Each request has a connection of its own, and none fails."""
+    origin = stage.origin()
+    nginx = stage.nginx(http=UP.format("reuse_max_age 1ms;"), location=APP)
+    for number in range(1, 4):
+        assert nginx.get().status == 200
+        wait_ended(stage, nginx, number)
+    assert origin.connections == 3

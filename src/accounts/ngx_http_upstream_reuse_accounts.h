@@ -237,6 +237,13 @@ void ngx_http_upstream_reuse_limit_server(
     ngx_http_upstream_reuse_srv_conf_t *rcf,
     ngx_http_upstream_reuse_server_t *server);
 
+/*
+ * How many connections a server may have, by the configuration of an upstream
+ * with a limit.  Takes locks of the upstream.
+ */
+ngx_uint_t ngx_http_upstream_reuse_find_most(
+    ngx_http_upstream_reuse_srv_conf_t *rcf, ngx_str_t *address);
+
 /* What is called when connections to a limited server have been closed. */
 extern void (*ngx_http_upstream_reuse_freed)(
     ngx_http_upstream_reuse_server_t *server);

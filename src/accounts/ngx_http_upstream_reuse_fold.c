@@ -140,7 +140,10 @@ reuse_free_shares(ngx_slab_pool_t *shpool,
 }
 
 
-/* What stands for several servers is never gone. */
+/*
+ * What stands for several servers is never gone.  Locks of the upstream are
+ * taken with that of the zone, and never the other way round.
+ */
 
 static ngx_uint_t
 reuse_is_record_gone(ngx_http_upstream_reuse_zone_t *zone,

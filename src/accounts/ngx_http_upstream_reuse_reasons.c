@@ -230,6 +230,34 @@ ngx_http_upstream_reuse_reason_t  ngx_http_upstream_reuse_close_reasons[] = {
 };
 
 
+/* in the order of ngx_http_upstream_reuse_refused_e */
+
+ngx_http_upstream_reuse_reason_t  ngx_http_upstream_reuse_refused_reasons[] = {
+    { ngx_null_string, NULL, NULL },
+
+    { ngx_string("full"),
+      "all connections that \"reuse_limit\" allows were in use, and as many "
+      "requests waited for one as may",
+      "raise \"reuse_limit\" if the servers can take more; else add servers, "
+      "or raise \"queue=\" for short bursts" },
+
+    { ngx_string("timeout"),
+      "it had waited for a connection for as long as \"reuse_limit\" lets it",
+      "raise \"reuse_limit\" if the servers can take more; else add servers, "
+      "or raise \"timeout=\" if clients wait that long" },
+
+    { ngx_string("shutdown"),
+      "it waited for a connection when its worker process had to end",
+      "raise \"worker_shutdown_timeout\"" }
+};
+
+
+ngx_http_myproxy_static_assert(
+    sizeof(ngx_http_upstream_reuse_refused_reasons)
+    == NGX_HTTP_UPSTREAM_REUSE_REFUSED_LAST
+       * sizeof(ngx_http_upstream_reuse_reason_t),
+    "every reason for a refusal has its words");
+
 ngx_http_myproxy_static_assert(
     sizeof(ngx_http_upstream_reuse_new_reasons)
     == NGX_HTTP_UPSTREAM_REUSE_NEW_LAST

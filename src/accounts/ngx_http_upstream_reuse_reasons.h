@@ -5,7 +5,8 @@
  * Why a request has a new connection, and why one is closed: which reason it
  * is.  The reasons are ngx_http_upstream_reuse_new_e and
  * ngx_http_upstream_reuse_close_e (counters.h); their names, meanings and
- * advice are two arrays in reasons.c, which snapshot.h declares.
+ * advice are arrays in reasons.c, which snapshot.h declares, as are those of
+ * requests that are refused.
  */
 
 

@@ -16,9 +16,9 @@ static void reuse_closing_handler(ngx_event_t *ev);
 static ngx_uint_t reuse_count_open(ngx_http_upstream_reuse_server_t *server);
 static ngx_uint_t reuse_count_parked(ngx_http_upstream_reuse_server_t *server);
 static ngx_uint_t reuse_is_server(ngx_http_upstream_server_t *server,
-    ngx_http_upstream_reuse_server_t *known, ngx_str_t *name);
+    ngx_str_t *address, ngx_str_t *name);
 static ngx_str_t *reuse_find_name(ngx_http_upstream_srv_conf_t *uscf,
-    ngx_http_upstream_reuse_server_t *known);
+    ngx_str_t *address);
 
 
 /* worker: servers of which connections are about to be closed */
@@ -207,37 +207,56 @@ void
 ngx_http_upstream_reuse_limit_server(ngx_http_upstream_reuse_srv_conf_t *rcf,
     ngx_http_upstream_reuse_server_t *known)
 {
-    ngx_str_t                   *name;
-    ngx_uint_t                   i;
-    ngx_http_upstream_server_t  *server;
-
-    if (rcf->waiters == NULL) {
-        return;
-    }
-
-    known->limited = rcf;
-    known->most = rcf->limit;
-
-    if (rcf->uscf->servers == NULL || rcf->reuse != 1) {
-        return;
-    }
-
-    name = reuse_find_name(rcf->uscf, known);
-    server = rcf->uscf->servers->elts;
-
-    for (i = 0; i < rcf->uscf->servers->nelts; i++) {
-
-        if (server[i].max_conns && reuse_is_server(&server[i], known, name)) {
-            known->most = server[i].max_conns;
-            return;
-        }
+    if (rcf->waiters) {
+        known->limited = rcf;
+        known->most = ngx_http_upstream_reuse_find_most(rcf,
+                                                        &known->node.str);
     }
 }
 
 
+ngx_uint_t
+ngx_http_upstream_reuse_find_most(ngx_http_upstream_reuse_srv_conf_t *rcf,
+    ngx_str_t *address)
+{
+    ngx_str_t                   *name;
+    ngx_uint_t                   i;
+    ngx_http_upstream_server_t  *server;
+
+    if (rcf->uscf->servers == NULL || rcf->reuse != 1) {
+        return rcf->limit;
+    }
+
+    server = rcf->uscf->servers->elts;
+
+    for (i = 0; i < rcf->uscf->servers->nelts; i++) {
+        if (server[i].max_conns) {
+            break;
+        }
+    }
+
+    if (i == rcf->uscf->servers->nelts) {
+        return rcf->limit;
+    }
+
+    name = reuse_find_name(rcf->uscf, address);
+
+    for ( /* void */ ; i < rcf->uscf->servers->nelts; i++) {
+
+        if (server[i].max_conns
+            && reuse_is_server(&server[i], address, name))
+        {
+            return server[i].max_conns;
+        }
+    }
+
+    return rcf->limit;
+}
+
+
 static ngx_uint_t
-reuse_is_server(ngx_http_upstream_server_t *server,
-    ngx_http_upstream_reuse_server_t *known, ngx_str_t *name)
+reuse_is_server(ngx_http_upstream_server_t *server, ngx_str_t *address,
+    ngx_str_t *name)
 {
     ngx_uint_t  i;
 
@@ -248,9 +267,9 @@ reuse_is_server(ngx_http_upstream_server_t *server,
 
     for (i = 0; i < server->naddrs; i++) {
 
-        if (server->addrs[i].socklen == (socklen_t) known->node.str.len
-            && ngx_memcmp(server->addrs[i].sockaddr, known->node.str.data,
-                          known->node.str.len)
+        if (server->addrs[i].socklen == (socklen_t) address->len
+            && ngx_memcmp(server->addrs[i].sockaddr, address->data,
+                          address->len)
                == 0)
         {
             return 1;
@@ -264,8 +283,7 @@ reuse_is_server(ngx_http_upstream_server_t *server,
 /* What stands in the line of a server, whose addresses may have changed. */
 
 static ngx_str_t *
-reuse_find_name(ngx_http_upstream_srv_conf_t *uscf,
-    ngx_http_upstream_reuse_server_t *known)
+reuse_find_name(ngx_http_upstream_srv_conf_t *uscf, ngx_str_t *address)
 {
     ngx_str_t                     *name;
     ngx_uint_t                     i;
@@ -289,9 +307,8 @@ reuse_find_name(ngx_http_upstream_srv_conf_t *uscf,
 
         for (peer = peers->peer; peer && name == NULL; peer = peer->next) {
 
-            if (peer->socklen != (socklen_t) known->node.str.len
-                || ngx_memcmp(peer->sockaddr, known->node.str.data,
-                              peer->socklen)
+            if (peer->socklen != (socklen_t) address->len
+                || ngx_memcmp(peer->sockaddr, address->data, peer->socklen)
                    != 0)
             {
                 continue;

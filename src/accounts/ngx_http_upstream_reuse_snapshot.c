@@ -30,6 +30,8 @@ static ngx_int_t reuse_group_servers(ngx_http_upstream_reuse_snapshot_t *shot,
     ngx_pool_t *pool);
 static void reuse_view_queue(ngx_http_upstream_reuse_snapshot_t *shot,
     ngx_http_upstream_reuse_upstream_view_t *upstream);
+static void reuse_view_limits(ngx_http_upstream_reuse_snapshot_t *shot,
+    ngx_http_upstream_reuse_upstream_view_t *upstream);
 static void reuse_add_view(ngx_http_upstream_reuse_view_t *view,
     ngx_http_upstream_reuse_view_t *server);
 static uint64_t reuse_usual_time(ngx_atomic_uint_t *bucket,
@@ -254,7 +256,46 @@ reuse_group_servers(ngx_http_upstream_reuse_snapshot_t *shot,
         reuse_add_view(&shot->total, &view[i]);
     }
 
+    upstream = shot->upstreams.elts;
+
+    for (i = 0; i < shot->upstreams.nelts; i++) {
+        reuse_view_limits(shot, &upstream[i]);
+    }
+
     return NGX_OK;
+}
+
+
+/* Without the lock, as it may take some time. */
+
+static void
+reuse_view_limits(ngx_http_upstream_reuse_snapshot_t *shot,
+    ngx_http_upstream_reuse_upstream_view_t *upstream)
+{
+    ngx_uint_t                           i;
+    ngx_http_upstream_reuse_view_t      *view;
+    ngx_http_upstream_reuse_srv_conf_t  *rcf;
+
+    rcf = ngx_http_upstream_reuse_find_conf(&upstream->sum.upstream);
+
+    if (rcf == NULL || rcf->waiters == NULL) {
+        return;
+    }
+
+    upstream->queue.bounded = 1;
+    upstream->queue.most = rcf->queue;
+
+    shot->queue.bounded = 1;
+    shot->queue.most += rcf->queue;
+
+    for (i = 0; i < upstream->nservers; i++) {
+        view = &upstream->servers[i];
+
+        if (view->sockaddr.len) {
+            view->most = ngx_http_upstream_reuse_find_most(rcf,
+                                                           &view->sockaddr);
+        }
+    }
 }
 
 
@@ -305,7 +346,7 @@ reuse_view_record(ngx_http_upstream_reuse_snapshot_t *shot,
 {
     size_t                            len;
     u_char                            text[NGX_SOCKADDR_STRLEN];
-    ngx_str_t                         name;
+    ngx_str_t                         name, *key;
     ngx_uint_t                        i;
     ngx_http_upstream_reuse_view_t   *view;
 
@@ -320,7 +361,9 @@ reuse_view_record(ngx_http_upstream_reuse_snapshot_t *shot,
 
     /* the record may be freed before that is shown */
 
-    view->upstream.data = ngx_pnalloc(pool, name.len + len);
+    key = &record->node.str;
+
+    view->upstream.data = ngx_pnalloc(pool, key->len + len);
     if (view->upstream.data == NULL) {
         return NGX_ERROR;
     }
@@ -329,7 +372,13 @@ reuse_view_record(ngx_http_upstream_reuse_snapshot_t *shot,
     view->address.len = len;
     view->address.data = ngx_cpymem(view->upstream.data, name.data, name.len);
 
-    ngx_memcpy(view->address.data, text, len);
+    view->sockaddr.data = ngx_cpymem(view->address.data, text, len);
+
+    if (key->len > name.len + 2) {
+        view->sockaddr.len = key->len - name.len - 1;
+        ngx_memcpy(view->sockaddr.data, key->data + name.len + 1,
+                   view->sockaddr.len);
+    }
 
     view->limit = record->limit.idle;
     view->rtt = record->limit.rtt;

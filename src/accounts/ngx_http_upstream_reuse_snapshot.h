@@ -18,6 +18,10 @@
 typedef struct {
     ngx_str_t                            upstream;
     ngx_str_t                            address;   /* as text; "all" */
+    ngx_str_t                            sockaddr;  /* empty: it stands for
+                                                       others */
+    ngx_uint_t                           most;      /* connections that it may
+                                                       have; 0: no limit */
     ngx_msec_t                           limit;     /* learned; 0: none */
     ngx_uint_t                           rtt;       /* microseconds; 0 */
 
@@ -47,7 +51,12 @@ typedef struct {
 /* requests that wait for a connection, and that did or were refused */
 
 typedef struct {
-    ngx_uint_t                           limited;  /* unsigned  limited:1; */
+    ngx_uint_t                           limited;  /* unsigned  limited:1;
+                                                      there is a queue */
+    ngx_uint_t                           bounded;  /* unsigned  bounded:1;
+                                                      "reuse_limit" is in
+                                                      force */
+    ngx_uint_t                           most;     /* may wait then */
     ngx_atomic_uint_t                    waiting;
     ngx_atomic_uint_t                    waited;
     ngx_atomic_uint_t                    full;
@@ -99,15 +108,17 @@ typedef struct {
 
 
 /*
- * By ngx_http_upstream_reuse_new_e and by ngx_http_upstream_reuse_close_e:
- * each row stands at the place of its reason.  They are defined in
- * ngx_http_upstream_reuse_reasons.c.
+ * By ngx_http_upstream_reuse_new_e, ngx_http_upstream_reuse_close_e and
+ * ngx_http_upstream_reuse_refused_e: each row stands at the place of its
+ * reason.  They are defined in ngx_http_upstream_reuse_reasons.c.
  */
 
 extern ngx_http_upstream_reuse_reason_t
     ngx_http_upstream_reuse_new_reasons[];
 extern ngx_http_upstream_reuse_reason_t
     ngx_http_upstream_reuse_close_reasons[];
+extern ngx_http_upstream_reuse_reason_t
+    ngx_http_upstream_reuse_refused_reasons[];
 
 /* microseconds; for all but the last bucket */
 

@@ -116,6 +116,23 @@ ngx_http_upstream_reuse_may_try(ngx_http_upstream_reuse_peer_t *rp,
 ngx_msec_t
 ngx_http_upstream_reuse_left(ngx_http_upstream_reuse_conn_t *conn)
 {
+    ngx_msec_t  left, age_left;
+
+    left = ngx_http_upstream_reuse_idle_left(conn);
+
+    if (conn->lifetime == 0) {
+        return left;
+    }
+
+    age_left = ngx_http_upstream_reuse_age_left(conn);
+
+    return ngx_min(left, age_left);
+}
+
+
+ngx_msec_t
+ngx_http_upstream_reuse_idle_left(ngx_http_upstream_reuse_conn_t *conn)
+{
     ngx_msec_t  age, limit, end, served;
 
     age = ngx_current_msec - conn->since;
@@ -123,10 +140,6 @@ ngx_http_upstream_reuse_left(ngx_http_upstream_reuse_conn_t *conn)
 
     end = conn->conf->max_time - ngx_min(conn->conf->max_time, served);
     end = ngx_min(end, conn->conf->timeout);
-
-    if (conn->lifetime) {
-        end = ngx_min(end, conn->lifetime - ngx_min(conn->lifetime, served));
-    }
 
     limit = reuse_limit(conn);
 

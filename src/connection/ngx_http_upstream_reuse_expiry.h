@@ -47,6 +47,10 @@ ngx_uint_t ngx_http_upstream_reuse_is_fresh(
  */
 ngx_msec_t ngx_http_upstream_reuse_left(ngx_http_upstream_reuse_conn_t *conn);
 
+/* The same without the age at which it ends (reuse_max_age). */
+ngx_msec_t ngx_http_upstream_reuse_idle_left(
+    ngx_http_upstream_reuse_conn_t *conn);
+
 /* Milliseconds that an unused connection to a server lasts. */
 ngx_msec_t ngx_http_upstream_reuse_unused_limit(
     ngx_http_upstream_reuse_srv_conf_t *rcf,

@@ -59,6 +59,10 @@ ngx_int_t ngx_http_upstream_reuse_choose_limited(
 ngx_msec_int_t ngx_http_upstream_reuse_queue_time(
     ngx_http_upstream_reuse_peer_t *rp);
 
+/* Why a request got no connection, if it was refused. */
+ngx_http_upstream_reuse_refused_e ngx_http_upstream_reuse_why_refused(
+    ngx_http_upstream_reuse_peer_t *rp);
+
 
 /* evict */
 

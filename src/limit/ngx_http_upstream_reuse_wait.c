@@ -12,16 +12,6 @@
 #include "ngx_http_upstream_reuse_limit.h"
 
 
-/* seconds, as text: when a client that was refused may come again */
-
-typedef enum {
-    REUSE_REFUSED_NOT = 0,
-    REUSE_REFUSED_FULL,
-    REUSE_REFUSED_TIMEOUT,
-    REUSE_REFUSED_SHUTDOWN
-} reuse_refused_e;
-
-
 /* request: one that has waited for a connection at least once */
 
 struct ngx_http_upstream_reuse_wait_s {
@@ -39,7 +29,7 @@ struct ngx_http_upstream_reuse_wait_s {
     ngx_http_upstream_conf_t            *saved_conf;
     ngx_uint_t                           tries;
 
-    reuse_refused_e                      refused;
+    ngx_http_upstream_reuse_refused_e    refused;
     unsigned                             turn:1;  /* has come */
 };
 
@@ -210,7 +200,7 @@ reuse_wait(ngx_http_upstream_reuse_peer_t *rp, ngx_peer_connection_t *pc)
         && ngx_http_upstream_reuse_enter_queue(&w->queued, rp->conf, pc->log)
            != NGX_OK)
     {
-        w->refused = REUSE_REFUSED_FULL;
+        w->refused = NGX_HTTP_UPSTREAM_REUSE_REFUSED_FULL;
 
         if (reuse_has_stale(w)) {
             reuse_log_refused(w);
@@ -473,7 +463,7 @@ reuse_timeout_handler(ngx_event_t *ev)
     c = ev->data;
     w = c->data;
 
-    w->refused = REUSE_REFUSED_TIMEOUT;
+    w->refused = NGX_HTTP_UPSTREAM_REUSE_REFUSED_TIMEOUT;
 
     (void) ngx_atomic_fetch_add(&w->peer->conf->waiters->queue->timeout, 1);
 
@@ -493,7 +483,7 @@ reuse_shutdown_handler(ngx_event_t *ev)
     w = c->data;
 
     if (c->close) {
-        w->refused = REUSE_REFUSED_SHUTDOWN;
+        w->refused = NGX_HTTP_UPSTREAM_REUSE_REFUSED_SHUTDOWN;
         reuse_refuse(w);
     }
 }
@@ -593,14 +583,14 @@ reuse_log_refused(ngx_http_upstream_reuse_wait_t *w)
 
     switch (w->refused) {
 
-    case REUSE_REFUSED_TIMEOUT:
+    case NGX_HTTP_UPSTREAM_REUSE_REFUSED_TIMEOUT:
         ngx_log_error(NGX_LOG_ERR, log, 0,
                       "request refused: no connection to upstream \"%V\" was "
                       "free within %M ms, the timeout of \"reuse_limit\"",
                       &rcf->name, rcf->queue_timeout);
         return;
 
-    case REUSE_REFUSED_FULL:
+    case NGX_HTTP_UPSTREAM_REUSE_REFUSED_FULL:
         ngx_log_error(NGX_LOG_ERR, log, 0,
                       "request refused: all connections to upstream \"%V\" "
                       "that \"reuse_limit\" allows are in use, and %uA "
@@ -608,7 +598,7 @@ reuse_log_refused(ngx_http_upstream_reuse_wait_t *w)
                       &rcf->name, w->peer->conf->waiters->queue->waiting);
         return;
 
-    default: /* REUSE_REFUSED_SHUTDOWN */
+    default: /* NGX_HTTP_UPSTREAM_REUSE_REFUSED_SHUTDOWN */
         ngx_log_error(NGX_LOG_ERR, log, 0,
                       "request refused: the worker process ends, and no "
                       "connection to upstream \"%V\" was free",
@@ -697,4 +687,11 @@ ngx_http_upstream_reuse_queue_time(ngx_http_upstream_reuse_peer_t *rp)
 
     return w->queued.waited
            + (w->queued.waits ? ngx_current_msec - w->queued.since : 0);
+}
+
+
+ngx_http_upstream_reuse_refused_e
+ngx_http_upstream_reuse_why_refused(ngx_http_upstream_reuse_peer_t *rp)
+{
+    return rp->wait ? rp->wait->refused : NGX_HTTP_UPSTREAM_REUSE_REFUSED_NOT;
 }

@@ -81,6 +81,17 @@ typedef enum {
 } ngx_http_upstream_reuse_close_e;
 
 
+/* why a request that needs a connection is answered 503 */
+
+typedef enum {
+    NGX_HTTP_UPSTREAM_REUSE_REFUSED_NOT = 0,
+    NGX_HTTP_UPSTREAM_REUSE_REFUSED_FULL,
+    NGX_HTTP_UPSTREAM_REUSE_REFUSED_TIMEOUT,
+    NGX_HTTP_UPSTREAM_REUSE_REFUSED_SHUTDOWN,
+    NGX_HTTP_UPSTREAM_REUSE_REFUSED_LAST
+} ngx_http_upstream_reuse_refused_e;
+
+
 /* bounds of the histograms; the last has none */
 
 #define NGX_HTTP_UPSTREAM_REUSE_BUCKETS  12

@@ -23,6 +23,9 @@
 #define NGX_HTTP_UPSTREAM_REUSE_QUEUE_TIMEOUT  60000  /* milliseconds */
 #define NGX_HTTP_UPSTREAM_REUSE_JITTER      10       /* percent */
 
+/* milliseconds: an age of less is hardly meant */
+#define NGX_HTTP_UPSTREAM_REUSE_YOUNG       1000
+
 
 /* seconds, and how many: Linux takes no more */
 #define NGX_HTTP_UPSTREAM_REUSE_PROBE_TIME   32767
@@ -245,6 +248,13 @@ ngx_http_upstream_reuse_set_max_age_slot(ngx_conf_t *cf, ngx_command_t *cmd,
 
     if (rcf->max_age == (ngx_msec_t) NGX_ERROR || rcf->max_age == 0) {
         return reuse_refuse_age(cf, &value[1]);
+    }
+
+    if (rcf->max_age < NGX_HTTP_UPSTREAM_REUSE_YOUNG) {
+        ngx_http_upstream_reuse_warn(cf, NULL, 0,
+                   "\"reuse_max_age %V\" ends connections within a second, so "
+                   "that few are reused: write minutes, as in "
+                   "\"reuse_max_age 10m\"", &value[1]);
     }
 
     rcf->jitter = NGX_HTTP_UPSTREAM_REUSE_JITTER;

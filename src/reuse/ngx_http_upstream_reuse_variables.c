@@ -89,6 +89,7 @@ reuse_get_variable(ngx_http_request_t *r, ngx_http_variable_value_t *v,
     ngx_msec_t                          ms;
     ngx_msec_int_t                      queued;
     ngx_http_upstream_reuse_peer_t     *rp;
+    ngx_http_upstream_reuse_refused_e   refused;
     ngx_http_upstream_reuse_account_t  *account;
 
     rp = ngx_http_upstream_reuse_find_peer(r);
@@ -102,6 +103,17 @@ reuse_get_variable(ngx_http_request_t *r, ngx_http_variable_value_t *v,
         if (queued >= 0) {
             return reuse_set_number(r, v, "%ui.%03ui", queued / 1000,
                                     queued % 1000);
+        }
+    }
+
+    if (rp && data == REUSE_VARIABLE_REASON) {
+
+        refused = ngx_http_upstream_reuse_why_refused(rp);
+
+        if (refused) {
+            reuse_set_text(v, &ngx_http_upstream_reuse_refused_reasons
+                                  [refused].name);
+            return NGX_OK;
         }
     }
 

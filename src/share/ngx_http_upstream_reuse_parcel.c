@@ -150,8 +150,18 @@ ngx_http_upstream_reuse_renew_age(ngx_http_upstream_reuse_srv_conf_t *rcf,
 {
     ngx_msec_t  end;
 
+    if (parcel->lifetime) {
+        parcel->end = parcel->unaged_end;
+
+        if (parcel->reason == NGX_HTTP_UPSTREAM_REUSE_CLOSE_AGE) {
+            parcel->reason = NGX_HTTP_UPSTREAM_REUSE_CLOSE_EXPIRED;
+        }
+    }
+
     parcel->lifetime = ngx_http_upstream_reuse_renew_lifetime(rcf,
                                                              parcel->lifetime);
+    parcel->unaged_end = parcel->end;
+
     end = parcel->start + parcel->lifetime;
 
     if (parcel->lifetime && (ngx_msec_int_t) (end - parcel->end) < 0) {

@@ -9,6 +9,8 @@
 #include "ngx_http_upstream_reuse_share.h"
 
 
+static void reuse_pack_age(ngx_http_upstream_reuse_parcel_t *parcel,
+    ngx_http_upstream_reuse_conn_t *conn);
 static void reuse_forget_events(ngx_connection_t *c);
 
 
@@ -66,6 +68,10 @@ ngx_http_upstream_reuse_park_conn(ngx_http_upstream_reuse_conn_t *conn)
 
     parcel.end = ngx_current_msec + end;
 
+    if (conn->lifetime) {
+        reuse_pack_age(&parcel, conn);
+    }
+
     ngx_http_upstream_reuse_pack(&parcel, conn);
 
     if (ngx_http_upstream_reuse_park(&parcel, c->fd, conn->server) != NGX_OK) {
@@ -79,6 +85,26 @@ ngx_http_upstream_reuse_park_conn(ngx_http_upstream_reuse_conn_t *conn)
                    "for %M", c, c->fd, end);
 
     return NGX_OK;
+}
+
+
+/*
+ * A reload may change the age while nobody uses the connection.  A timer that
+ * is not for the age may be later than what is left, and holds.
+ */
+
+static void
+reuse_pack_age(ngx_http_upstream_reuse_parcel_t *parcel,
+    ngx_http_upstream_reuse_conn_t *conn)
+{
+    if (parcel->end != conn->connection->start_time + conn->lifetime) {
+        parcel->unaged_end = parcel->end;
+        return;
+    }
+
+    parcel->reason = NGX_HTTP_UPSTREAM_REUSE_CLOSE_AGE;
+    parcel->unaged_end = ngx_current_msec
+                         + ngx_http_upstream_reuse_idle_left(conn);
 }
 
 

@@ -56,6 +56,8 @@ typedef struct {
     ngx_msec_t                           seen;   /* alive, the last time */
     ngx_msec_t                           end;    /* it is closed, */
     ngx_http_upstream_reuse_close_e      reason;  /* and why */
+    ngx_msec_t                           unaged_end;  /* without its lifetime,
+                                                         if it has one */
 
     ngx_msec_t                           rtt;
     ngx_msec_t                           announced;

@@ -324,6 +324,12 @@ html_server(ngx_http_reuse_status_text_t *text,
     html_number(text, "requests", view->requests);
     ngx_http_reuse_status_write(text, "</td><td data-name=\"open\">");
     html_number(text, "open", view->open);
+
+    if (view->most) {
+        ngx_http_reuse_status_write(text, " of ");
+        html_number(text, "limit", view->most);
+    }
+
     ngx_http_reuse_status_write(text, "</td><td data-name=\"idle\">");
     html_number(text, "idle", n[NGX_HTTP_UPSTREAM_REUSE_IDLE]);
     ngx_http_reuse_status_write(text, "</td><td data-name=\"opened\">");
@@ -565,7 +571,15 @@ html_queue(ngx_http_reuse_status_text_t *text,
 
     ngx_http_reuse_status_write(text, "<h2>Limited connections</h2><p>");
     html_number(text, "waiting", shot->queue.waiting);
-    ngx_http_reuse_status_write(text, " requests wait for a connection now; ");
+    ngx_http_reuse_status_write(text, " requests wait for a connection now");
+
+    if (shot->queue.bounded) {
+        ngx_http_reuse_status_write(text, ", of ");
+        html_number(text, "queue-limit", shot->queue.most);
+        ngx_http_reuse_status_write(text, " that may");
+    }
+
+    ngx_http_reuse_status_write(text, "; ");
     html_number(text, "waited", shot->queue.waited);
     ngx_http_reuse_status_write(text, " had to wait. ");
     html_number(text, "queue-full", shot->queue.full);

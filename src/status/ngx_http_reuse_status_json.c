@@ -19,6 +19,8 @@ static void json_servers(ngx_http_reuse_status_text_t *text,
     ngx_http_upstream_reuse_view_t *view, ngx_uint_t n);
 static void json_queue(ngx_http_reuse_status_text_t *text,
     ngx_http_upstream_reuse_queue_view_t *queue);
+static void json_limit(ngx_http_reuse_status_text_t *text,
+    ngx_uint_t limited, ngx_uint_t limit);
 static void json_view(ngx_http_reuse_status_text_t *text,
     ngx_http_upstream_reuse_view_t *view);
 static void json_named(ngx_http_reuse_status_text_t *text,
@@ -103,8 +105,23 @@ json_queue(ngx_http_reuse_status_text_t *text,
 {
     ngx_http_reuse_status_write(text,
         "\"queue\":{\"waiting\":%uA,\"waited\":%uA,\"refused\":{"
-        "\"full\":%uA,\"timeout\":%uA}},",
+        "\"full\":%uA,\"timeout\":%uA},\"limit\":",
         queue->waiting, queue->waited, queue->full, queue->timeout);
+    json_limit(text, queue->bounded, queue->most);
+    ngx_http_reuse_status_write(text, "},");
+}
+
+
+static void
+json_limit(ngx_http_reuse_status_text_t *text, ngx_uint_t limited,
+    ngx_uint_t limit)
+{
+    if (limited) {
+        ngx_http_reuse_status_write(text, "%ui", limit);
+
+    } else {
+        ngx_http_reuse_status_write(text, "null");
+    }
 }
 
 
@@ -118,6 +135,8 @@ json_servers(ngx_http_reuse_status_text_t *text,
 
         ngx_http_reuse_status_write(text, "%s{\"address\":", i ? "," : "");
         ngx_http_reuse_status_write_json(text, &view[i].address);
+        ngx_http_reuse_status_write(text, ",\"limit\":");
+        json_limit(text, view[i].most, view[i].most);
         ngx_http_reuse_status_write(text, ",\"learned_idle_limit\":");
 
         if (view[i].limit) {

@@ -51,6 +51,8 @@ static void prometheus_closed(ngx_http_reuse_status_text_t *text,
     ngx_http_upstream_reuse_view_t *view, const char *name);
 static void prometheus_open(ngx_http_reuse_status_text_t *text,
     ngx_http_upstream_reuse_view_t *view, const char *name);
+static void prometheus_most(ngx_http_reuse_status_text_t *text,
+    ngx_http_upstream_reuse_view_t *view, const char *name);
 static void prometheus_parked(ngx_http_reuse_status_text_t *text,
     ngx_http_upstream_reuse_view_t *view, const char *name);
 static void prometheus_retries(ngx_http_reuse_status_text_t *text,
@@ -91,6 +93,10 @@ static prometheus_metric_t  prometheus_metrics[] = {
     { "nginx_reuse_connections_open", "gauge",
       "Connections that are open, idle ones included.",
       prometheus_open, 0 },
+
+    { "nginx_reuse_connections_limit", "gauge",
+      "Connections that may be open, idle ones included, by reuse_limit.",
+      prometheus_most, 0 },
 
     { "nginx_reuse_connections_idle", "gauge",
       "Connections that wait for a request.",
@@ -222,6 +228,16 @@ prometheus_queues(ngx_http_reuse_status_text_t *text,
     for (i = 0; i < shot->upstreams.nelts; i++) {
         prometheus_queue(text, &upstream[i], "nginx_reuse_queue_waiting", NULL,
                          upstream[i].queue.waiting);
+    }
+
+    prometheus_head(text, "nginx_reuse_queue_limit", "gauge",
+                    "Requests that may wait for a connection.");
+
+    for (i = 0; i < shot->upstreams.nelts; i++) {
+        if (upstream[i].queue.bounded) {
+            prometheus_queue(text, &upstream[i], "nginx_reuse_queue_limit",
+                             NULL, upstream[i].queue.most);
+        }
     }
 
     prometheus_head(text, "nginx_reuse_queue_waited_total", "counter",
@@ -431,6 +447,16 @@ prometheus_open(ngx_http_reuse_status_text_t *text,
     ngx_http_upstream_reuse_view_t *view, const char *name)
 {
     prometheus_line(text, view, name, NULL, NULL, view->open);
+}
+
+
+static void
+prometheus_most(ngx_http_reuse_status_text_t *text,
+    ngx_http_upstream_reuse_view_t *view, const char *name)
+{
+    if (view->most) {
+        prometheus_line(text, view, name, NULL, NULL, view->most);
+    }
 }
 
 

@@ -64,6 +64,16 @@ struct ngx_http_reuse_warm_profile_s {
 };
 
 
+/* worker: a server that gets requests, as the balancer has it at one time */
+
+typedef struct {
+    ngx_sockaddr_t                       addr;
+    socklen_t                            socklen;
+    ngx_uint_t                           weight;
+    ngx_uint_t                           room;   /* by "max_conns" */
+} ngx_http_reuse_warm_peer_t;
+
+
 /* worker: an upstream that is kept warm */
 
 struct ngx_http_reuse_warm_s {
@@ -85,6 +95,7 @@ struct ngx_http_reuse_warm_s {
 
     /* a plan that is being made */
 
+    ngx_array_t                          peers;  /* ..._peer_t */
     ngx_array_t                          servers;  /* ..._server_t * */
     ngx_uint_t                           round;
     ngx_uint_t                           weight;  /* of all servers */

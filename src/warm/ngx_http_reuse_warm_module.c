@@ -173,6 +173,13 @@ reuse_init_upstream(ngx_conf_t *cf, ngx_http_upstream_srv_conf_t *uscf,
     ngx_queue_init(&warm->idle);
     ngx_queue_init(&warm->waiting);
 
+    if (ngx_array_init(&warm->peers, cf->pool, 4,
+                       sizeof(ngx_http_reuse_warm_peer_t))
+        != NGX_OK)
+    {
+        return NGX_ERROR;
+    }
+
     if (ngx_array_init(&warm->servers, cf->pool, 4,
                        sizeof(ngx_http_upstream_reuse_server_t *))
         != NGX_OK)

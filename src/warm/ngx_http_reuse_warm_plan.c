@@ -32,8 +32,10 @@
 
 
 static ngx_int_t reuse_collect_servers(ngx_http_reuse_warm_t *warm);
-static ngx_int_t reuse_collect_server(ngx_http_reuse_warm_t *warm,
+static ngx_int_t reuse_copy_peer(ngx_http_reuse_warm_t *warm,
     ngx_http_upstream_rr_peer_t *peer);
+static ngx_int_t reuse_collect_server(ngx_http_reuse_warm_t *warm,
+    ngx_http_reuse_warm_peer_t *peer);
 static ngx_uint_t reuse_is_live(ngx_http_upstream_rr_peers_t *peers,
     ngx_http_upstream_rr_peer_t *peer);
 static void reuse_lower_profiles(ngx_http_reuse_warm_t *warm);
@@ -142,9 +144,12 @@ static ngx_int_t
 reuse_collect_servers(ngx_http_reuse_warm_t *warm)
 {
     ngx_int_t                      rc;
+    ngx_uint_t                     i;
+    ngx_http_reuse_warm_peer_t    *copy;
     ngx_http_upstream_rr_peer_t   *peer;
     ngx_http_upstream_rr_peers_t  *peers;
 
+    warm->peers.nelts = 0;
     warm->servers.nelts = 0;
     warm->weight = 0;
     warm->round++;
@@ -157,13 +162,53 @@ reuse_collect_servers(ngx_http_reuse_warm_t *warm)
     for (peer = peers->peer; peer && rc == NGX_OK; peer = peer->next) {
 
         if (reuse_is_live(peers, peer)) {
-            rc = reuse_collect_server(warm, peer);
+            rc = reuse_copy_peer(warm, peer);
         }
     }
 
     ngx_http_upstream_rr_peers_unlock(peers);
 
+    /*
+     * Servers are looked for without that lock: it takes the zone's, with
+     * which locks of upstreams are taken elsewhere.
+     */
+
+    copy = warm->peers.elts;
+
+    for (i = 0; i < warm->peers.nelts && rc == NGX_OK; i++) {
+        rc = reuse_collect_server(warm, &copy[i]);
+    }
+
     return rc;
+}
+
+
+static ngx_int_t
+reuse_copy_peer(ngx_http_reuse_warm_t *warm,
+    ngx_http_upstream_rr_peer_t *peer)
+{
+    ngx_http_reuse_warm_peer_t  *copy;
+
+    if (peer->socklen > (socklen_t) sizeof(ngx_sockaddr_t)) {
+        return NGX_OK;
+    }
+
+    copy = ngx_array_push(&warm->peers);
+    if (copy == NULL) {
+        return NGX_ERROR;
+    }
+
+    ngx_memcpy(&copy->addr, peer->sockaddr, peer->socklen);
+    copy->socklen = peer->socklen;
+
+    /* in implicit upstreams it is 0 */
+
+    copy->weight = ngx_max(peer->weight, 1);
+
+    copy->room = peer->max_conns ? peer->max_conns - peer->conns
+                                 : NGX_MAX_INT_T_VALUE;
+
+    return NGX_OK;
 }
 
 
@@ -188,15 +233,14 @@ reuse_is_live(ngx_http_upstream_rr_peers_t *peers,
 
 static ngx_int_t
 reuse_collect_server(ngx_http_reuse_warm_t *warm,
-    ngx_http_upstream_rr_peer_t *peer)
+    ngx_http_reuse_warm_peer_t *peer)
 {
-    ngx_uint_t                          weight;
     ngx_peer_connection_t               pc;
     ngx_http_upstream_reuse_server_t   *server, **serverp;
 
     ngx_memzero(&pc, sizeof(ngx_peer_connection_t));
 
-    pc.sockaddr = peer->sockaddr;
+    pc.sockaddr = &peer->addr.sockaddr;
     pc.socklen = peer->socklen;
     pc.log = ngx_cycle->log;
 
@@ -209,23 +253,19 @@ reuse_collect_server(ngx_http_reuse_warm_t *warm,
         return NGX_OK;
     }
 
-    /* in implicit upstreams it is 0 */
-
-    weight = ngx_max(peer->weight, 1);
-    warm->weight += weight;
+    warm->weight += peer->weight;
 
     if (server->ahead.round == warm->round) {
 
         /* an address that is listed twice */
 
-        server->ahead.weight += weight;
+        server->ahead.weight += peer->weight;
         return NGX_OK;
     }
 
     server->ahead.round = warm->round;
-    server->ahead.weight = weight;
-    server->ahead.room = peer->max_conns ? peer->max_conns - peer->conns
-                                   : NGX_MAX_INT_T_VALUE;
+    server->ahead.weight = peer->weight;
+    server->ahead.room = peer->room;
 
     serverp = ngx_array_push(&warm->servers);
     if (serverp == NULL) {
