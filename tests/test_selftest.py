@@ -17,7 +17,7 @@ from harness.nginx import product, version
 
 SOURCE = settings.ROOT / "tests/damage/ngx_http_damage_module.c"
 COMPAT = settings.ROOT / "src/ngx_http_myproxy_compat.h"
-SELFTEST = settings.ROOT / "src/pool/ngx_http_upstream_reuse_selftest.c"
+ASSERTIONS = settings.ROOT / "src/pool/ngx_http_upstream_reuse_assertions.c"
 
 INCLUDED = ("core event event/modules event/quic os/unix http http/modules "
             "http/v2 http/v3 proc").split()
@@ -26,7 +26,9 @@ FAULTS = {
     "refuse": "refuses its directives",
     "ignore": "makes no pool|has its size elsewhere",
     "layout": "has its size elsewhere",
-    "limits": "has its limits elsewhere",
+    "keepalive_requests": "has its limits elsewhere",
+    "keepalive_time": "has its limits elsewhere",
+    "keepalive_timeout": "has its limits elsewhere",
     "put": "does not keep a connection",
     "key": "gives a connection to whom it does not belong",
     "take": "does not find a connection that it keeps",
@@ -170,7 +172,7 @@ def test_another_layout_does_not_compile(tmp_path, header, was, becomes,
     assert changed != text
     (tmp_path / pathlib.Path(header).name).write_text(changed)
     compiled = [subprocess.run(
-        [*compiler(directory, *first), "-fsyntax-only", SELFTEST],
+        [*compiler(directory, *first), "-fsyntax-only", ASSERTIONS],
         capture_output=True, text=True, check=False)
         for first in ([], [f"-I{tmp_path}"])]
     assert compiled[0].returncode == 0, compiled[0].stderr

@@ -153,9 +153,7 @@ ngx_http_damage(ngx_conf_t *cf, ngx_command_t *cmd, void *conf)
             command->set = damage_keepalive;
         }
 
-        if (is("limits")
-            && ngx_strcmp(command->name.data, "keepalive_requests") == 0)
-        {
+        if (is((char *) command->name.data)) {
             command->post = &damage_post;
         }
     }
