@@ -56,6 +56,7 @@
  *     session_cache  TLS sessions, in shared memory
  *     slots       how many connections a server may have
  *     bells       by which one wakes another
+ *     tasks       what it does from time to time
  *     counters    what became of each request and each connection
  *     snapshot    the same, added up for all workers
  *     variables   what a log may have of all this
@@ -73,6 +74,7 @@
 #include "ngx_http_upstream_reuse_ahead.h"
 #include "ngx_http_upstream_reuse_live.h"
 #include "ngx_http_upstream_reuse_identity.h"
+#include "ngx_http_upstream_reuse_tasks.h"
 
 
 /* the methods that nginx does not send again unless told to */

@@ -47,8 +47,8 @@ ngx_uint_t ngx_http_upstream_reuse_is_lost(
 /* worker: requests that have had no answer so far, the oldest first */
 extern ngx_queue_t  ngx_http_upstream_reuse_waiting;
 
-/* worker: whether these will be looked at, and has them be */
-extern ngx_uint_t  ngx_http_upstream_reuse_looks;
+/* worker: these will be looked at, once that has begun */
+extern ngx_http_upstream_reuse_task_t  ngx_http_upstream_reuse_look_task;
 void ngx_http_upstream_reuse_begin_looks(void);
 
 /*
@@ -66,7 +66,7 @@ ngx_http_upstream_reuse_begin_wait(ngx_http_upstream_reuse_peer_t *rp)
 
     ngx_queue_insert_tail(&ngx_http_upstream_reuse_waiting, &rp->watch.queue);
 
-    if (!ngx_http_upstream_reuse_looks) {
+    if (!ngx_http_upstream_reuse_look_task.scheduled) {
         ngx_http_upstream_reuse_begin_looks();
     }
 }
