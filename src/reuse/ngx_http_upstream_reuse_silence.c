@@ -39,6 +39,7 @@ typedef enum {
 
 
 static void reuse_look_handler(void);
+static void reuse_forget(ngx_http_upstream_reuse_peer_t *rp);
 static reuse_look_e reuse_look(ngx_http_upstream_reuse_peer_t *rp);
 static void reuse_end_silent(ngx_http_upstream_reuse_peer_t *rp);
 static ngx_uint_t reuse_may_go_again(ngx_http_upstream_reuse_peer_t *rp);
@@ -95,7 +96,7 @@ reuse_look_handler(void)
         switch (reuse_look(rp)) {
 
         case REUSE_ACKNOWLEDGED:
-            ngx_http_upstream_reuse_end_wait(rp);
+            reuse_forget(rp);
             break;
 
         case REUSE_UNSENT:
@@ -120,7 +121,7 @@ reuse_look_handler(void)
 
         rp = ngx_queue_data(q, ngx_http_upstream_reuse_peer_t, watch.queue);
 
-        ngx_http_upstream_reuse_end_wait(rp);
+        reuse_forget(rp);
 
         reuse_end_silent(rp);
     }
@@ -137,6 +138,16 @@ reuse_look_handler(void)
 
     ngx_http_upstream_reuse_schedule(&ngx_http_upstream_reuse_look_task,
                               ngx_max(left, NGX_HTTP_UPSTREAM_REUSE_GLANCE));
+}
+
+
+/* It will still be removed from a queue, when its wait ends. */
+
+static void
+reuse_forget(ngx_http_upstream_reuse_peer_t *rp)
+{
+    ngx_queue_remove(&rp->watch.queue);
+    ngx_queue_init(&rp->watch.queue);
 }
 
 
@@ -297,6 +308,14 @@ reuse_suspect_others(ngx_http_upstream_reuse_peer_t *rp)
     {
         record->silent = before;
     }
+}
+
+
+ngx_uint_t
+ngx_http_upstream_reuse_is_suspect(ngx_http_upstream_reuse_conn_t *conn,
+    ngx_msec_t age)
+{
+    return age >= ngx_current_msec - conn->server->record->silent;
 }
 
 
