@@ -69,6 +69,7 @@
  *     reasons     why a connection is new, or was closed
  *     slots       how many connections a server may have
  *     upstreams   those of the configuration
+ *     tasks       what a worker does from time to time
  *
  * pool: where idle connections are, nginx's keepalive module
  *

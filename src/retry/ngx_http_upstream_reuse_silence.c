@@ -37,7 +37,8 @@ typedef enum {
 } reuse_look_e;
 
 
-static void reuse_look_handler(ngx_event_t *ev);
+static void reuse_look_handler(void);
+static void reuse_forget(ngx_http_upstream_reuse_peer_t *rp);
 static reuse_look_e reuse_look(ngx_http_upstream_reuse_peer_t *rp);
 static void reuse_end_silent(ngx_http_upstream_reuse_peer_t *rp);
 static ngx_uint_t reuse_may_go_again(ngx_http_upstream_reuse_peer_t *rp);
@@ -51,29 +52,15 @@ ngx_queue_t  ngx_http_upstream_reuse_waiting = {
     &ngx_http_upstream_reuse_waiting
 };
 
-ngx_uint_t   ngx_http_upstream_reuse_looks;
-
-/* worker */
-
-static ngx_event_t       reuse_look_event;
-static ngx_connection_t  reuse_look_dummy;
+ngx_http_upstream_reuse_task_t  ngx_http_upstream_reuse_look_task =
+    ngx_http_upstream_reuse_task(reuse_look_handler);
 
 
 void
 ngx_http_upstream_reuse_begin_looks(void)
 {
-    /* a debug log names the connection of a timer */
-
-    reuse_look_dummy.fd = (ngx_socket_t) -1;
-
-    reuse_look_event.handler = reuse_look_handler;
-    reuse_look_event.data = &reuse_look_dummy;
-    reuse_look_event.log = ngx_cycle->log;
-    reuse_look_event.cancelable = 1;
-
-    ngx_add_timer(&reuse_look_event, NGX_HTTP_UPSTREAM_REUSE_PATIENCE);
-
-    ngx_http_upstream_reuse_looks = 1;
+    ngx_http_upstream_reuse_schedule(&ngx_http_upstream_reuse_look_task,
+                                     NGX_HTTP_UPSTREAM_REUSE_PATIENCE);
 }
 
 
@@ -83,7 +70,7 @@ ngx_http_upstream_reuse_begin_looks(void)
  */
 
 static void
-reuse_look_handler(ngx_event_t *ev)
+reuse_look_handler(void)
 {
     ngx_queue_t                     *q, *next, silent;
     ngx_msec_int_t                   left;
@@ -108,7 +95,7 @@ reuse_look_handler(ngx_event_t *ev)
         switch (reuse_look(rp)) {
 
         case REUSE_ACKNOWLEDGED:
-            ngx_http_upstream_reuse_end_wait(rp);
+            reuse_forget(rp);
             break;
 
         case REUSE_UNSENT:
@@ -133,13 +120,12 @@ reuse_look_handler(ngx_event_t *ev)
 
         rp = ngx_queue_data(q, ngx_http_upstream_reuse_peer_t, watch.queue);
 
-        ngx_http_upstream_reuse_end_wait(rp);
+        reuse_forget(rp);
 
         reuse_end_silent(rp);
     }
 
     if (ngx_queue_empty(&ngx_http_upstream_reuse_waiting)) {
-        ngx_http_upstream_reuse_looks = 0;
         return;
     }
 
@@ -149,7 +135,18 @@ reuse_look_handler(ngx_event_t *ev)
     left = (ngx_msec_int_t) (rp->watch.begun + NGX_HTTP_UPSTREAM_REUSE_PATIENCE
                              - ngx_current_msec);
 
-    ngx_add_timer(ev, ngx_max(left, NGX_HTTP_UPSTREAM_REUSE_GLANCE));
+    ngx_http_upstream_reuse_schedule(&ngx_http_upstream_reuse_look_task,
+                              ngx_max(left, NGX_HTTP_UPSTREAM_REUSE_GLANCE));
+}
+
+
+/* It will still be removed from a queue, when its wait ends. */
+
+static void
+reuse_forget(ngx_http_upstream_reuse_peer_t *rp)
+{
+    ngx_queue_remove(&rp->watch.queue);
+    ngx_queue_init(&rp->watch.queue);
 }
 
 
@@ -310,6 +307,14 @@ reuse_suspect_others(ngx_http_upstream_reuse_peer_t *rp)
     {
         record->silent = before;
     }
+}
+
+
+ngx_uint_t
+ngx_http_upstream_reuse_is_suspect(ngx_http_upstream_reuse_conn_t *conn,
+    ngx_msec_t age)
+{
+    return age >= ngx_current_msec - conn->server->record->silent;
 }
 
 
