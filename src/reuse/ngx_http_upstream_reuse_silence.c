@@ -29,6 +29,9 @@
 /* milliseconds between two looks */
 #define NGX_HTTP_UPSTREAM_REUSE_GLANCE      250
 
+/* milliseconds: a look that is so late comes from a worker that was stopped */
+#define NGX_HTTP_UPSTREAM_REUSE_LATE_LOOK   500
+
 
 typedef enum {
     REUSE_ACKNOWLEDGED,                  /* or nothing is known of it */
@@ -39,6 +42,7 @@ typedef enum {
 
 
 static void reuse_look_handler(ngx_event_t *ev);
+static void reuse_begin_anew(void);
 static reuse_look_e reuse_look(ngx_http_upstream_reuse_peer_t *rp);
 static void reuse_end_silent(ngx_http_upstream_reuse_peer_t *rp);
 static ngx_uint_t reuse_may_go_again(ngx_http_upstream_reuse_peer_t *rp);
@@ -58,6 +62,7 @@ ngx_uint_t   ngx_http_upstream_reuse_looks;
 
 static ngx_event_t       reuse_look_event;
 static ngx_connection_t  reuse_look_dummy;
+static ngx_msec_t        reuse_look_planned;
 
 
 void
@@ -74,6 +79,7 @@ ngx_http_upstream_reuse_begin_looks(void)
 
     ngx_add_timer(&reuse_look_event, NGX_HTTP_UPSTREAM_REUSE_PATIENCE);
 
+    reuse_look_planned = reuse_look_event.timer.key;
     ngx_http_upstream_reuse_looks = 1;
 }
 
@@ -91,6 +97,12 @@ reuse_look_handler(ngx_event_t *ev)
     ngx_http_upstream_reuse_peer_t  *rp;
 
     ngx_queue_init(&silent);
+
+    if ((ngx_msec_int_t) (ngx_current_msec - reuse_look_planned)
+        >= NGX_HTTP_UPSTREAM_REUSE_LATE_LOOK)
+    {
+        reuse_begin_anew();
+    }
 
     for (q = ngx_queue_head(&ngx_http_upstream_reuse_waiting);
          q != ngx_queue_sentinel(&ngx_http_upstream_reuse_waiting);
@@ -151,6 +163,30 @@ reuse_look_handler(ngx_event_t *ev)
                              - ngx_current_msec);
 
     ngx_add_timer(ev, ngx_max(left, NGX_HTTP_UPSTREAM_REUSE_GLANCE));
+
+    reuse_look_planned = ev->timer.key;
+}
+
+
+/*
+ * The worker was stopped for a while, and maybe the whole machine: what was on
+ * its way then may not have had the time that it seems to have had.
+ */
+
+static void
+reuse_begin_anew(void)
+{
+    ngx_queue_t                     *q;
+    ngx_http_upstream_reuse_peer_t  *rp;
+
+    for (q = ngx_queue_head(&ngx_http_upstream_reuse_waiting);
+         q != ngx_queue_sentinel(&ngx_http_upstream_reuse_waiting);
+         q = ngx_queue_next(q))
+    {
+        rp = ngx_queue_data(q, ngx_http_upstream_reuse_peer_t, watch.queue);
+
+        rp->watch.begun = ngx_current_msec;
+    }
 }
 
 
