@@ -744,6 +744,12 @@ def test_limits_are_shown_beside_what_is_open(stage):
         assert f' of <data class="limit" value="{limit}">' in page
     assert ', of <data class="queue-limit" value="20">' in page
 
+    nginx.reload(http=LIMITS.format("reuse_limit 5;"))
+    found = nginx.status()
+    assert found["total"]["queue"]["limit"] is None
+    assert {server["limit"] for server in found["upstreams"][0]["servers"]} \
+        == {5, 7}
+
     nginx.reload(http=LIMITS.format(""))
     for target in ("/app", "/app"):
         assert nginx.get(target).status == 200
