@@ -388,12 +388,14 @@ def test_a_window_that_is_closed_for_long(stage, tls):
     assert not path.nginx.logged("acknowledged nothing")
 
 
-def test_a_packet_that_is_late(stage):
-    """Never is it less than a second."""
-    path = Path(stage)
+@pytest.mark.parametrize("round_trip_ms, held", [(2, 0.8), (600, 1.8)],
+                         ids=["short", "long"])
+def test_a_packet_that_is_late(stage, round_trip_ms, held):
+    """Never is it less than a second, nor than some round trips."""
+    path = Path(stage, round_trip_ms=round_trip_ms)
     path.link.hold("a")
     path.client.send(http1.request("GET", "/x"))
-    stage.let_pass(0.8)
+    stage.let_pass(held)
     path.link.release("a")
     assert path.client.read_response().status == 200
     assert path.origin.carried == [2]
@@ -453,17 +455,6 @@ def test_a_stopped_worker_finds_a_silent_path_all_the_same(stage):
     path.nginx.resume_worker(worker)
     assert path.client.read_response().status == 504
     assert path.nginx.logged(GIVEN_UP)
-
-
-def test_a_path_that_is_long(stage):
-    """It takes some round trips as well."""
-    path = Path(stage, round_trip_ms=600)
-    path.link.hold("a")
-    path.client.send(http1.request("GET", "/x"))
-    stage.let_pass(1.8)
-    path.link.release("a")
-    assert path.client.read_response().status == 200
-    assert path.origin.carried == [2]
 
 
 def test_a_path_that_is_long_and_forgotten(stage):
