@@ -28,6 +28,9 @@
 /* milliseconds between two looks */
 #define NGX_HTTP_UPSTREAM_REUSE_GLANCE      250
 
+/* milliseconds: a look that is so late comes from a worker that was stopped */
+#define NGX_HTTP_UPSTREAM_REUSE_LATE_LOOK   500
+
 
 typedef enum {
     REUSE_ACKNOWLEDGED,                  /* or nothing is known of it */
@@ -38,6 +41,7 @@ typedef enum {
 
 
 static void reuse_look_handler(void);
+static void reuse_begin_anew(void);
 static void reuse_forget(ngx_http_upstream_reuse_peer_t *rp);
 static reuse_look_e reuse_look(ngx_http_upstream_reuse_peer_t *rp);
 static void reuse_end_silent(ngx_http_upstream_reuse_peer_t *rp);
@@ -77,6 +81,13 @@ reuse_look_handler(void)
     ngx_http_upstream_reuse_peer_t  *rp;
 
     ngx_queue_init(&silent);
+
+    if ((ngx_msec_int_t) (ngx_current_msec
+                          - ngx_http_upstream_reuse_look_task.due)
+        >= NGX_HTTP_UPSTREAM_REUSE_LATE_LOOK)
+    {
+        reuse_begin_anew();
+    }
 
     for (q = ngx_queue_head(&ngx_http_upstream_reuse_waiting);
          q != ngx_queue_sentinel(&ngx_http_upstream_reuse_waiting);
@@ -137,6 +148,28 @@ reuse_look_handler(void)
 
     ngx_http_upstream_reuse_schedule(&ngx_http_upstream_reuse_look_task,
                               ngx_max(left, NGX_HTTP_UPSTREAM_REUSE_GLANCE));
+}
+
+
+/*
+ * The worker was stopped for a while, and maybe the whole machine: what was on
+ * its way then may not have had the time that it seems to have had.
+ */
+
+static void
+reuse_begin_anew(void)
+{
+    ngx_queue_t                     *q;
+    ngx_http_upstream_reuse_peer_t  *rp;
+
+    for (q = ngx_queue_head(&ngx_http_upstream_reuse_waiting);
+         q != ngx_queue_sentinel(&ngx_http_upstream_reuse_waiting);
+         q = ngx_queue_next(q))
+    {
+        rp = ngx_queue_data(q, ngx_http_upstream_reuse_peer_t, watch.queue);
+
+        rp->watch.begun = ngx_current_msec;
+    }
 }
 
 

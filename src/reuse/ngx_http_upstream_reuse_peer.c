@@ -596,6 +596,8 @@ reuse_end_unwanted(ngx_http_upstream_reuse_peer_t *rp,
         rp->account.holds = 0;
         rp->account.reason = NGX_HTTP_UPSTREAM_REUSE_CLOSE_KEPT;
 
+        ngx_http_upstream_reuse_spare(conn);
+
         return;
     }
 
