@@ -20,6 +20,9 @@
 #define NGX_HTTP_UPSTREAM_REUSE_TEST_REQUESTS  77777
 #define NGX_HTTP_UPSTREAM_REUSE_TEST_KEYS      3   /* more than its size */
 
+/* seconds, unlike the module's own */
+#define NGX_HTTP_UPSTREAM_REUSE_TEST_TIMEOUT   77
+
 
 /* while a configuration is read: a connection that is put into the pool */
 
@@ -28,6 +31,8 @@ typedef struct {
     ngx_event_t                      read;
     ngx_event_t                      write;
     ngx_uint_t                       freed;  /* unsigned  freed:1; */
+    ngx_uint_t                       open;   /* unsigned  open:1;  when it was
+                                                freed */
 } reuse_test_connection_t;
 
 
@@ -50,6 +55,7 @@ typedef struct {
     ngx_sockaddr_t                   keys[NGX_HTTP_UPSTREAM_REUSE_TEST_KEYS];
     ngx_sockaddr_t                  *key;   /* what the balancer has chosen */
     ngx_uint_t                       given_back;
+    ngx_msec_t                       timeout;  /* of idle connections */
 
     reuse_test_connection_t
                               connections[NGX_HTTP_UPSTREAM_REUSE_TEST_KEYS];
@@ -69,6 +75,7 @@ static ngx_int_t reuse_test_create(reuse_test_t *t, ngx_uint_t n,
     ngx_socket_t s);
 static void reuse_test_cleanup(void *data);
 static ngx_uint_t reuse_test_is_closed(reuse_test_t *t, ngx_uint_t n);
+static ngx_uint_t reuse_test_is_timed(reuse_test_t *t, ngx_uint_t n);
 static ngx_uint_t reuse_test_put(reuse_test_t *t, ngx_uint_t n);
 static ngx_uint_t reuse_test_finds(reuse_test_t *t, ngx_uint_t n);
 static ngx_uint_t reuse_test_lacks(reuse_test_t *t, ngx_uint_t n);
@@ -101,6 +108,10 @@ ngx_http_myproxy_static_assert(
 ngx_http_myproxy_static_assert(
     (NGX_PEER_FAILED & NGX_PEER_NEXT) == 0,
     "the states of a peer are bits");
+
+ngx_http_myproxy_static_assert(
+    NGX_TCP_NODELAY_DISABLED < 4 && NGX_TCP_NOPUSH_DISABLED < 4,
+    "what a connection has been set to fits in two bits of a parcel");
 
 ngx_http_myproxy_static_assert(
     sizeof(((ngx_http_upstream_rr_peer_t *) 0)->down) == sizeof(ngx_uint_t)
@@ -268,6 +279,12 @@ reuse_test_directives(reuse_test_t *t)
         return fault;
     }
 
+    fault = reuse_test_set(t, "keepalive_timeout",
+                           NGX_HTTP_UPSTREAM_REUSE_TEST_TIMEOUT);
+    if (fault) {
+        return fault;
+    }
+
     ngx_memzero(&rcf, sizeof(ngx_http_upstream_reuse_srv_conf_t));
 
     ngx_http_upstream_reuse_read_keepalive(cf, &t->uscf, &rcf);
@@ -281,6 +298,8 @@ reuse_test_directives(reuse_test_t *t)
     {
         return "has its limits elsewhere";
     }
+
+    t->timeout = rcf.timeout;
 
     return NULL;
 }
@@ -401,6 +420,10 @@ reuse_test_pool(reuse_test_t *t)
         return "does not keep a connection";
     }
 
+    if (!reuse_test_is_timed(t, 0)) {
+        return "does not end an idle connection when its time is over";
+    }
+
     if (!reuse_test_lacks(t, 1)) {
         return "gives a connection to whom it does not belong";
     }
@@ -425,6 +448,12 @@ reuse_test_pool(reuse_test_t *t)
 
     if (!reuse_test_is_closed(t, 0)) {
         return "does not close a connection when it is told to";
+    }
+
+    /* while its cleanups run, its socket can still be asked and given away */
+
+    if (!t->connections[0].open || !t->connections[1].open) {
+        return "closes the socket of a connection before its cleanups run";
     }
 
     if (!reuse_test_lacks(t, 0)) {
@@ -505,6 +534,7 @@ reuse_test_cleanup(void *data)
     reuse_test_connection_t  *tc = data;
 
     tc->freed = 1;
+    tc->open = (tc->connection.fd != (ngx_socket_t) -1);
 }
 
 
@@ -513,6 +543,20 @@ reuse_test_is_closed(reuse_test_t *t, ngx_uint_t n)
 {
     return t->connections[n].freed
            && t->connections[n].connection.fd == (ngx_socket_t) -1;
+}
+
+
+/* The timer is that of reading, where the layer may have it end earlier. */
+
+static ngx_uint_t
+reuse_test_is_timed(reuse_test_t *t, ngx_uint_t n)
+{
+    ngx_event_t  *rev;
+
+    rev = &t->connections[n].read;
+
+    return rev->timer_set
+           && rev->timer.key - ngx_current_msec == t->timeout;
 }
 
 
