@@ -135,6 +135,26 @@ def test_requests_of_a_terminated_worker_leave_the_queue(stage):
     second.close()
 
 
+def test_a_request_that_waits_does_not_outlive_the_shutdown_timeout(stage):
+    """Core ends all connections then, that of the wait among them."""
+    origin, gate = waiting_origin(stage)
+    workers = limited(stage, 1, workers=1)
+    nginx = workers.nginx
+    old, = nginx.workers()
+    first = send(nginx, "/wait")
+    stage.wait_until(lambda: len(origin.requests) == 1)
+    second = send(nginx)
+    wait_queued(stage, nginx, 1)
+    nginx.reload()
+    stage.wait_until(lambda: old not in nginx.workers())
+    gate.open()
+    assert nginx.get().status == 200
+    assert len(origin.requests) == 2
+    assert queue(nginx)["waiting"] == 0
+    first.close()
+    second.close()
+
+
 def resume_if_alive(nginx):
     for pid in nginx.workers():
         try:

@@ -81,7 +81,7 @@ typedef struct {
                                                 of itself alone */
     ngx_msec_t                       begun;  /* to be sent, or later */
 
-    unsigned                         log_error:3;
+    unsigned                         log_error;  /* c->log_error was */
     unsigned                         peeked:1;   /* nothing had arrived */
     unsigned                         waiting:1;  /* for the first byte */
     unsigned                         judged:1;

@@ -31,6 +31,10 @@ ngx_http_myproxy_static_assert(
     "the states of a peer are bits");
 
 ngx_http_myproxy_static_assert(
+    NGX_TCP_NODELAY_DISABLED < 4 && NGX_TCP_NOPUSH_DISABLED < 4,
+    "what a connection has been set to fits in two bits of a parcel");
+
+ngx_http_myproxy_static_assert(
     sizeof(((ngx_http_upstream_rr_peer_t *) 0)->down) == sizeof(ngx_uint_t)
     && sizeof(((ngx_http_upstream_rr_peer_t *) 0)->conns)
        == sizeof(ngx_uint_t),

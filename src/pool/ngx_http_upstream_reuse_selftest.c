@@ -30,6 +30,8 @@ typedef struct {
     ngx_event_t                      read;
     ngx_event_t                      write;
     ngx_uint_t                       freed;  /* unsigned  freed:1; */
+    ngx_uint_t                       open;   /* unsigned  open:1;  when it was
+                                                freed */
 } reuse_test_connection_t;
 
 
@@ -52,6 +54,7 @@ typedef struct {
     ngx_sockaddr_t                   keys[NGX_HTTP_UPSTREAM_REUSE_TEST_KEYS];
     ngx_sockaddr_t                  *key;   /* what the balancer has chosen */
     ngx_uint_t                       given_back;
+    ngx_msec_t                       timeout;  /* of idle connections */
 
     reuse_test_connection_t
                               connections[NGX_HTTP_UPSTREAM_REUSE_TEST_KEYS];
@@ -71,6 +74,7 @@ static ngx_int_t reuse_test_create(reuse_test_t *t, ngx_uint_t n,
     ngx_socket_t s);
 static void reuse_test_cleanup(void *data);
 static ngx_uint_t reuse_test_is_closed(reuse_test_t *t, ngx_uint_t n);
+static ngx_uint_t reuse_test_is_timed(reuse_test_t *t, ngx_uint_t n);
 static ngx_uint_t reuse_test_put(reuse_test_t *t, ngx_uint_t n);
 static ngx_uint_t reuse_test_finds(reuse_test_t *t, ngx_uint_t n);
 static ngx_uint_t reuse_test_lacks(reuse_test_t *t, ngx_uint_t n);
@@ -263,6 +267,8 @@ reuse_test_directives(reuse_test_t *t)
         return "has its limits elsewhere";
     }
 
+    t->timeout = rcf.timeout;
+
     return NULL;
 }
 
@@ -382,6 +388,10 @@ reuse_test_pool(reuse_test_t *t)
         return "does not keep a connection";
     }
 
+    if (!reuse_test_is_timed(t, 0)) {
+        return "does not end an idle connection when its time is over";
+    }
+
     if (!reuse_test_lacks(t, 1)) {
         return "gives a connection to whom it does not belong";
     }
@@ -406,6 +416,12 @@ reuse_test_pool(reuse_test_t *t)
 
     if (!reuse_test_is_closed(t, 0)) {
         return "does not close a connection when it is told to";
+    }
+
+    /* while its cleanups run, its socket can still be asked and given away */
+
+    if (!t->connections[0].open || !t->connections[1].open) {
+        return "closes the socket of a connection before its cleanups run";
     }
 
     if (!reuse_test_lacks(t, 0)) {
@@ -486,6 +502,7 @@ reuse_test_cleanup(void *data)
     reuse_test_connection_t  *tc = data;
 
     tc->freed = 1;
+    tc->open = (tc->connection.fd != (ngx_socket_t) -1);
 }
 
 
@@ -494,6 +511,20 @@ reuse_test_is_closed(reuse_test_t *t, ngx_uint_t n)
 {
     return t->connections[n].freed
            && t->connections[n].connection.fd == (ngx_socket_t) -1;
+}
+
+
+/* The timer is that of reading, where the layer may have it end earlier. */
+
+static ngx_uint_t
+reuse_test_is_timed(reuse_test_t *t, ngx_uint_t n)
+{
+    ngx_event_t  *rev;
+
+    rev = &t->connections[n].read;
+
+    return rev->timer_set
+           && rev->timer.key - ngx_current_msec == t->timeout;
 }
 
 

@@ -50,6 +50,7 @@ static ngx_int_t damage_get(ngx_peer_connection_t *pc, void *data);
 static void damage_free(ngx_peer_connection_t *pc, void *data,
     ngx_uint_t state);
 static void damage_read(ngx_event_t *ev);
+static void damage_close(ngx_event_t *ev);
 
 
 static ngx_command_t  ngx_http_damage_commands[] = {
@@ -374,6 +375,14 @@ damage_free(ngx_peer_connection_t *pc, void *data, ngx_uint_t state)
         if (is("remove")) {
             c->read->handler = damage_read;
         }
+
+        if (is("order")) {
+            c->read->handler = damage_close;
+        }
+
+        if (is("timer") && c->read->timer_set) {
+            ngx_del_timer(c->read);
+        }
     }
 }
 
@@ -381,4 +390,20 @@ damage_free(ngx_peer_connection_t *pc, void *data, ngx_uint_t state)
 static void
 damage_read(ngx_event_t *ev)
 {
+}
+
+
+/* As the module does it, but in another order. */
+
+static void
+damage_close(ngx_event_t *ev)
+{
+    ngx_pool_t        *pool;
+    ngx_connection_t  *c;
+
+    c = ev->data;
+    pool = c->pool;
+
+    ngx_close_connection(c);
+    ngx_destroy_pool(pool);
 }
