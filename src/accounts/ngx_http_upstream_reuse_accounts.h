@@ -65,7 +65,7 @@ ngx_http_upstream_reuse_server_t *ngx_http_upstream_reuse_find_server(
 
 /*
  * worker: number 0 and 1 of those that stand for several servers; NULL: it has
- * no share.
+ * no tally.
  */
 ngx_http_upstream_reuse_server_t *ngx_http_upstream_reuse_common_server(
     ngx_uint_t i);
@@ -87,7 +87,7 @@ ngx_uint_t ngx_http_upstream_reuse_free_server(
     ngx_http_upstream_reuse_server_t *server);
 
 /*
- * Without a master process, servers of two cycles have one share, and the
+ * Without a master process, servers of two cycles have one tally, and the
  * earlier one may still need it.
  */
 #define ngx_http_upstream_reuse_may_free()                                    \
@@ -103,14 +103,14 @@ void ngx_http_upstream_reuse_begin_gone(void);
 /* fold */
 
 /*
- * With the lock: frees the share of a worker that has no connection, and the
- * record, if nobody else has a share; returns 1 then.
+ * With the lock: frees the tally of a worker that has no connection, and the
+ * record, if nobody else has a tally; returns 1 then.
  */
-ngx_uint_t ngx_http_upstream_reuse_free_share(ngx_shm_zone_t *shm_zone,
+ngx_uint_t ngx_http_upstream_reuse_free_tally(ngx_shm_zone_t *shm_zone,
     ngx_http_upstream_reuse_record_t *record,
-    ngx_http_upstream_reuse_share_t *share);
+    ngx_http_upstream_reuse_tally_t *tally);
 
-/* With the lock: frees records and shares that are of no use any more. */
+/* With the lock: frees records and tallies that are of no use any more. */
 void ngx_http_upstream_reuse_fold(ngx_shm_zone_t *shm_zone);
 
 /*
@@ -140,13 +140,14 @@ ngx_http_upstream_reuse_record_t *ngx_http_upstream_reuse_lookup_record(
     ngx_http_upstream_reuse_zone_t *zone, ngx_str_t *key);
 
 /*
- * With the lock: all records, beginning with NULL; the shares of workers that
- * are gone go to their records, and returns how many others have a share.
+ * With the lock: all records, beginning with NULL; the tallies of workers that
+ * are gone go to their records, and returns how many others have a tally.
  */
 ngx_http_upstream_reuse_record_t *ngx_http_upstream_reuse_next_record(
     ngx_http_upstream_reuse_zone_t *zone,
     ngx_http_upstream_reuse_record_t *record);
-ngx_uint_t ngx_http_upstream_reuse_sweep(ngx_http_upstream_reuse_zone_t *zone);
+ngx_uint_t ngx_http_upstream_reuse_inherit_dead(
+    ngx_http_upstream_reuse_zone_t *zone);
 
 /* Parts a record's key: the upstream's name, and the address as text. */
 void ngx_http_upstream_reuse_name_record(
@@ -156,20 +157,20 @@ void ngx_http_upstream_reuse_name_record(
 /* Tells whether there is no worker of that process number any more. */
 ngx_uint_t ngx_http_upstream_reuse_has_died(ngx_pid_t pid);
 
-/* How many connections a worker has by its share. */
+/* How many connections a worker has by its tally. */
 ngx_int_t ngx_http_upstream_reuse_count_open(
-    ngx_http_upstream_reuse_share_t *share);
+    ngx_http_upstream_reuse_tally_t *tally);
 
 /*
- * With the lock: adds what a share has counted to the record, but for the
+ * With the lock: adds what a tally has counted to the record, but for the
  * connections that are open or idle now.
  */
-void ngx_http_upstream_reuse_fold_share(
+void ngx_http_upstream_reuse_fold_tally(
     ngx_http_upstream_reuse_record_t *record,
-    ngx_http_upstream_reuse_share_t *share);
+    ngx_http_upstream_reuse_tally_t *tally);
 
 /*
- * With the lock: all shares of this process number go to their records, and
+ * With the lock: all tallies of this process number go to their records, and
  * connections that are left in them are closed for that reason.
  */
 void ngx_http_upstream_reuse_inherit_own(ngx_http_upstream_reuse_zone_t *zone,
@@ -179,10 +180,10 @@ void ngx_http_upstream_reuse_inherit_own(ngx_http_upstream_reuse_zone_t *zone,
 /* counters */
 
 #define ngx_http_upstream_reuse_count(server, counter)                        \
-    (server)->share->counters[NGX_HTTP_UPSTREAM_REUSE_##counter]++
+    (server)->tally->counters[NGX_HTTP_UPSTREAM_REUSE_##counter]++
 
 #define ngx_http_upstream_reuse_uncount(server, counter)                      \
-    (server)->share->counters[NGX_HTTP_UPSTREAM_REUSE_##counter]--
+    (server)->tally->counters[NGX_HTTP_UPSTREAM_REUSE_##counter]--
 
 /* A request has been given a connection, a kept one or a new one. */
 void ngx_http_upstream_reuse_count_request(ngx_http_upstream_reuse_peer_t *rp);
@@ -199,10 +200,10 @@ void ngx_http_upstream_reuse_count_times(
 void ngx_http_upstream_reuse_count_peer_times(
     ngx_http_upstream_reuse_peer_t *rp, ngx_connection_t *c);
 
-/* How many requests a record has counted, and a share. */
+/* How many requests a record has counted, and a tally. */
 ngx_atomic_uint_t ngx_http_upstream_reuse_sum_requests(
     volatile ngx_atomic_uint_t *counters);
-int32_t ngx_http_upstream_reuse_sum_shared(volatile uint32_t *counters);
+int32_t ngx_http_upstream_reuse_sum_tally(volatile uint32_t *counters);
 
 
 /* snapshot */

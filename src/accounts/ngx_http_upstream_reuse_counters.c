@@ -29,7 +29,7 @@ ngx_http_upstream_reuse_count_request(ngx_http_upstream_reuse_peer_t *rp)
 {
     uint32_t  *n;
 
-    n = rp->server->share->counters;
+    n = rp->server->tally->counters;
 
     if (rp->account.why_new == NGX_HTTP_UPSTREAM_REUSE_NEW_NONE) {
         n[rp->account.warm ? NGX_HTTP_UPSTREAM_REUSE_WARM
@@ -174,7 +174,7 @@ ngx_http_upstream_reuse_sum_requests(volatile ngx_atomic_uint_t *counters)
 
 
 int32_t
-ngx_http_upstream_reuse_sum_shared(volatile uint32_t *counters)
+ngx_http_upstream_reuse_sum_tally(volatile uint32_t *counters)
 {
     uint32_t    sum;
     ngx_uint_t  i;

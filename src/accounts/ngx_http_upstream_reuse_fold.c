@@ -2,7 +2,7 @@
 /*
  * Copyright (C) 2026 The ngx_http_myproxy_module authors
  *
- * A record of which nobody has a share, and no connection is open, is added to
+ * A record of which nobody has a tally, and no connection is open, is added to
  * the one record of all servers of that upstream which are gone, and freed.
  * So the sums of an upstream are exact for ever.
  *
@@ -23,7 +23,7 @@
 #define NGX_HTTP_UPSTREAM_REUSE_WANTED  3000
 
 
-static ngx_uint_t reuse_free_shares(ngx_slab_pool_t *shpool,
+static ngx_uint_t reuse_free_tallies(ngx_slab_pool_t *shpool,
     ngx_http_upstream_reuse_record_t *record);
 static ngx_uint_t reuse_is_record_gone(ngx_http_upstream_reuse_zone_t *zone,
     ngx_http_upstream_reuse_record_t *record);
@@ -39,23 +39,23 @@ static u_char *reuse_address(ngx_http_upstream_reuse_record_t *record,
 
 
 ngx_uint_t
-ngx_http_upstream_reuse_free_share(ngx_shm_zone_t *shm_zone,
+ngx_http_upstream_reuse_free_tally(ngx_shm_zone_t *shm_zone,
     ngx_http_upstream_reuse_record_t *record,
-    ngx_http_upstream_reuse_share_t *share)
+    ngx_http_upstream_reuse_tally_t *tally)
 {
     ngx_slab_pool_t  *shpool;
 
     shpool = (ngx_slab_pool_t *) shm_zone->shm.addr;
 
-    ngx_http_upstream_reuse_fold_share(record, share);
+    ngx_http_upstream_reuse_fold_tally(record, tally);
 
-    if (record->planner == share->pid) {
+    if (record->planner == tally->pid) {
         record->planner = 0;
     }
 
-    share->pid = 0;
+    tally->pid = 0;
 
-    if (reuse_free_shares(shpool, record) || reuse_has_open(record)) {
+    if (reuse_free_tallies(shpool, record) || reuse_has_open(record)) {
         return 0;
     }
 
@@ -76,7 +76,7 @@ ngx_http_upstream_reuse_fold(ngx_shm_zone_t *shm_zone)
     zone = shm_zone->data;
     shpool = (ngx_slab_pool_t *) shm_zone->shm.addr;
 
-    (void) ngx_http_upstream_reuse_sweep(zone);
+    (void) ngx_http_upstream_reuse_inherit_dead(zone);
 
     checks = 0;
 
@@ -86,7 +86,7 @@ ngx_http_upstream_reuse_fold(ngx_shm_zone_t *shm_zone)
     {
         next = ngx_http_upstream_reuse_next_record(zone, record);
 
-        if (reuse_free_shares(shpool, record)
+        if (reuse_free_tallies(shpool, record)
             || reuse_has_open(record)
             || (!ngx_http_upstream_reuse_is_room_wanted(zone,
                                                         record->unbounded)
@@ -116,27 +116,27 @@ ngx_http_upstream_reuse_fold(ngx_shm_zone_t *shm_zone)
 /* Those of workers that are gone; tells whether there are others. */
 
 static ngx_uint_t
-reuse_free_shares(ngx_slab_pool_t *shpool,
+reuse_free_tallies(ngx_slab_pool_t *shpool,
     ngx_http_upstream_reuse_record_t *record)
 {
-    ngx_http_upstream_reuse_share_t  *share, **link;
+    ngx_http_upstream_reuse_tally_t  *tally, **link;
 
-    link = &record->shares;
+    link = &record->tallies;
 
     while (*link) {
 
-        share = *link;
+        tally = *link;
 
-        if (share->pid) {
-            link = &share->next;
+        if (tally->pid) {
+            link = &tally->next;
             continue;
         }
 
-        *link = share->next;
-        ngx_slab_free_locked(shpool, share);
+        *link = tally->next;
+        ngx_slab_free_locked(shpool, tally);
     }
 
-    return record->shares != NULL;
+    return record->tallies != NULL;
 }
 
 
@@ -178,7 +178,7 @@ reuse_is_record_gone(ngx_http_upstream_reuse_zone_t *zone,
 }
 
 
-/* What of them is parked, nobody has in a share. */
+/* What of them is parked, nobody has in a tally. */
 
 static ngx_uint_t
 reuse_has_open(ngx_http_upstream_reuse_record_t *record)
@@ -272,9 +272,9 @@ reuse_add_record(ngx_http_upstream_reuse_record_t *sum,
 static void
 reuse_forget(ngx_http_upstream_reuse_record_t *record)
 {
-    ngx_memzero(&record->limit, sizeof(ngx_http_upstream_reuse_limit_t));
-    ngx_memzero(&record->unused_limit,
-                sizeof(ngx_http_upstream_reuse_limit_t));
+    ngx_memzero(&record->learned, sizeof(ngx_http_upstream_reuse_learned_t));
+    ngx_memzero(&record->unused_learned,
+                sizeof(ngx_http_upstream_reuse_learned_t));
     ngx_memzero(&record->starving,
                 sizeof(ngx_http_upstream_reuse_starving_t));
 

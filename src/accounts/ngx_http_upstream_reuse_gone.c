@@ -2,7 +2,7 @@
 /*
  * Copyright (C) 2026 The ngx_http_myproxy_module authors
  *
- * A worker frees what it has of a server that is gone, its share in the zone
+ * A worker frees what it has of a server that is gone, its tally in the zone
  * included, once it has no connection to it.
  */
 
@@ -16,14 +16,14 @@
 /* looks that must find requests to one which its upstream does not have */
 #define NGX_HTTP_UPSTREAM_REUSE_MISSED    3
 
-/* far from where a word of a share wraps around */
+/* far from where a word of a tally wraps around */
 #define NGX_HTTP_UPSTREAM_REUSE_MUCH      0x10000
 
 
 static void reuse_handler(void);
 static void reuse_look_at_servers(ngx_http_upstream_reuse_srv_conf_t *rcf,
     ngx_uint_t *checks);
-static void reuse_look_at_share(ngx_http_upstream_reuse_srv_conf_t *rcf,
+static void reuse_look_at_tally(ngx_http_upstream_reuse_srv_conf_t *rcf,
     ngx_http_upstream_reuse_server_t *server);
 static ngx_uint_t reuse_fold_much(ngx_shm_zone_t *shm_zone,
     ngx_http_upstream_reuse_server_t *server);
@@ -140,7 +140,7 @@ reuse_look_at_servers(ngx_http_upstream_reuse_srv_conf_t *rcf,
 
         q = (q == last) ? NULL : ngx_queue_next(q);
 
-        reuse_look_at_share(rcf, server);
+        reuse_look_at_tally(rcf, server);
 
         unused = ngx_current_msec - server->active;
 
@@ -173,12 +173,12 @@ reuse_look_at_servers(ngx_http_upstream_reuse_srv_conf_t *rcf,
 
 
 static void
-reuse_look_at_share(ngx_http_upstream_reuse_srv_conf_t *rcf,
+reuse_look_at_tally(ngx_http_upstream_reuse_srv_conf_t *rcf,
     ngx_http_upstream_reuse_server_t *server)
 {
     uint32_t  requests;
 
-    requests = ngx_http_upstream_reuse_sum_shared(server->share->counters);
+    requests = ngx_http_upstream_reuse_sum_tally(server->tally->counters);
 
     if (requests == server->requests) {
         return;
@@ -209,12 +209,12 @@ reuse_look_at_share(ngx_http_upstream_reuse_srv_conf_t *rcf,
 
     if (reuse_fold_much(rcf->main->zone, server)) {
         server->requests =
-                  ngx_http_upstream_reuse_sum_shared(server->share->counters);
+                  ngx_http_upstream_reuse_sum_tally(server->tally->counters);
     }
 }
 
 
-/* Returns 1 if its share has less now than it had counted. */
+/* Returns 1 if its tally has less now than it had counted. */
 
 static ngx_uint_t
 reuse_fold_much(ngx_shm_zone_t *shm_zone,
@@ -225,14 +225,14 @@ reuse_fold_much(ngx_shm_zone_t *shm_zone,
     ngx_slab_pool_t  *shpool;
 
     shpool = (ngx_slab_pool_t *) shm_zone->shm.addr;
-    n = server->share->counters;
+    n = server->tally->counters;
 
-    for (i = 0; i < NGX_HTTP_UPSTREAM_REUSE_SHARED; i++) {
+    for (i = 0; i < NGX_HTTP_UPSTREAM_REUSE_TALLY; i++) {
 
         if ((int32_t) n[i] >= NGX_HTTP_UPSTREAM_REUSE_MUCH) {
 
             ngx_shmtx_lock(&shpool->mutex);
-            ngx_http_upstream_reuse_fold_share(server->record, server->share);
+            ngx_http_upstream_reuse_fold_tally(server->record, server->tally);
             ngx_shmtx_unlock(&shpool->mutex);
 
             return 1;

@@ -291,8 +291,8 @@ ngx_http_upstream_reuse_why_new(ngx_http_upstream_reuse_peer_t *rp)
 
     server = rp->server;
 
-    return (server->limit
-            && server->share->counters[NGX_HTTP_UPSTREAM_REUSE_IDLE])
+    return (server->learned
+            && server->tally->counters[NGX_HTTP_UPSTREAM_REUSE_IDLE])
            ? NGX_HTTP_UPSTREAM_REUSE_NEW_IDENTITY
            : NGX_HTTP_UPSTREAM_REUSE_NEW_EMPTY;
 }

@@ -14,8 +14,8 @@
 #define NGX_HTTP_UPSTREAM_REUSE_PIDS   512
 
 
-static void reuse_inherit_share(ngx_http_upstream_reuse_record_t *record,
-    ngx_http_upstream_reuse_share_t *share,
+static void reuse_inherit_tally(ngx_http_upstream_reuse_record_t *record,
+    ngx_http_upstream_reuse_tally_t *tally,
     ngx_http_upstream_reuse_close_e reason);
 
 
@@ -106,16 +106,16 @@ void
 ngx_http_upstream_reuse_inherit_own(ngx_http_upstream_reuse_zone_t *zone,
     ngx_http_upstream_reuse_close_e reason)
 {
-    ngx_http_upstream_reuse_share_t   *share;
+    ngx_http_upstream_reuse_tally_t   *tally;
     ngx_http_upstream_reuse_record_t  *record;
 
     for (record = ngx_http_upstream_reuse_next_record(zone, NULL);
          record;
          record = ngx_http_upstream_reuse_next_record(zone, record))
     {
-        for (share = record->shares; share; share = share->next) {
-            if (share->pid == ngx_pid) {
-                reuse_inherit_share(record, share, reason);
+        for (tally = record->tallies; tally; tally = tally->next) {
+            if (tally->pid == ngx_pid) {
+                reuse_inherit_tally(record, tally, reason);
             }
         }
     }
@@ -123,12 +123,12 @@ ngx_http_upstream_reuse_inherit_own(ngx_http_upstream_reuse_zone_t *zone,
 
 
 ngx_uint_t
-ngx_http_upstream_reuse_sweep(ngx_http_upstream_reuse_zone_t *zone)
+ngx_http_upstream_reuse_inherit_dead(ngx_http_upstream_reuse_zone_t *zone)
 {
     u_char                             gone[NGX_HTTP_UPSTREAM_REUSE_PIDS];
     ngx_pid_t                          pids[NGX_HTTP_UPSTREAM_REUSE_PIDS];
     ngx_uint_t                         i, n, alive;
-    ngx_http_upstream_reuse_share_t   *share;
+    ngx_http_upstream_reuse_tally_t   *tally;
     ngx_http_upstream_reuse_record_t  *record;
 
     n = 0;
@@ -138,15 +138,15 @@ ngx_http_upstream_reuse_sweep(ngx_http_upstream_reuse_zone_t *zone)
          record;
          record = ngx_http_upstream_reuse_next_record(zone, record))
     {
-        for (share = record->shares; share; share = share->next) {
+        for (tally = record->tallies; tally; tally = tally->next) {
 
-            if (share->pid == 0) {
+            if (tally->pid == 0) {
                 continue;
             }
 
             /* the system is asked once for each, as a rule */
 
-            for (i = 0; i < n && pids[i] != share->pid; i++) { /* void */ }
+            for (i = 0; i < n && pids[i] != tally->pid; i++) { /* void */ }
 
             if (i == n) {
 
@@ -157,12 +157,12 @@ ngx_http_upstream_reuse_sweep(ngx_http_upstream_reuse_zone_t *zone)
                     i = 0;
                 }
 
-                pids[i] = share->pid;
-                gone[i] = ngx_http_upstream_reuse_has_died(share->pid);
+                pids[i] = tally->pid;
+                gone[i] = ngx_http_upstream_reuse_has_died(tally->pid);
             }
 
             if (gone[i]) {
-                reuse_inherit_share(record, share,
+                reuse_inherit_tally(record, tally,
                                     NGX_HTTP_UPSTREAM_REUSE_CLOSE_CRASH);
 
             } else if (record == &zone->overflow) {
@@ -201,48 +201,48 @@ ngx_http_upstream_reuse_has_died(ngx_pid_t pid)
 /* What a worker has left goes to the record. */
 
 static void
-reuse_inherit_share(ngx_http_upstream_reuse_record_t *record,
-    ngx_http_upstream_reuse_share_t *share,
+reuse_inherit_tally(ngx_http_upstream_reuse_record_t *record,
+    ngx_http_upstream_reuse_tally_t *tally,
     ngx_http_upstream_reuse_close_e reason)
 {
     uint32_t  *n;
 
-    n = share->counters;
+    n = tally->counters;
 
     n[NGX_HTTP_UPSTREAM_REUSE_CLOSED + reason] +=
-                                     ngx_http_upstream_reuse_count_open(share);
+                                     ngx_http_upstream_reuse_count_open(tally);
     n[NGX_HTTP_UPSTREAM_REUSE_IDLE] = 0;
 
-    ngx_http_upstream_reuse_fold_share(record, share);
+    ngx_http_upstream_reuse_fold_tally(record, tally);
 
-    share->ended = 0;
+    tally->ended = 0;
 
     record->active = ngx_max(ngx_current_msec, 1);
 
-    if (share->used) {
+    if (tally->used) {
         (void) ngx_atomic_fetch_add(&record->used,
-                                    -(ngx_atomic_int_t) share->used);
+                                    -(ngx_atomic_int_t) tally->used);
     }
 
-    share->used = 0;
-    share->connecting = 0;
-    share->unused = 0;
+    tally->used = 0;
+    tally->connecting = 0;
+    tally->unused = 0;
 
-    if (record->planner == share->pid) {
+    if (record->planner == tally->pid) {
         record->planner = 0;
     }
 
-    share->pid = 0;
+    tally->pid = 0;
 }
 
 
 ngx_int_t
-ngx_http_upstream_reuse_count_open(ngx_http_upstream_reuse_share_t *share)
+ngx_http_upstream_reuse_count_open(ngx_http_upstream_reuse_tally_t *tally)
 {
     uint32_t    *n, open;
     ngx_uint_t   i;
 
-    n = share->counters;
+    n = tally->counters;
 
     open = n[NGX_HTTP_UPSTREAM_REUSE_OPENED]
            + n[NGX_HTTP_UPSTREAM_REUSE_TAKEN_OVER]
@@ -258,15 +258,15 @@ ngx_http_upstream_reuse_count_open(ngx_http_upstream_reuse_share_t *share)
 
 
 void
-ngx_http_upstream_reuse_fold_share(ngx_http_upstream_reuse_record_t *record,
-    ngx_http_upstream_reuse_share_t *share)
+ngx_http_upstream_reuse_fold_tally(ngx_http_upstream_reuse_record_t *record,
+    ngx_http_upstream_reuse_tally_t *tally)
 {
     uint32_t    *n, closed;
     ngx_int_t    open;
     ngx_uint_t   i;
 
-    n = share->counters;
-    open = ngx_http_upstream_reuse_count_open(share);
+    n = tally->counters;
+    open = ngx_http_upstream_reuse_count_open(tally);
 
     /* those that are about to be closed are less than none then */
 
@@ -277,9 +277,9 @@ ngx_http_upstream_reuse_fold_share(ngx_http_upstream_reuse_record_t *record,
     }
 
     record->ended += closed;
-    share->ended -= closed;
+    tally->ended -= closed;
 
-    for (i = 0; i < NGX_HTTP_UPSTREAM_REUSE_SHARED; i++) {
+    for (i = 0; i < NGX_HTTP_UPSTREAM_REUSE_TALLY; i++) {
 
         if (i != NGX_HTTP_UPSTREAM_REUSE_IDLE) {
             record->counters[i] += (int32_t) n[i];

@@ -2,7 +2,7 @@
 /*
  * Copyright (C) 2026 The ngx_http_myproxy_module authors
  *
- * What a worker has of each server that it has met: its record, and a share of
+ * What a worker has of each server that it has met: its record, and a tally of
  * its own in it.
  */
 
@@ -22,7 +22,7 @@ static ngx_http_upstream_reuse_server_t *reuse_claim(
 static ngx_http_upstream_reuse_record_t *reuse_find_record(
     ngx_http_upstream_reuse_srv_conf_t *rcf, ngx_slab_pool_t *shpool,
     ngx_str_t *key);
-static ngx_http_upstream_reuse_share_t *reuse_claim_share(
+static ngx_http_upstream_reuse_tally_t *reuse_claim_tally(
     ngx_slab_pool_t *shpool, ngx_http_upstream_reuse_record_t *record);
 static ngx_http_upstream_reuse_server_t *reuse_find_overflow(
     ngx_http_upstream_reuse_main_conf_t *rmcf, ngx_log_t *log);
@@ -49,7 +49,7 @@ static ngx_http_upstream_reuse_server_t  reuse_others = {
 
 /* worker: if there was no room even for that, its counts come to nothing */
 
-static ngx_http_upstream_reuse_share_t   reuse_nowhere;
+static ngx_http_upstream_reuse_tally_t   reuse_nowhere;
 
 
 ngx_http_upstream_reuse_server_t *
@@ -120,7 +120,7 @@ reuse_claim(ngx_http_upstream_reuse_srv_conf_t *rcf,
     ngx_uint_t                         others;
     ngx_slab_pool_t                   *shpool;
     ngx_http_upstream_reuse_zone_t    *zone;
-    ngx_http_upstream_reuse_share_t   *share;
+    ngx_http_upstream_reuse_tally_t   *tally;
     ngx_http_upstream_reuse_record_t  *record;
     ngx_http_upstream_reuse_server_t  *server;
 
@@ -141,10 +141,10 @@ reuse_claim(ngx_http_upstream_reuse_srv_conf_t *rcf,
     ngx_shmtx_lock(&shpool->mutex);
 
     record = reuse_find_record(rcf, shpool, &key);
-    share = record ? reuse_claim_share(shpool, record) : NULL;
+    tally = record ? reuse_claim_tally(shpool, record) : NULL;
     others = (key.len == rcf->name.len + 1);
 
-    if (record && share == NULL && record->active == 0) {
+    if (record && tally == NULL && record->active == 0) {
 
         /* one that is new, and of no use */
 
@@ -154,25 +154,25 @@ reuse_claim(ngx_http_upstream_reuse_srv_conf_t *rcf,
         ngx_slab_free_locked(shpool, record);
     }
 
-    if (share && record->active == 0) {
+    if (tally && record->active == 0) {
         record->active = ngx_max(ngx_current_msec, 1);
     }
 
-    if (share == NULL || others) {
-        ngx_http_upstream_reuse_want_room(zone, share != NULL);
+    if (tally == NULL || others) {
+        ngx_http_upstream_reuse_want_room(zone, tally != NULL);
     }
 
     ngx_shmtx_unlock(&shpool->mutex);
 
     ngx_free(key.data);
 
-    if (share == NULL) {
+    if (tally == NULL) {
         return NULL;
     }
 
     if (others) {
         reuse_others.record = record;
-        reuse_others.share = share;
+        reuse_others.tally = tally;
 
         return &reuse_others;
     }
@@ -184,8 +184,8 @@ reuse_claim(ngx_http_upstream_reuse_srv_conf_t *rcf,
     }
 
     server->record = record;
-    server->share = share;
-    server->limit = &record->limit;
+    server->tally = tally;
+    server->learned = &record->learned;
     server->active = record->active;
     server->node.str.len = pc->socklen;
     server->node.str.data = (u_char *) (server + 1);
@@ -246,37 +246,37 @@ reuse_find_record(ngx_http_upstream_reuse_srv_conf_t *rcf,
 }
 
 
-static ngx_http_upstream_reuse_share_t *
-reuse_claim_share(ngx_slab_pool_t *shpool,
+static ngx_http_upstream_reuse_tally_t *
+reuse_claim_tally(ngx_slab_pool_t *shpool,
     ngx_http_upstream_reuse_record_t *record)
 {
-    ngx_http_upstream_reuse_share_t  *share, *unused;
+    ngx_http_upstream_reuse_tally_t  *tally, *unused;
 
     unused = NULL;
 
-    for (share = record->shares; share; share = share->next) {
+    for (tally = record->tallies; tally; tally = tally->next) {
 
-        if (share->pid == ngx_pid) {
+        if (tally->pid == ngx_pid) {
 
             /* from an earlier cycle, without a master process */
 
-            return share;
+            return tally;
         }
 
-        if (share->pid == 0) {
-            unused = share;
+        if (tally->pid == 0) {
+            unused = tally;
         }
     }
 
     if (unused == NULL) {
         unused = ngx_slab_calloc_locked(shpool,
-                                     sizeof(ngx_http_upstream_reuse_share_t));
+                                     sizeof(ngx_http_upstream_reuse_tally_t));
         if (unused == NULL) {
             return NULL;
         }
 
-        unused->next = record->shares;
-        record->shares = unused;
+        unused->next = record->tallies;
+        record->tallies = unused;
     }
 
     unused->pid = ngx_pid;
@@ -366,10 +366,10 @@ ngx_http_upstream_reuse_claim_overflow(ngx_slab_pool_t *shpool,
     ngx_http_upstream_reuse_zone_t *zone)
 {
     reuse_overflow.record = &zone->overflow;
-    reuse_overflow.share = reuse_claim_share(shpool, &zone->overflow);
+    reuse_overflow.tally = reuse_claim_tally(shpool, &zone->overflow);
 
-    if (reuse_overflow.share == NULL) {
-        reuse_overflow.share = &reuse_nowhere;
+    if (reuse_overflow.tally == NULL) {
+        reuse_overflow.tally = &reuse_nowhere;
         reuse_overflow.uncounted = &zone->uncounted;
     }
 }
@@ -409,7 +409,7 @@ ngx_http_upstream_reuse_common_server(ngx_uint_t i)
 
     server = i ? &reuse_others : &reuse_overflow;
 
-    return (server->share == &reuse_nowhere || !server->share) ? NULL : server;
+    return (server->tally == &reuse_nowhere || !server->tally) ? NULL : server;
 }
 
 
@@ -422,7 +422,7 @@ ngx_http_upstream_reuse_is_used_server(
            || server->ahead.used
            || server->ahead.connecting
            || server->ahead.nidle
-           || ngx_http_upstream_reuse_count_open(server->share) != 0;
+           || ngx_http_upstream_reuse_count_open(server->tally) != 0;
 }
 
 
@@ -449,8 +449,8 @@ ngx_http_upstream_reuse_free_server(ngx_http_upstream_reuse_srv_conf_t *rcf,
         server->record->active = server->active;
     }
 
-    freed = ngx_http_upstream_reuse_free_share(rcf->main->zone, server->record,
-                                               server->share);
+    freed = ngx_http_upstream_reuse_free_tally(rcf->main->zone, server->record,
+                                               server->tally);
 
     ngx_shmtx_unlock(&shpool->mutex);
 

@@ -35,10 +35,10 @@ void
 ngx_http_upstream_reuse_count_closed(ngx_http_upstream_reuse_server_t *server,
     ngx_http_upstream_reuse_close_e reason)
 {
-    server->share->counters[NGX_HTTP_UPSTREAM_REUSE_CLOSED + reason]++;
+    server->tally->counters[NGX_HTTP_UPSTREAM_REUSE_CLOSED + reason]++;
 
     if (server->limited == NULL) {
-        server->share->ended++;
+        server->tally->ended++;
         return;
     }
 
@@ -85,7 +85,7 @@ reuse_end_closing(ngx_http_upstream_reuse_server_t *server)
 
     ngx_queue_remove(&server->queue);
 
-    server->share->ended += server->closing;
+    server->tally->ended += server->closing;
     server->closing = 0;
 
     if (ngx_http_upstream_reuse_freed) {
@@ -147,24 +147,24 @@ static ngx_uint_t
 reuse_count_open(ngx_http_upstream_reuse_server_t *server)
 {
     ngx_atomic_uint_t                  opened, ended;
-    ngx_http_upstream_reuse_share_t   *share;
+    ngx_http_upstream_reuse_tally_t   *tally;
     ngx_http_upstream_reuse_record_t  *record;
 
     record = server->record;
 
     ended = record->ended;
 
-    for (share = record->shares; share; share = share->next) {
-        ended += (int32_t) *(volatile uint32_t *) &share->ended;
+    for (tally = record->tallies; tally; tally = tally->next) {
+        ended += (int32_t) *(volatile uint32_t *) &tally->ended;
     }
 
     ngx_memory_barrier();
 
     opened = record->counters[NGX_HTTP_UPSTREAM_REUSE_OPENED];
 
-    for (share = record->shares; share; share = share->next) {
+    for (tally = record->tallies; tally; tally = tally->next) {
         opened += (int32_t) *(volatile uint32_t *)
-                      &share->counters[NGX_HTTP_UPSTREAM_REUSE_OPENED];
+                      &tally->counters[NGX_HTTP_UPSTREAM_REUSE_OPENED];
     }
 
     return opened - ended;
@@ -183,7 +183,7 @@ static ngx_uint_t
 reuse_count_parked(ngx_http_upstream_reuse_server_t *server)
 {
     ngx_atomic_uint_t                  n;
-    ngx_http_upstream_reuse_share_t   *share;
+    ngx_http_upstream_reuse_tally_t   *tally;
     ngx_http_upstream_reuse_record_t  *record;
 
     record = server->record;
@@ -192,11 +192,11 @@ reuse_count_parked(ngx_http_upstream_reuse_server_t *server)
         - record->counters[NGX_HTTP_UPSTREAM_REUSE_TAKEN_OVER]
         - record->counters[NGX_HTTP_UPSTREAM_REUSE_SWEPT];
 
-    for (share = record->shares; share; share = share->next) {
+    for (tally = record->tallies; tally; tally = tally->next) {
         n += (int32_t)
-             (share->counters[NGX_HTTP_UPSTREAM_REUSE_HANDED_OVER]
-              - share->counters[NGX_HTTP_UPSTREAM_REUSE_TAKEN_OVER]
-              - share->counters[NGX_HTTP_UPSTREAM_REUSE_SWEPT]);
+             (tally->counters[NGX_HTTP_UPSTREAM_REUSE_HANDED_OVER]
+              - tally->counters[NGX_HTTP_UPSTREAM_REUSE_TAKEN_OVER]
+              - tally->counters[NGX_HTTP_UPSTREAM_REUSE_SWEPT]);
     }
 
     return ((ngx_atomic_int_t) n < 0) ? 0 : n;

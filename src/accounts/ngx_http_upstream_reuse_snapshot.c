@@ -21,8 +21,8 @@ static void reuse_view_warmth(ngx_http_upstream_reuse_view_t *view,
     ngx_http_upstream_reuse_record_t *record);
 static void reuse_add_record(ngx_http_upstream_reuse_view_t *view,
     ngx_http_upstream_reuse_record_t *record);
-static void reuse_add_share(ngx_atomic_uint_t *sum,
-    ngx_http_upstream_reuse_share_t *share);
+static void reuse_add_tally(ngx_atomic_uint_t *sum,
+    ngx_http_upstream_reuse_tally_t *tally);
 static void reuse_add_counters(ngx_atomic_uint_t *sum,
     ngx_atomic_uint_t *counters);
 static void reuse_complete_view(ngx_http_upstream_reuse_view_t *view);
@@ -48,7 +48,7 @@ ngx_http_upstream_reuse_take_sample(ngx_http_upstream_reuse_zone_t *zone)
 {
     volatile uint32_t                 *m;
     volatile ngx_atomic_uint_t        *n;
-    ngx_http_upstream_reuse_share_t   *share;
+    ngx_http_upstream_reuse_tally_t   *tally;
     ngx_http_upstream_reuse_record_t  *record;
     ngx_http_upstream_reuse_sample_t   sum, *sample;
 
@@ -74,15 +74,15 @@ ngx_http_upstream_reuse_take_sample(ngx_http_upstream_reuse_zone_t *zone)
                      + n[NGX_HTTP_UPSTREAM_REUSE_WARM];
         sum.requests += ngx_http_upstream_reuse_sum_requests(n);
 
-        for (share = record->shares; share; share = share->next) {
+        for (tally = record->tallies; tally; tally = tally->next) {
 
-            m = share->counters;
+            m = tally->counters;
 
             /* in this order, so that none was ready which is not there */
 
             sum.ready += (int32_t) (m[NGX_HTTP_UPSTREAM_REUSE_REUSED]
                                     + m[NGX_HTTP_UPSTREAM_REUSE_WARM]);
-            sum.requests += ngx_http_upstream_reuse_sum_shared(m);
+            sum.requests += ngx_http_upstream_reuse_sum_tally(m);
         }
     }
 
@@ -133,10 +133,10 @@ static void
 reuse_add_record(ngx_http_upstream_reuse_view_t *view,
     ngx_http_upstream_reuse_record_t *record)
 {
-    ngx_http_upstream_reuse_share_t  *share;
+    ngx_http_upstream_reuse_tally_t  *tally;
 
-    for (share = record->shares; share; share = share->next) {
-        reuse_add_share(view->counters, share);
+    for (tally = record->tallies; tally; tally = tally->next) {
+        reuse_add_tally(view->counters, tally);
     }
 
     reuse_add_counters(view->counters, record->counters);
@@ -175,7 +175,7 @@ ngx_http_upstream_reuse_take_snapshot(ngx_pool_t *pool)
 
     ngx_shmtx_lock(&shpool->mutex);
 
-    shot->workers = ngx_http_upstream_reuse_sweep(zone);
+    shot->workers = ngx_http_upstream_reuse_inherit_dead(zone);
 
     rc = reuse_copy_samples(shot, zone, pool);
 
@@ -383,8 +383,8 @@ reuse_view_record(ngx_http_upstream_reuse_snapshot_t *shot,
                    view->sockaddr.len);
     }
 
-    view->limit = record->limit.idle;
-    view->rtt = record->limit.rtt;
+    view->limit = record->learned.idle;
+    view->rtt = record->learned.rtt;
 
     reuse_view_warmth(view, record);
 
@@ -425,14 +425,14 @@ reuse_view_warmth(ngx_http_upstream_reuse_view_t *view,
  */
 
 static void
-reuse_add_share(ngx_atomic_uint_t *sum, ngx_http_upstream_reuse_share_t *share)
+reuse_add_tally(ngx_atomic_uint_t *sum, ngx_http_upstream_reuse_tally_t *tally)
 {
     ngx_uint_t          i;
     volatile uint32_t  *n;
 
-    n = share->counters;
+    n = tally->counters;
 
-    for (i = NGX_HTTP_UPSTREAM_REUSE_SHARED; i > 0; i--) {
+    for (i = NGX_HTTP_UPSTREAM_REUSE_TALLY; i > 0; i--) {
         sum[i - 1] += (int32_t) n[i - 1];
     }
 }

@@ -3,7 +3,7 @@
  * Copyright (C) 2026 The ngx_http_myproxy_module authors
  *
  * What workers know of servers together: for each address of each upstream a
- * record, with what was learned of it and with a share for each worker, in
+ * record, with what was learned of it and with a tally for each worker, in
  * which that worker counts.  It outlives reloads.  A lock is taken when a
  * worker meets a server for the first time, not for a request.
  */
@@ -120,7 +120,7 @@ ngx_http_upstream_reuse_enter_zone(ngx_shm_zone_t *shm_zone, ngx_uint_t worker)
 
     ngx_shmtx_lock(&shpool->mutex);
 
-    (void) ngx_http_upstream_reuse_sweep(zone);
+    (void) ngx_http_upstream_reuse_inherit_dead(zone);
 
     if (worker) {
 
@@ -151,7 +151,7 @@ ngx_http_upstream_reuse_leave_zone(ngx_shm_zone_t *shm_zone)
     ngx_http_upstream_reuse_inherit_own(shm_zone->data,
                                        NGX_HTTP_UPSTREAM_REUSE_CLOSE_SHUTDOWN);
 
-    others = ngx_http_upstream_reuse_sweep(shm_zone->data);
+    others = ngx_http_upstream_reuse_inherit_dead(shm_zone->data);
 
     ngx_shmtx_unlock(&shpool->mutex);
 

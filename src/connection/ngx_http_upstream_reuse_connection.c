@@ -89,7 +89,7 @@ ngx_http_upstream_reuse_keep(ngx_http_upstream_reuse_peer_t *rp,
 
     conn->sent += c->sent - rp->watch.sent;
 
-    conn->limit = rp->server->limit;
+    conn->learned = rp->server->learned;
 
     if (!ngx_http_upstream_reuse_read_hint(rp, conn)) {
         ngx_log_debug0(NGX_LOG_DEBUG_HTTP, pc->log, 0,
@@ -223,7 +223,7 @@ ngx_http_upstream_reuse_create_conn(ngx_http_upstream_reuse_srv_conf_t *rcf,
     conn->ended = NGX_AGAIN;
 
     conn->server = server;
-    conn->limit = server->limit;
+    conn->learned = server->learned;
 
     ngx_http_upstream_reuse_list(conn);
     server->holders++;

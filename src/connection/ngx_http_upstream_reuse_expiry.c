@@ -19,7 +19,7 @@
 
 static ngx_msec_t reuse_limit(ngx_http_upstream_reuse_conn_t *conn);
 static ngx_msec_t reuse_learned(ngx_http_upstream_reuse_conn_t *conn);
-static ngx_msec_t reuse_tested(ngx_http_upstream_reuse_limit_t *limit);
+static ngx_msec_t reuse_tested(ngx_http_upstream_reuse_learned_t *limit);
 static ngx_msec_t reuse_end_of_test(ngx_http_upstream_reuse_conn_t *conn);
 
 static void reuse_expire_in(ngx_http_upstream_reuse_conn_t *conn,
@@ -78,20 +78,20 @@ ngx_uint_t
 ngx_http_upstream_reuse_may_try(ngx_http_upstream_reuse_peer_t *rp,
     ngx_http_upstream_reuse_conn_t *conn)
 {
-    ngx_http_upstream_reuse_limit_t  *limit;
+    ngx_http_upstream_reuse_learned_t  *limit;
 
-    limit = conn->limit;
+    limit = conn->learned;
 
     if (reuse_learned(conn) == 0
         || !limit->silent
-        || rp->age < limit->idle
+        || rp->idle < limit->idle
         || (ngx_msec_int_t) (limit->testing - ngx_current_msec) > 0)
     {
         return 0;
     }
 
     if (conn->announced
-        && rp->age + ngx_http_upstream_reuse_margin(conn, conn->announced)
+        && rp->idle + ngx_http_upstream_reuse_margin(conn, conn->announced)
            >= conn->announced)
     {
         return 0;
@@ -155,10 +155,10 @@ ngx_http_upstream_reuse_idle_left(ngx_http_upstream_reuse_conn_t *conn)
 ngx_uint_t
 ngx_http_upstream_reuse_may_outlive(ngx_http_upstream_reuse_conn_t *conn)
 {
-    ngx_msec_t                        age, end;
-    ngx_http_upstream_reuse_limit_t  *limit;
+    ngx_msec_t                          age, end;
+    ngx_http_upstream_reuse_learned_t  *limit;
 
-    limit = conn->limit;
+    limit = conn->learned;
 
     if (reuse_learned(conn) == 0
         || limit->silent
@@ -199,7 +199,7 @@ ngx_http_upstream_reuse_unused_limit(ngx_http_upstream_reuse_srv_conf_t *rcf,
         return ngx_min(rcf->idle, end);
 
     case NGX_HTTP_UPSTREAM_REUSE_EXPIRY_AUTO:
-        limit = server->record->unused_limit.idle;
+        limit = server->record->unused_learned.idle;
 
         return limit ? ngx_min(limit, end) : end;
 
@@ -210,7 +210,7 @@ ngx_http_upstream_reuse_unused_limit(ngx_http_upstream_reuse_srv_conf_t *rcf,
 
 
 ngx_uint_t
-ngx_http_upstream_reuse_is_limited(ngx_http_upstream_reuse_conn_t *conn)
+ngx_http_upstream_reuse_knows_end(ngx_http_upstream_reuse_conn_t *conn)
 {
     return reuse_limit(conn) != 0;
 }
@@ -247,9 +247,9 @@ reuse_limit(ngx_http_upstream_reuse_conn_t *conn)
 static ngx_msec_t
 reuse_learned(ngx_http_upstream_reuse_conn_t *conn)
 {
-    return (conn->limit
+    return (conn->learned
             && conn->conf->expiry == NGX_HTTP_UPSTREAM_REUSE_EXPIRY_AUTO)
-           ? conn->limit->idle : 0;
+           ? conn->learned->idle : 0;
 }
 
 
@@ -259,7 +259,7 @@ reuse_learned(ngx_http_upstream_reuse_conn_t *conn)
  */
 
 static ngx_msec_t
-reuse_tested(ngx_http_upstream_reuse_limit_t *limit)
+reuse_tested(ngx_http_upstream_reuse_learned_t *limit)
 {
     ngx_msec_t  age;
 
@@ -272,8 +272,8 @@ reuse_tested(ngx_http_upstream_reuse_limit_t *limit)
 static ngx_msec_t
 reuse_end_of_test(ngx_http_upstream_reuse_conn_t *conn)
 {
-    return reuse_tested(conn->limit)
-           + ngx_http_upstream_reuse_margin(conn, conn->limit->idle);
+    return reuse_tested(conn->learned)
+           + ngx_http_upstream_reuse_margin(conn, conn->learned->idle);
 }
 
 
@@ -448,7 +448,7 @@ ngx_http_upstream_reuse_set_expiry(ngx_http_upstream_reuse_conn_t *conn)
 
     limit = reuse_learned(conn);
 
-    if (limit && !conn->limit->silent) {
+    if (limit && !conn->learned->silent) {
         learned = reuse_end_of_test(conn);
 
         if (expiry == 0 || learned < expiry) {
@@ -503,7 +503,7 @@ ngx_http_upstream_reuse_note_end(ngx_http_upstream_reuse_conn_t *conn,
 
     ended = reuse_look_whether_closed(conn);
 
-    if (conn->limit == NULL
+    if (conn->learned == NULL
         || conn->conf->expiry != NGX_HTTP_UPSTREAM_REUSE_EXPIRY_AUTO)
     {
         return ended;
@@ -512,7 +512,7 @@ ngx_http_upstream_reuse_note_end(ngx_http_upstream_reuse_conn_t *conn,
     if (ended == NGX_OK) {
         ngx_http_upstream_reuse_note_closed(conn, age);
 
-    } else if (ended == NGX_AGAIN && age >= reuse_tested(conn->limit)) {
+    } else if (ended == NGX_AGAIN && age >= reuse_tested(conn->learned)) {
 
         /* an end may be on its way, and no limit is exact */
 
@@ -532,19 +532,19 @@ ngx_uint_t
 ngx_http_upstream_reuse_put_to_test(ngx_http_upstream_reuse_conn_t *conn,
     ngx_msec_t age)
 {
-    ngx_msec_t                        end;
-    ngx_connection_t                 *c;
-    ngx_http_upstream_reuse_limit_t  *limit;
+    ngx_msec_t                          end;
+    ngx_connection_t                   *c;
+    ngx_http_upstream_reuse_learned_t  *limit;
 
     if (reuse_learned(conn) == 0
-        || conn->limit->silent
+        || conn->learned->silent
         || ngx_exiting
         || ngx_terminate)
     {
         return 0;
     }
 
-    limit = conn->limit;
+    limit = conn->learned;
     c = conn->connection;
 
     end = reuse_end_of_test(conn);

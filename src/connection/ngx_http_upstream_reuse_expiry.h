@@ -64,7 +64,7 @@ ngx_uint_t ngx_http_upstream_reuse_may_outlive(
     ngx_http_upstream_reuse_conn_t *conn);
 
 /* Tells whether anything is known of that end. */
-ngx_uint_t ngx_http_upstream_reuse_is_limited(
+ngx_uint_t ngx_http_upstream_reuse_knows_end(
     ngx_http_upstream_reuse_conn_t *conn);
 
 /* The handler tells of a Keep-Alive in the response. */
@@ -117,7 +117,7 @@ ngx_msec_t ngx_http_upstream_reuse_margin(
 
 /* A limit is put to the test by a request; when another one may be. */
 void ngx_http_upstream_reuse_defer_trial(
-    ngx_http_upstream_reuse_limit_t *limit);
+    ngx_http_upstream_reuse_learned_t *limit);
 
 /*
  * A connection was alive, or was closed by the origin, after being idle for

@@ -210,7 +210,7 @@ ngx_http_upstream_reuse_take_bell(ngx_cycle_t *cycle,
         return NGX_OK;
     }
 
-    ngx_http_upstream_reuse_sweep_bells(zone);
+    ngx_http_upstream_reuse_forget_bells(zone);
 
     i = zone->upper ? reuse_nbells / 2 : 0;
 
@@ -368,7 +368,7 @@ ngx_http_upstream_reuse_ring_worker(ngx_pid_t pid)
 
 
 void
-ngx_http_upstream_reuse_sweep_bells(ngx_http_upstream_reuse_zone_t *zone)
+ngx_http_upstream_reuse_forget_bells(ngx_http_upstream_reuse_zone_t *zone)
 {
     ngx_uint_t                        i;
     ngx_http_upstream_reuse_queue_t  *queue;

@@ -131,7 +131,8 @@ void ngx_http_upstream_reuse_reset_bells(void);
  * With the lock: forgets workers that are gone, and the requests which they
  * had waiting.
  */
-void ngx_http_upstream_reuse_sweep_bells(ngx_http_upstream_reuse_zone_t *zone);
+void ngx_http_upstream_reuse_forget_bells(
+    ngx_http_upstream_reuse_zone_t *zone);
 
 /* With the lock: adds up who waits. */
 void ngx_http_upstream_reuse_sum_queue(ngx_http_upstream_reuse_queue_t *queue);

@@ -348,7 +348,7 @@ static void
 reuse_call_others(ngx_http_upstream_reuse_srv_conf_t *rcf)
 {
     ngx_rbtree_node_t                 *node;
-    ngx_http_upstream_reuse_share_t   *share;
+    ngx_http_upstream_reuse_tally_t   *share;
     ngx_http_upstream_reuse_server_t  *server;
 
     (void) reuse_is_waited_for(rcf->waiters->queue);
@@ -369,7 +369,7 @@ reuse_call_others(ngx_http_upstream_reuse_srv_conf_t *rcf)
     {
         server = (ngx_http_upstream_reuse_server_t *) node;
 
-        for (share = server->record->shares; share; share = share->next) {
+        for (share = server->record->tallies; share; share = share->next) {
 
             if (share->pid && share->pid != ngx_pid
                 && share->counters[NGX_HTTP_UPSTREAM_REUSE_IDLE])
@@ -617,9 +617,9 @@ reuse_check_handler(void)
 
     ngx_shmtx_lock(&reuse_shpool->mutex);
 
-    (void) ngx_http_upstream_reuse_sweep(zone);
+    (void) ngx_http_upstream_reuse_inherit_dead(zone);
 
-    ngx_http_upstream_reuse_sweep_bells(zone);
+    ngx_http_upstream_reuse_forget_bells(zone);
 
     ngx_shmtx_unlock(&reuse_shpool->mutex);
 

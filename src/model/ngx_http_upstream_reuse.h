@@ -49,7 +49,7 @@
  *
  *     connection  what is known of it, and its state
  *     expiry      how long it may be idle
- *     limits      learns when origins close idle connections
+ *     learned     when origins close idle connections: learned from closes
  *     age         how old it may become
  *     drain       its server gets no requests any more
  *     answers     the resolver does not know its address any more
@@ -244,16 +244,16 @@ typedef struct {
 typedef struct {
     ngx_str_node_t                       node;  /* address */
     ngx_http_upstream_reuse_record_t    *record;
-    ngx_http_upstream_reuse_share_t     *share;
-    ngx_http_upstream_reuse_limit_t     *limit;  /* NULL: none is kept */
+    ngx_http_upstream_reuse_tally_t     *tally;
+    ngx_http_upstream_reuse_learned_t   *learned;  /* NULL: none is kept */
     ngx_atomic_t                        *uncounted;  /* NULL, or counts the
                                                         requests where there
-                                                        is no real share */
+                                                        is no real tally */
     ngx_http_upstream_reuse_stands_e     stands;  /* for itself, or others */
 
     /*
      * It is freed some time after the server is gone, and not while a
-     * connection of it is counted as open in the share, or while "holders" is
+     * connection of it is counted as open in the tally, or while "holders" is
      * not 0: connections that were kept, and others that point here.
      */
     ngx_uint_t                           holders;
@@ -347,7 +347,7 @@ typedef struct {
     ngx_msec_t                       announced;  /* idle limit; 0: none */
     ngx_uint_t                       max;    /* requests; 0: no limit */
     ngx_http_upstream_reuse_server_t    *server;
-    ngx_http_upstream_reuse_limit_t *limit;  /* NULL: nothing is known */
+    ngx_http_upstream_reuse_learned_t   *learned;  /* NULL: nothing is known */
 
     ngx_queue_t                      spare;  /* if is_spare is set */
     unsigned                         is_spare:1;  /* is idle, and connections

@@ -173,10 +173,10 @@ typedef ngx_atomic_uint_t
  * around.
  */
 
-#define NGX_HTTP_UPSTREAM_REUSE_SHARED  NGX_HTTP_UPSTREAM_REUSE_HANDSHAKES_FULL
+#define NGX_HTTP_UPSTREAM_REUSE_TALLY  NGX_HTTP_UPSTREAM_REUSE_HANDSHAKES_FULL
 
 typedef uint32_t
-    ngx_http_upstream_reuse_shared_t[NGX_HTTP_UPSTREAM_REUSE_SHARED];
+    ngx_http_upstream_reuse_counts_t[NGX_HTTP_UPSTREAM_REUSE_TALLY];
 
 
 /* how often, and how many samples, the ratio is kept */

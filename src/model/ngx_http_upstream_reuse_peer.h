@@ -155,7 +155,7 @@ struct ngx_http_upstream_reuse_peer_s {
 
     ngx_http_upstream_reuse_server_t    *server;
     ngx_http_upstream_reuse_conn_t  *conn;
-    ngx_msec_t                       age;    /* idle before it was taken */
+    ngx_msec_t                       idle;   /* before it was taken */
 
     ngx_http_upstream_reuse_watch_t  watch;
     ngx_http_upstream_reuse_account_t  account;

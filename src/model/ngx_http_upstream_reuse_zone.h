@@ -47,7 +47,7 @@ typedef struct {
     ngx_uint_t                       rtt;    /* the least of all connections,
                                                 microseconds; 0: not known */
     ngx_uint_t                       near_rtt;  /* so many were near it */
-} ngx_http_upstream_reuse_limit_t;
+} ngx_http_upstream_reuse_learned_t;
 
 
 /*
@@ -82,11 +82,11 @@ typedef enum {
  * it left to the record.
  */
 
-typedef struct ngx_http_upstream_reuse_share_s
-    ngx_http_upstream_reuse_share_t;
+typedef struct ngx_http_upstream_reuse_tally_s
+    ngx_http_upstream_reuse_tally_t;
 
-struct ngx_http_upstream_reuse_share_s {
-    ngx_http_upstream_reuse_share_t     *next;
+struct ngx_http_upstream_reuse_tally_s {
+    ngx_http_upstream_reuse_tally_t     *next;
     ngx_pid_t                            pid;   /* 0: nobody's */
 
     /* for src/warm: connections that this worker has now */
@@ -103,7 +103,7 @@ struct ngx_http_upstream_reuse_share_s {
      */
     uint32_t                             ended;
 
-    ngx_http_upstream_reuse_shared_t     counters;
+    ngx_http_upstream_reuse_counts_t     counters;
 };
 
 
@@ -124,10 +124,10 @@ typedef struct {
 
 typedef struct {
     ngx_str_node_t                       node;  /* upstream, zero, address */
-    ngx_http_upstream_reuse_limit_t      limit;
-    ngx_http_upstream_reuse_limit_t      unused_limit;  /* of connections that
-                                                           have carried no
-                                                           request */
+    ngx_http_upstream_reuse_learned_t    learned;
+    ngx_http_upstream_reuse_learned_t    unused_learned;  /* of connections
+                                                             that have carried
+                                                             no request */
 
     /*
      * How many connections all workers use now, and have used at a time: of
@@ -141,7 +141,7 @@ typedef struct {
 
     ngx_pid_t                            planner;  /* 0: none */
     ngx_msec_t                           planned;
-    ngx_msec_t                           configured;  /* as in its share */
+    ngx_msec_t                           configured;  /* as in its tally */
 
     /* what was counted by the parts of the last hour; and for want of requests
        fewer connections were opened than wanted: the last time, 0: never */
@@ -158,7 +158,7 @@ typedef struct {
 
     ngx_http_upstream_reuse_starving_t   starving;
 
-    ngx_msec_t                           active;  /* a worker that has no share
+    ngx_msec_t                           active;  /* a worker that has no tally
                                                      any more used it last */
     ngx_msec_t                           checked;  /* whether it is gone */
     ngx_uint_t                           unbounded;  /* unsigned  unbounded:1;
@@ -166,11 +166,11 @@ typedef struct {
 
     /*
      * The sums of what workers counted before, and have no longer in their
-     * shares.  How connections were made is counted here alone.
+     * tallies.  How connections were made is counted here alone.
      */
-    ngx_http_upstream_reuse_share_t     *shares;
+    ngx_http_upstream_reuse_tally_t     *tallies;
     ngx_http_upstream_reuse_counters_t   counters;
-    ngx_atomic_uint_t                    ended;  /* as in a share */
+    ngx_atomic_uint_t                    ended;  /* as in a tally */
     ngx_http_upstream_reuse_closes_t     marks[2];  /* of all; the older one
                                                        first */
 } ngx_http_upstream_reuse_record_t;

@@ -204,7 +204,7 @@ reuse_recv(ngx_connection_t *c, u_char *buf, size_t size)
 
         reuse_stop_watching(rp, c);
 
-        ngx_http_upstream_reuse_note_alive(conn, rp->age);
+        ngx_http_upstream_reuse_note_alive(conn, rp->idle);
 
         return n;
     }

@@ -263,7 +263,7 @@ reuse_end_silent(ngx_http_upstream_reuse_peer_t *rp)
                   "(see \"reuse_probe\")",
                   again ? "sent again on a new connection"
                         : "given up, as it may have been received",
-                  ngx_current_msec - rp->watch.begun, rp->age);
+                  ngx_current_msec - rp->watch.begun, rp->idle);
 
     reuse_suspect_others(rp);
 
@@ -325,7 +325,7 @@ reuse_suspect_others(ngx_http_upstream_reuse_peer_t *rp)
     ngx_msec_t                         before;
     ngx_http_upstream_reuse_record_t  *record;
 
-    if (rp->server->limit == NULL) {
+    if (rp->server->learned == NULL) {
 
         /* it stands for many servers */
 
@@ -333,7 +333,7 @@ reuse_suspect_others(ngx_http_upstream_reuse_peer_t *rp)
     }
 
     record = rp->server->record;
-    before = ngx_current_msec - rp->age;
+    before = ngx_current_msec - rp->idle;
 
     if (record->silent == 0
         || (ngx_msec_int_t) (before - record->silent) > 0)

@@ -214,7 +214,7 @@ reuse_choose(ngx_http_upstream_reuse_peer_t *rp, ngx_peer_connection_t *pc)
         rc = reuse_take(rp, pc);
 
         if (rc == NGX_DONE && rp->server->slow) {
-            ngx_http_upstream_reuse_note_pace(rp->server, rp->age);
+            ngx_http_upstream_reuse_note_pace(rp->server, rp->idle);
         }
 
     } else if (rc == NGX_OK) {
@@ -263,7 +263,7 @@ reuse_reset(ngx_http_upstream_reuse_peer_t *rp)
     rp->account.warm = 0;
     rp->account.shared = 0;
     rp->watch.sent = 0;
-    rp->age = 0;
+    rp->idle = 0;
     rp->account.rtt = 0;
     rp->account.connected = 0;
     rp->watch.peeked = 0;
@@ -330,7 +330,7 @@ reuse_take(ngx_http_upstream_reuse_peer_t *rp, ngx_peer_connection_t *pc)
     if (conn) {
         ngx_http_upstream_reuse_set_state(conn,
                                           NGX_HTTP_UPSTREAM_REUSE_CONN_USED);
-        rp->age = ngx_current_msec - conn->since;
+        rp->idle = ngx_current_msec - conn->since;
         rp->server = conn->server;
 
         if (conn->queued) {
@@ -367,7 +367,7 @@ reuse_take(ngx_http_upstream_reuse_peer_t *rp, ngx_peer_connection_t *pc)
 
     if (rp->account.why_new == NGX_HTTP_UPSTREAM_REUSE_NEW_EXPIRED
         && rp->conf->waiters == NULL
-        && ngx_http_upstream_reuse_put_to_test(conn, rp->age))
+        && ngx_http_upstream_reuse_put_to_test(conn, rp->idle))
     {
         ngx_http_upstream_reuse_set_state(conn,
                                          NGX_HTTP_UPSTREAM_REUSE_CONN_TESTED);
@@ -385,7 +385,7 @@ reuse_take(ngx_http_upstream_reuse_peer_t *rp, ngx_peer_connection_t *pc)
 
     /* the peer stays, and is connected to afresh */
 
-    rp->age = 0;
+    rp->idle = 0;
 
     pc->connection = NULL;
     pc->cached = 0;
@@ -413,21 +413,21 @@ reuse_unfit(ngx_http_upstream_reuse_peer_t *rp, ngx_connection_t *c,
     }
 
     if (conn->server->record->silent
-        && ngx_http_upstream_reuse_is_suspect(conn, rp->age))
+        && ngx_http_upstream_reuse_is_suspect(conn, rp->idle))
     {
         return NGX_HTTP_UPSTREAM_REUSE_NEW_SILENT;
     }
 
-    if (!ngx_http_upstream_reuse_is_fresh(conn, rp->age)
+    if (!ngx_http_upstream_reuse_is_fresh(conn, rp->idle)
         && !ngx_http_upstream_reuse_may_try(rp, conn))
     {
-        (void) ngx_http_upstream_reuse_note_end(conn, rp->age);
+        (void) ngx_http_upstream_reuse_note_end(conn, rp->idle);
 
         return NGX_HTTP_UPSTREAM_REUSE_NEW_EXPIRED;
     }
 
     if (ngx_http_upstream_reuse_body_is_gone(rp)
-        && !ngx_http_upstream_reuse_is_limited(conn))
+        && !ngx_http_upstream_reuse_knows_end(conn))
     {
         return NGX_HTTP_UPSTREAM_REUSE_NEW_UNBUFFERED;
     }
@@ -467,7 +467,7 @@ reuse_unfit(ngx_http_upstream_reuse_peer_t *rp, ngx_connection_t *c,
     /* the event may wait behind the client's that we are in */
 
     if (!ngx_http_upstream_reuse_is_silent(c->fd)) {
-        rc = ngx_http_upstream_reuse_note_end(conn, rp->age);
+        rc = ngx_http_upstream_reuse_note_end(conn, rp->idle);
 
         if (rc == NGX_ABORT) {
             return NGX_HTTP_UPSTREAM_REUSE_NEW_SILENT;

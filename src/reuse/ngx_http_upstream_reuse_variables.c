@@ -148,7 +148,7 @@ reuse_get_variable(ngx_http_request_t *r, ngx_http_variable_value_t *v,
         return reuse_set_number(r, v, "%ui", account->requests, 0);
 
     case REUSE_VARIABLE_IDLE:
-        ms = rp->age;
+        ms = rp->idle;
         break;
 
     default: /* REUSE_VARIABLE_AGE */

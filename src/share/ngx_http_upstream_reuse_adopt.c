@@ -51,8 +51,8 @@ ngx_http_upstream_reuse_adopt(ngx_http_upstream_reuse_srv_conf_t *rcf,
     conn->lifetime = ngx_http_upstream_reuse_renew_lifetime(rcf,
                                                             conn->lifetime);
 
-    if (conn->warm && conn->limit) {
-        conn->limit = &server->record->unused_limit;
+    if (conn->warm && conn->learned) {
+        conn->learned = &server->record->unused_learned;
     }
 
     ngx_http_upstream_reuse_set_state(conn, NGX_HTTP_UPSTREAM_REUSE_CONN_IDLE);

@@ -366,7 +366,7 @@ ngx_http_upstream_reuse_read_tickets(ngx_http_upstream_reuse_conn_t *conn)
         c->ssl->save_session = ngx_http_upstream_reuse_save_ticket;
     }
 
-    rc = ngx_http_upstream_reuse_drain(c);
+    rc = ngx_http_upstream_reuse_read_non_data(c);
 
     c->ssl->save_session = save_session;
 
@@ -375,7 +375,7 @@ ngx_http_upstream_reuse_read_tickets(ngx_http_upstream_reuse_conn_t *conn)
 
 
 ngx_int_t
-ngx_http_upstream_reuse_drain(ngx_connection_t *c)
+ngx_http_upstream_reuse_read_non_data(ngx_connection_t *c)
 {
     int         n, err;
     SSL        *ssl;

@@ -29,7 +29,7 @@ void ngx_http_upstream_reuse_save_session(ngx_peer_connection_t *pc,
  * was all, NGX_BUSY if a part of more is there, NGX_DECLINED if there are
  * data, NGX_OK if it is the end, and NGX_ERROR.
  */
-ngx_int_t ngx_http_upstream_reuse_drain(ngx_connection_t *c);
+ngx_int_t ngx_http_upstream_reuse_read_non_data(ngx_connection_t *c);
 
 /*
  * Has a connection that is being opened take up a session that was made for

@@ -90,7 +90,7 @@ ngx_http_reuse_warm_begin_use(ngx_http_upstream_reuse_server_t *server)
 
     record = server->record;
 
-    server->share->used++;
+    server->tally->used++;
     used = ngx_atomic_fetch_add(&record->used, 1) + 1;
 
     if (used > record->seen && (ngx_atomic_int_t) used > 0) {
@@ -110,7 +110,7 @@ void
 ngx_http_reuse_warm_end_use(ngx_http_upstream_reuse_server_t *server)
 {
     server->ahead.used--;
-    server->share->used--;
+    server->tally->used--;
 
     (void) ngx_atomic_fetch_add(&server->record->used, -1);
 }
@@ -263,7 +263,7 @@ ngx_http_reuse_warm_take_stock(ngx_http_reuse_warm_t *warm,
 
     ngx_shmtx_lock(&shpool->mutex);
 
-    server->share->configured = warm->configured;
+    server->tally->configured = warm->configured;
 
     reuse_add_up(&stock, record, warm->configured);
 
@@ -340,29 +340,29 @@ static void
 reuse_add_up(ngx_http_reuse_warm_stock_t *stock,
     ngx_http_upstream_reuse_record_t *record, ngx_msec_t configured)
 {
-    ngx_http_upstream_reuse_share_t  *share;
+    ngx_http_upstream_reuse_tally_t  *tally;
 
     reuse_add_counters(&stock->paid, record->counters);
 
-    for (share = record->shares; share; share = share->next) {
+    for (tally = record->tallies; tally; tally = tally->next) {
 
         stock->paid.requests +=
-                          ngx_http_upstream_reuse_sum_shared(share->counters);
+                          ngx_http_upstream_reuse_sum_tally(tally->counters);
         stock->paid.unused +=
-                   (int32_t) (share->counters[NGX_HTTP_UPSTREAM_REUSE_AHEAD]
-                              - share->counters[NGX_HTTP_UPSTREAM_REUSE_WARM]);
+                   (int32_t) (tally->counters[NGX_HTTP_UPSTREAM_REUSE_AHEAD]
+                              - tally->counters[NGX_HTTP_UPSTREAM_REUSE_WARM]);
 
-        if (share->pid == 0 || share->pid == ngx_pid) {
+        if (tally->pid == 0 || tally->pid == ngx_pid) {
             continue;
         }
 
-        stock->idle += share->counters[NGX_HTTP_UPSTREAM_REUSE_IDLE];
-        stock->opening += share->connecting;
-        stock->unused += share->unused + share->connecting;
+        stock->idle += tally->counters[NGX_HTTP_UPSTREAM_REUSE_IDLE];
+        stock->opening += tally->connecting;
+        stock->unused += tally->unused + tally->connecting;
 
-        if (share->configured == configured) {
-            stock->others += share->counters[NGX_HTTP_UPSTREAM_REUSE_IDLE]
-                             + share->connecting;
+        if (tally->configured == configured) {
+            stock->others += tally->counters[NGX_HTTP_UPSTREAM_REUSE_IDLE]
+                             + tally->connecting;
         }
     }
 }

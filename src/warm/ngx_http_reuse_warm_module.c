@@ -362,7 +362,7 @@ reuse_begin_idle(ngx_http_upstream_reuse_conn_t *conn)
     warm->nidle++;
     conn->server->ahead.nidle++;
     conn->server->ahead.nwarm += conn->warm;
-    conn->server->share->unused += conn->warm;
+    conn->server->tally->unused += conn->warm;
 
     if (conn->profile) {
         conn->profile->unused++;
@@ -396,7 +396,7 @@ reuse_end_idle(ngx_http_upstream_reuse_conn_t *conn)
     conn->queued = 0;
     warm->nidle--;
     conn->server->ahead.nidle--;
-    conn->server->share->unused -= conn->warm;
+    conn->server->tally->unused -= conn->warm;
 
     if (conn->warm && --conn->server->ahead.nwarm == 0) {
         conn->server->ahead.bare_since = ngx_current_msec;

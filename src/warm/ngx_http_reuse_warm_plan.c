@@ -246,7 +246,7 @@ reuse_collect_server(ngx_http_reuse_warm_t *warm,
 
     server = ngx_http_upstream_reuse_find_server(warm->conf, &pc);
 
-    if (server->limit == NULL) {
+    if (server->learned == NULL) {
 
         /* there is no room in the zone for what is known of it */
 
@@ -390,7 +390,7 @@ reuse_count_ready(ngx_http_reuse_warm_t *warm,
 
         if (conn->profile != profile
             || conn->outlives
-            || conn->server->limit == NULL)
+            || conn->server->learned == NULL)
         {
             continue;
         }
@@ -424,7 +424,7 @@ reuse_ahead_of(ngx_http_reuse_warm_t *warm,
 {
     ngx_msec_t  ahead, limit;
 
-    ahead = NGX_HTTP_REUSE_WARM_AHEAD_OF + 8 * server->limit->rtt / 1000;
+    ahead = NGX_HTTP_REUSE_WARM_AHEAD_OF + 8 * server->learned->rtt / 1000;
     limit = ngx_http_upstream_reuse_unused_limit(warm->conf, server);
 
     return ngx_min(ahead, limit / 4);
@@ -475,7 +475,7 @@ reuse_warm_server(ngx_http_reuse_warm_t *warm,
             last = (server->ahead.idle > wanted)
                    ? NGX_MAX_INT32_VALUE
                    : NGX_HTTP_REUSE_WARM_AT_LAST
-                     + 2 * server->limit->rtt / 1000;
+                     + 2 * server->learned->rtt / 1000;
 
             if (server->ahead.idle <= server->ahead.ready
                 || !reuse_retire(warm, profile, server, last))
@@ -591,7 +591,7 @@ reuse_is_hopeless(ngx_http_reuse_warm_t *warm,
     limit = ngx_http_upstream_reuse_unused_limit(warm->conf, server);
 
     if (limit > NGX_HTTP_REUSE_WARM_HOPELESS
-                + 8 * server->limit->rtt / 1000)
+                + 8 * server->learned->rtt / 1000)
     {
         server->ahead.hopeless = 0;
         return 0;

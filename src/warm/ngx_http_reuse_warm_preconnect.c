@@ -121,7 +121,7 @@ reuse_create_preconnect(ngx_http_reuse_warm_t *warm,
 
     warm->connecting++;
     server->ahead.connecting++;
-    server->share->connecting++;
+    server->tally->connecting++;
     profile->unused++;
 
     return p;
@@ -389,7 +389,7 @@ reuse_opened(ngx_http_reuse_warm_preconnect_t *p)
     c = p->peer.connection;
 
     if (c->ssl) {
-        rc = ngx_http_upstream_reuse_drain(c);
+        rc = ngx_http_upstream_reuse_read_non_data(c);
     }
 
 #endif
@@ -470,8 +470,8 @@ reuse_put(ngx_http_reuse_warm_preconnect_t *p)
 
     conn->warm = 1;
 
-    if (conn->limit) {
-        conn->limit = &p->server->record->unused_limit;
+    if (conn->learned) {
+        conn->learned = &p->server->record->unused_learned;
     }
 
 #if (NGX_HTTP_SSL)
@@ -582,7 +582,7 @@ reuse_free_preconnect(ngx_http_reuse_warm_preconnect_t *p)
 
     p->warm->connecting--;
     p->server->ahead.connecting--;
-    p->server->share->connecting--;
+    p->server->tally->connecting--;
     p->profile->unused--;
 
     if (p->telling) {

@@ -268,7 +268,7 @@ reuse_look_at_request(ngx_http_upstream_reuse_peer_t *rp, ngx_msec_t *next)
     warm = rp->conf->warmth;
     server = rp->server;
 
-    if (server->limit == NULL) {
+    if (server->learned == NULL) {
         return;
     }
 

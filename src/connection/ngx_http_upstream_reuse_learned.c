@@ -40,11 +40,11 @@
 
 static void reuse_note_reset(ngx_http_upstream_reuse_conn_t *conn,
     ngx_msec_t age);
-static ngx_uint_t reuse_weigh_reset(ngx_http_upstream_reuse_limit_t *limit,
+static ngx_uint_t reuse_weigh_reset(ngx_http_upstream_reuse_learned_t *limit,
     ngx_msec_t age);
 static ngx_uint_t reuse_is_evidence(ngx_http_upstream_reuse_conn_t *conn,
     ngx_msec_t age);
-static ngx_uint_t reuse_weigh_close(ngx_http_upstream_reuse_limit_t *limit,
+static ngx_uint_t reuse_weigh_close(ngx_http_upstream_reuse_learned_t *limit,
     ngx_msec_t age);
 static ngx_uint_t reuse_is_same_age(ngx_msec_t age, ngx_msec_t known);
 static ngx_uint_t reuse_is_near_rtt(ngx_uint_t a, ngx_uint_t b);
@@ -70,10 +70,10 @@ void
 ngx_http_upstream_reuse_note_alive(ngx_http_upstream_reuse_conn_t *conn,
     ngx_msec_t age)
 {
-    ngx_uint_t                        wrong;
-    ngx_http_upstream_reuse_limit_t  *limit;
+    ngx_uint_t                          wrong;
+    ngx_http_upstream_reuse_learned_t  *limit;
 
-    limit = conn->limit;
+    limit = conn->learned;
 
     if (limit == NULL
         || conn->conf->expiry != NGX_HTTP_UPSTREAM_REUSE_EXPIRY_AUTO
@@ -117,10 +117,10 @@ void
 ngx_http_upstream_reuse_note_open(ngx_http_upstream_reuse_conn_t *conn,
     ngx_msec_t age)
 {
-    ngx_uint_t                        wrong;
-    ngx_http_upstream_reuse_limit_t  *limit;
+    ngx_uint_t                          wrong;
+    ngx_http_upstream_reuse_learned_t  *limit;
 
-    limit = conn->limit;
+    limit = conn->learned;
 
     ngx_http_upstream_reuse_lock(conn);
 
@@ -155,7 +155,7 @@ ngx_http_upstream_reuse_note_failure(ngx_http_upstream_reuse_peer_t *rp,
     }
 
     if (rp->watch.proof == NGX_HTTP_UPSTREAM_REUSE_PROOF_CLOSED) {
-        ngx_http_upstream_reuse_note_closed(rp->conn, rp->age);
+        ngx_http_upstream_reuse_note_closed(rp->conn, rp->idle);
         return;
     }
 
@@ -168,7 +168,7 @@ ngx_http_upstream_reuse_note_failure(ngx_http_upstream_reuse_peer_t *rp,
         && took <= (ngx_msec_int_t) (NGX_HTTP_UPSTREAM_REUSE_PROMPT
                                      + 2 * rp->conn->rtt))
     {
-        reuse_note_reset(rp->conn, rp->age);
+        reuse_note_reset(rp->conn, rp->idle);
     }
 }
 
@@ -176,15 +176,15 @@ ngx_http_upstream_reuse_note_failure(ngx_http_upstream_reuse_peer_t *rp,
 static void
 reuse_note_reset(ngx_http_upstream_reuse_conn_t *conn, ngx_msec_t age)
 {
-    ngx_uint_t                        learned, lowered;
-    ngx_http_upstream_reuse_tcp_t     tcp;
-    ngx_http_upstream_reuse_limit_t  *limit;
+    ngx_uint_t                          learned, lowered;
+    ngx_http_upstream_reuse_tcp_t       tcp;
+    ngx_http_upstream_reuse_learned_t  *limit;
 
     if (!reuse_is_evidence(conn, age)) {
         return;
     }
 
-    limit = conn->limit;
+    limit = conn->learned;
 
     ngx_http_upstream_reuse_lock(conn);
 
@@ -225,7 +225,7 @@ reuse_note_reset(ngx_http_upstream_reuse_conn_t *conn, ngx_msec_t age)
  */
 
 static ngx_uint_t
-reuse_weigh_reset(ngx_http_upstream_reuse_limit_t *limit, ngx_msec_t age)
+reuse_weigh_reset(ngx_http_upstream_reuse_learned_t *limit, ngx_msec_t age)
 {
     if (limit->resets == 0) {
         limit->refused = age;
@@ -270,7 +270,7 @@ reuse_weigh_reset(ngx_http_upstream_reuse_limit_t *limit, ngx_msec_t age)
 
 
 void
-ngx_http_upstream_reuse_defer_trial(ngx_http_upstream_reuse_limit_t *limit)
+ngx_http_upstream_reuse_defer_trial(ngx_http_upstream_reuse_learned_t *limit)
 {
     ngx_msec_t  pause;
 
@@ -285,9 +285,9 @@ ngx_http_upstream_reuse_defer_trial(ngx_http_upstream_reuse_limit_t *limit)
 static ngx_uint_t
 reuse_is_evidence(ngx_http_upstream_reuse_conn_t *conn, ngx_msec_t age)
 {
-    ngx_http_upstream_reuse_limit_t  *limit;
+    ngx_http_upstream_reuse_learned_t  *limit;
 
-    limit = conn->limit;
+    limit = conn->learned;
 
     if (limit == NULL
         || conn->conf->expiry != NGX_HTTP_UPSTREAM_REUSE_EXPIRY_AUTO)
@@ -303,7 +303,7 @@ reuse_is_evidence(ngx_http_upstream_reuse_conn_t *conn, ngx_msec_t age)
 
     /* nor one that was opened ahead: it was not wanted */
 
-    return limit == conn->server->limit
+    return limit == conn->server->learned
            || age >= NGX_HTTP_UPSTREAM_REUSE_PROVED;
 }
 
@@ -312,14 +312,14 @@ void
 ngx_http_upstream_reuse_note_closed(ngx_http_upstream_reuse_conn_t *conn,
     ngx_msec_t age)
 {
-    ngx_uint_t                        learned;
-    ngx_http_upstream_reuse_limit_t  *limit;
+    ngx_uint_t                          learned;
+    ngx_http_upstream_reuse_learned_t  *limit;
 
     if (!reuse_is_evidence(conn, age)) {
         return;
     }
 
-    limit = conn->limit;
+    limit = conn->learned;
 
     ngx_http_upstream_reuse_lock(conn);
 
@@ -349,9 +349,9 @@ void
 ngx_http_upstream_reuse_note_rtt(ngx_http_upstream_reuse_conn_t *conn,
     ngx_uint_t rtt)
 {
-    ngx_http_upstream_reuse_limit_t  *limit;
+    ngx_http_upstream_reuse_learned_t  *limit;
 
-    limit = conn->server->limit;
+    limit = conn->server->learned;
 
     if (limit == NULL
         || rtt == 0
@@ -385,9 +385,9 @@ ngx_uint_t
 ngx_http_upstream_reuse_least_rtt(ngx_http_upstream_reuse_conn_t *conn,
     ngx_uint_t rtt)
 {
-    ngx_http_upstream_reuse_limit_t  *limit;
+    ngx_http_upstream_reuse_learned_t  *limit;
 
-    limit = conn->server->limit;
+    limit = conn->server->learned;
 
     if (limit == NULL
         || limit->near_rtt < NGX_HTTP_UPSTREAM_REUSE_SURE
@@ -417,7 +417,7 @@ reuse_is_near_rtt(ngx_uint_t a, ngx_uint_t b)
  */
 
 static ngx_uint_t
-reuse_weigh_close(ngx_http_upstream_reuse_limit_t *limit, ngx_msec_t age)
+reuse_weigh_close(ngx_http_upstream_reuse_learned_t *limit, ngx_msec_t age)
 {
     if (limit->closes == 0 || !reuse_is_same_age(age, limit->suspect)) {
         limit->suspect = age;
@@ -494,6 +494,6 @@ reuse_log_limit(ngx_http_upstream_reuse_conn_t *conn, const char *what,
     ngx_log_error(NGX_LOG_INFO, conn->connection->log, 0,
                   "learned: server %*s of upstream \"%V\" %s connections that "
                   "have been idle for %M ms%s", len, text, &upstream, what,
-                  age, (conn->limit == conn->server->limit)
+                  age, (conn->learned == conn->server->learned)
                        ? "" : " and have carried no request");
 }
