@@ -302,7 +302,8 @@ def test_odd_names_are_escaped(stage):
 def test_a_name_that_is_no_utf8(stage):
     """Nor is it a reason to lose what is counted of others."""
     origin = stage.origin()
-    name = b"caf\xe9\xed\xa0\x80\xf4\x90\x80\x80\xc3\xa9\xe2\x82"
+    name = (b"caf\xe9\xed\xa0\x80\xf4\x90\x80\x80\xfb\x82\x9d\xac"
+            b"\xc3\xa9\xe2\x82")
     nginx = stage.nginx(
         http="include %{prefix}/upstream.conf;",
         server="""
