@@ -160,10 +160,42 @@ $(BUILD)/differ-header: tests/differ/header.c \
         $(BUILD)/asan/objs/Makefile Makefile
 	$(CC) $(CFLAGS) $(SANITIZE) -DNGX_DEBUG_PALLOC=1 \
 	    -Wall -Wextra -Wno-unused-parameter \
-	    -Isrc -Isrc/proxy -Isrc/reuse -Isrc/model -I$(BUILD)/asan/objs \
+	    -Isrc $(addprefix -I,$(wildcard src/*/)) -I$(BUILD)/asan/objs \
 	    $(addprefix -I$(BIN_TREE)/src/,core event event/modules event/quic \
 	      os/unix http http/modules http/v2 http/v3) \
 	    -o $@.new $(filter %.c,$^) $(DIFFER:%=$(BIN_TREE)/src/%.c)
+	mv $@.new $@
+
+# libFuzzer targets, see tests/fuzz: all of the sanitized nginx, of which the
+# files that a target is about are compiled anew to count what they execute.
+
+FUZZ_header  := proxy/ngx_http_myproxy_header proxy/ngx_http_myproxy_line \
+    proxy/ngx_http_myproxy_response proxy/ngx_http_myproxy_known_fields \
+    proxy/ngx_http_myproxy_connection_fields proxy/ngx_http_myproxy_rewrite
+FUZZ_chunked := proxy/ngx_http_myproxy_chunked proxy/ngx_http_myproxy_line
+FUZZ_cookie  := proxy/ngx_http_myproxy_cookie proxy/ngx_http_myproxy_rewrite
+FUZZ_host    := proxy/ngx_http_myproxy_host proxy/ngx_http_myproxy_fields
+FUZZ_status  := status/ngx_http_reuse_status_text
+
+FUZZ_CC      ?= clang
+
+$(BUILD)/fuzz/%: tests/fuzz/%.c tests/fuzz/fuzz.c tests/fuzz/fuzz.h \
+        $(BUILD)/asan/nginx
+	@mkdir -p $(@D)
+	objcopy --redefine-sym main=nginx_main \
+	    $(BUILD)/asan/objs/src/core/nginx.o $@.main.o
+	$(FUZZ_CC) -g -O1 -fsanitize=fuzzer $(SANITIZE) -DNGX_DEBUG_PALLOC=1 \
+	    -DNGX_HAVE_NONALIGNED=0 -Wall -Wextra -Wno-unused-parameter \
+	    -Isrc $(addprefix -I,$(wildcard src/*/)) -I$(BUILD)/asan/objs \
+	    $(addprefix -I$(BIN_TREE)/src/,core event event/modules event/quic \
+	      os/unix http http/modules http/v2 http/v3) \
+	    -o $@.new tests/fuzz/$*.c tests/fuzz/fuzz.c \
+	    $(FUZZ_$*:%=src/%.c) $(BIN_TREE)/src/http/ngx_http_parse.c \
+	    $@.main.o $$(find $(BUILD)/asan/objs -name '*.o' \
+	      ! -path '*/src/core/nginx.o' ! -name ngx_http_parse.o \
+	      $(patsubst %,! -name '%.o',$(notdir $(FUZZ_$*)))) \
+	    $$(grep -m 1 -o -e '-l[a-z].* -l[a-z]*' \
+	      $(BUILD)/asan/objs/Makefile)
 	mv $@.new $@
 
 .PHONY: all static asan asan-module dynamic link deb dist check-style clean \

@@ -378,6 +378,26 @@ def test_it_is_closed_after_its_request(stage, dns, before):
     wait_drained(stage, nginx, origin.connections)
 
 
+def test_it_stays_if_the_address_is_back_by_then(stage, dns):
+    origin, gate = waiting_origin(stage)
+    nginx = stage.nginx(location=NAMED.replace("%{port.back}",
+                                               f"{origin.port}$uri"))
+    client = nginx.connect()
+    assert client.get("/?name=a.test").status == 200
+    client.send(http1.request("GET", "/wait?name=a.test"))
+    stage.wait_until(lambda: origin.requests[-1].target == "/wait")
+    stage.let_pass(0.1)
+    dns.records["a.test"] = [SECOND]
+    repeat(stage, lambda: nginx.get("/?name=a.test").status == 502)
+    stage.let_pass(1)
+    dns.records["a.test"] = [FIRST]
+    repeat(stage, lambda: nginx.get("/?name=a.test").status == 200)
+    gate.open()
+    assert client.read_response().status == 200
+    assert not origin.conns[0].closed
+    assert counts(nginx)["idle"] == 2
+
+
 def test_a_name_server_that_fails_closes_nothing(stage, dns):
     nginx = stage.nginx(http=BACK, location=NAMED + """
         resolver_timeout 200ms; """)

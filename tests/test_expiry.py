@@ -212,9 +212,11 @@ FORGOTTEN = r"\[info\].*no longer closes connections .* idle for \d+ ms"
 class Closing:
     """An origin that closes what has been idle for LIMIT, while it may."""
 
-    def __init__(self, stage, limit=LIMIT, *, tls=None, **config):
+    def __init__(self, stage, limit=LIMIT, *, taught=LIMIT, tls=None,
+                 **config):
         self.stage = stage
         self.limit = limit
+        self.taught = taught
         #: What is said before a connection is closed.
         self.last_words = b""
         #: Lines of what the origin answers, and what is called before.
@@ -242,7 +244,7 @@ class Closing:
         """Let connections of that client's worker be closed until it has
         learned; how long they were idle by then, in seconds."""
         client = client or self.client
-        self.limit = LIMIT
+        self.limit = self.taught
         # ages that differ too much, as on a busy machine, teach nothing
         for _ in range(60):
             self.close_one(client)
@@ -764,6 +766,13 @@ def test_a_learned_limit_holds_where_more_is_announced(stage):
     closing.lines = ["Keep-Alive: timeout=600"]
     limit = closing.teach()
     assert closing.opens(limit * 1.05)
+
+
+def test_an_announced_limit_holds_where_more_was_learned(stage):
+    closing = Closing(stage, taught=2)
+    assert closing.teach() > 1.8
+    closing.lines = ["Keep-Alive: timeout=1"]
+    assert closing.opens(1.3)
 
 
 def test_one_is_put_to_the_test_at_a_time(stage):

@@ -197,15 +197,16 @@ def test_local_addresses_are_not_mixed(stage):
     assert origin.connections == 2
 
 
-def test_upstreams_are_not_mixed(stage):
+@pytest.mark.parametrize("other", ["other", "two"])
+def test_upstreams_are_not_mixed(stage, other):
     origin = stage.origin()
     workers = Workers(
         stage, "myproxy_pass http://$arg_to;",
-        http=APP.format("") + APP.format("").replace("app", "other"))
+        http=APP.format("") + APP.format("").replace("app", other))
     first, second = first_and_second(workers)
     assert workers.how(first, "/?to=app") == "new"
     workers.wait_parked()
-    assert workers.how(second, "/?to=other") == "new"
+    assert workers.how(second, f"/?to={other}") == "new"
     assert origin.connections == 2
 
 
@@ -334,6 +335,19 @@ def test_no_request_is_sent_on_one_that_has_ended(stage, method):
     assert set(workers.closed) <= {"closed", "error", "undelivered"}
 
 
+def test_one_that_has_ended_is_not_taken(stage):
+    """Though it is found only now, and a request could be sent again."""
+    origin, gate = ends(stage, lambda conn: conn.close())
+    workers = Workers(stage)
+    first, second = first_and_second(workers)
+    assert workers.how(first) == "new"
+    workers.wait_parked()
+    gate.open()
+    stage.wait_until(lambda: origin.conns[0].closed)
+    assert workers.how(second) == "new"
+    assert workers.nginx.status()["total"]["retries"]["proven"] == 0
+
+
 @pytest.mark.parametrize("end", ["close", "reset"])
 def test_an_end_is_found_and_counted(stage, end):
     _, gate = ends(stage, lambda conn: getattr(conn, end)())
@@ -424,6 +438,26 @@ def test_when_the_origin_closes_is_learned_exactly(stage):
         if workers.learned:
             break
     assert 0.35 < workers.learned < 0.6
+
+
+def test_when_the_origin_closes_is_learned_by_the_second(stage):
+    """Of Unix-domain sockets the kernel does not tell when the end came, and
+    so the age is that at which a connection was last seen without it."""
+    def script(conn):
+        for _ in conn.each_request():
+            conn.respond()
+            if not select.select([conn.sock], [], [], 1.3)[0]:
+                return
+
+    stage.origin(script, family="unix")
+    workers = Workers(stage)
+    first, _ = first_and_second(workers)
+    for _ in range(8):
+        assert workers.how(first) == "new"
+        workers.wait_open(0)
+        if workers.learned:
+            break
+    assert 0.8 < workers.learned < 1.4
 
 
 def test_a_body_that_cannot_be_sent_again(stage):

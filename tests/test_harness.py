@@ -1,6 +1,7 @@
 """The harness itself: what the other scenarios rest on."""
 
 import socket
+import subprocess
 import time
 
 import pytest
@@ -258,3 +259,10 @@ def test_a_link_keeps_the_order_and_loses_nothing(stage):
     assert [int(far.recv(100)) for _ in range(5000)] == list(range(5000))
     near.close()
     far.close()
+
+
+def test_errors_that_scenarios_notice_still_apply():
+    done = subprocess.run(
+        [settings.ROOT / "tools/mutants", "--check"], text=True,
+        capture_output=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr

@@ -144,26 +144,39 @@ def test_one_that_waits_gets_the_connection_that_comes_free(stage):
     assert nginx.logged("reset by peer") == []
 
 
-def test_also_if_it_is_another_worker(stage):
-    origin, gate = waiting_origin(stage)
+@pytest.mark.parametrize("times", [1, 3], ids=["once", "again"])
+def test_also_if_it_is_another_worker(stage, times):
+    gate = None
+
+    def answer(request):
+        if request.target == "/wait":
+            gate.wait()
+        return http1.response()
+
+    origin = stage.origin(lambda conn: conn.serve(answer))
     workers = limited(stage, 1, workers=2)
     nginx = workers.nginx
     one, other = nginx.workers()
-    nginx.pause_worker(other)
-    first = send(nginx, "/wait")
-    stage.wait_until(lambda: len(origin.requests) == 1)
-    nginx.resume_worker(other)
-    nginx.pause_worker(one)
-    second = send(nginx)
-    wait_queued(stage, nginx, 1)
-    nginx.resume_worker(one)
-    started = time.monotonic()
-    gate.open()
-    assert first.read_response().header("X-Worker") == str(one)
-    response = second.read_response()
-    assert response.header("X-Worker") == str(other)
-    assert response.header("X-Connection") == "shared"
-    assert time.monotonic() - started < 0.5
+    for _ in range(times):
+        gate = origin.gate()
+        seen = len(origin.requests)
+        workers.wait_parked(min(seen, 1))
+        nginx.pause_worker(other)
+        first = send(nginx, "/wait")
+        stage.wait_until(lambda: len(origin.requests) == seen + 1)
+        nginx.resume_worker(other)
+        nginx.pause_worker(one)
+        second = send(nginx)
+        wait_queued(stage, nginx, 1)
+        nginx.resume_worker(one)
+        started = time.monotonic()
+        gate.open()
+        assert first.read_response().header("X-Worker") == str(one)
+        response = second.read_response()
+        assert response.header("X-Worker") == str(other)
+        assert response.header("X-Connection") == "shared"
+        assert time.monotonic() - started < 0.5
+        one, other = other, one
     assert origin.connections == 1
 
 
@@ -189,6 +202,24 @@ def test_they_are_served_in_order(stage):
     for client in clients:
         assert client.read_response().status == 200
     assert order == [f"/{number}" for number in range(10)]
+
+
+def test_a_server_that_is_full_costs_no_try(stage):
+    """One is left for each of the others, of which one refuses."""
+    origin, gate = waiting_origin(stage)
+    stage.origin(name="refuses", listening=False)
+    stage.origin(name="answers")
+    nginx = stage.nginx(
+        location=PASS + "myproxy_next_upstream_tries 2;",
+        http="upstream app { server %{origin} weight=9; reuse_limit 1;"
+             " server %{refuses} max_fails=0; server %{answers}; }")
+    first = send(nginx, "/wait")
+    stage.wait_until(lambda: len(origin.requests) == 1)
+    for _ in range(6):
+        assert nginx.get().status == 200
+    assert nginx.logged("Connection refused")
+    gate.open()
+    assert first.read_response().status == 200
 
 
 def test_another_server_is_taken_first(stage):
@@ -505,11 +536,12 @@ def test_requests_of_one_http2_client_wait(stage):
     assert client.read_response(fourth).status == 200
 
 
-def test_an_error_page_is_served_instead(stage):
+@pytest.mark.parametrize("status", ["=", "=200"])
+def test_an_error_page_is_served_instead(stage, status):
     origin, gate = waiting_origin(stage)
     other = stage.origin(http1.response(body=b"busy"), name="other")
     nginx = stage.nginx(
-        location=PASS + "error_page 503 = @busy;",
+        location=PASS + "error_page 503 %s @busy;" % status,
         http=APP.format("reuse_limit 1 queue=0;"),
         server="location @busy { myproxy_pass http://%{other}; }")
     first = send(nginx, "/wait")
@@ -680,6 +712,7 @@ def test_the_queue_is_shown(stage):
     assert upstream["queue"] == {
         "waiting": 1, "waited": 1, "refused": {"full": 1, "timeout": 0},
         "limit": 1}
+    assert nginx.status()["total"]["queue"] == upstream["queue"]
     text = nginx.get("/reuse-status?format=prometheus",
                      port="probe").body.decode()
     assert 'nginx_reuse_queue_waiting{upstream="app"} 1' in text

@@ -448,6 +448,16 @@ def test_fields_pass_in_order_and_byte_for_byte(stage):
     assert [field for field in response.headers if field in wanted] == wanted
 
 
+@pytest.mark.parametrize("end", [" ", "   ", "        ", " " * 40])
+@pytest.mark.parametrize("name", ["Server-Timing", "X-Own", "ETag"])
+def test_blanks_behind_a_value_are_no_part_of_it(stage, name, end):
+    stage.origin(http1.response(200, f"{name}: a b{end}", body=b"all"))
+    client = stage.nginx(location=PASS).connect()
+    client.send(http1.request("GET", "/"))
+    seen = client.read_until(b"all")
+    assert f"\r\n{name}: a b\r\n".encode() in seen
+
+
 @pytest.mark.parametrize("name", ["Connection", "Keep-Alive"])
 def test_fields_of_the_origins_connection_stay_behind(stage, name):
     stage.origin(http1.response(200, f"{name}: timeout=5"))

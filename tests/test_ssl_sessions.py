@@ -89,9 +89,12 @@ def test_a_failed_verification_leaves_no_session(stage):
     assert origin.requests == []
 
 
+@pytest.mark.parametrize("wrong", ["time", "name"])
 @versions
-def test_a_certificate_that_is_renewed(stage, authority, maximum):
-    server = tls.Server(authority.issue(NAME, expired=True), maximum=maximum)
+def test_a_certificate_that_is_renewed(stage, authority, maximum, wrong):
+    server = tls.Server(authority.issue(NAME, expired=True) if wrong == "time"
+                        else authority.issue("elsewhere.test"),
+                        maximum=maximum)
     stage.origin(CLOSING, tls=server)
     nginx = stage.nginx(http=APP, location=PASS + TRUST)
     assert nginx.get().status == 502

@@ -105,6 +105,8 @@ def test_other_methods_are_refused(stage):
     nginx = start(stage)
     for method in ("POST", "PUT", "DELETE"):
         assert nginx.request(method, STATUS).status == 405
+    head = nginx.request("HEAD", STATUS)
+    assert (head.status, head.body) == (200, b"")
 
 
 def test_it_may_be_denied(stage):
@@ -284,26 +286,28 @@ def test_prometheus_says_what_json_does(stage):
 
 # names
 
-def test_odd_names_are_escaped(stage):
-    quoted = ODD.replace("\\", "\\\\").replace('"', '\\"')
+@pytest.mark.parametrize("odd", [ODD, "two\nlines"], ids=["odd", "lines"])
+def test_odd_names_are_escaped(stage, odd):
+    quoted = odd.replace("\\", "\\\\").replace('"', '\\"')
     nginx = start(stage, http=f'upstream "{quoted}" {{ server %{{first}}; }}',
                   server=f'set $odd "{quoted}";'
                   "location /odd { myproxy_pass http://$odd; }")
     traffic(nginx, "/odd")
     found = json.loads(status(nginx, "json"))
-    assert [one["name"] for one in found["upstreams"]] == [ODD]
+    assert [one["name"] for one in found["upstreams"]] == [odd]
     labels = {dict(pairs)["upstream"] for (_, pairs) in samples(
         status(nginx, "prometheus")) if dict(pairs).get("upstream")}
-    assert labels == {ODD.replace("\\", "\\\\").replace('"', '\\"')}
+    assert labels == {quoted.replace("\n", "\\n")}
     page = Page(status(nginx, "html"))
-    assert ODD in page.text
+    assert odd in page.text
     assert "<c>" not in page.source
 
 
 def test_a_name_that_is_no_utf8(stage):
     """Nor is it a reason to lose what is counted of others."""
     origin = stage.origin()
-    name = b"caf\xe9\xed\xa0\x80\xf4\x90\x80\x80\xc3\xa9\xe2\x82"
+    name = (b"caf\xe9\xed\xa0\x80\xf4\x90\x80\x80\xfb\x82\x9d\xac"
+            b"\xc3\xa9\xe2\x82")
     nginx = stage.nginx(
         http="include %{prefix}/upstream.conf;",
         server="""
@@ -457,6 +461,25 @@ def test_no_advice_about_what_is_not_configured_any_more(stage):
     page = Page(status(nginx, "html"))
     assert "connections were closed in the last" not in page.text
     assert ("requests", 100) in page.numbers
+
+
+def test_the_history_ends_now(stage):
+    """What was before nginx began is left blank, on the left."""
+    clock = Clock(stage)
+    nginx = start(stage, env=clock.env)
+    traffic(nginx)
+
+    def samples():
+        return json.loads(status(nginx, "json"))["history"]["samples"]
+
+    clock.forward(61)
+    stage.wait_until(samples)
+    page = status(nginx, "html")
+    width, = re.findall(r'viewBox="0 0 (\d+) 100"', page)
+    bars = re.findall(r'<rect class="load" x="(\d+)"', page)
+    line, = re.findall(r'<path class="ratio" d="[^"]*H(\d+)"', page)
+    assert int(bars[-1]) >= int(width) - len(samples()) - 1
+    assert int(line) == int(bars[-1]) + 1
 
 
 def test_advice_is_about_what_happens_of_late(stage):

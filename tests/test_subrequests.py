@@ -205,17 +205,19 @@ def mirror(body):
     """
 
 
-def test_a_mirror_gets_the_same_request(stage):
+@pytest.mark.parametrize("body", [b"body", b"body" * 2500],
+                         ids=["short", "long"])
+def test_a_mirror_gets_the_same_request(stage, body):
     origin = stage.origin()
     shadow = stage.origin(name="shadow")
     nginx = stage.nginx(server=mirror("on"))
-    response = nginx.post("/a%2Fb?c=d", b"body", "X-Own: 1")
+    response = nginx.post("/a%2Fb?c=d", body, "X-Own: 1")
     assert (response.status, response.body) == (200, b"hello\n")
     stage.wait_until(lambda: shadow.requests and shadow.request.body)
     for request in (origin.request, shadow.request):
         assert request.start_line == b"POST /a%2Fb?c=d HTTP/1.1"
         assert request.header("X-Own") == "1"
-        assert request.body == b"body"
+        assert request.body == body
     assert shadow.request.header("X-Mirrored") == "yes"
 
 

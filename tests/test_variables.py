@@ -298,6 +298,8 @@ def test_reason_unbuffered(stage):
     assert not body
     client.send(head)
     stage.wait_until(lambda: origin.connections == 2)
+    total = nginx.status()["total"]["connections"]
+    assert (total["idle"], total["open"]) == (0, 1)
     client.send(b"body")
     assert client.read_response().status == 200
     assert logged(stage, nginx, 2)[1].had == (

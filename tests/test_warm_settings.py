@@ -265,6 +265,27 @@ def test_sessions_are_taken_up(stage, authority, zone, maximum):
     assert found["requests"]["warm"] == 2
 
 
+@pytest.mark.parametrize("maximum", [
+    ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3])
+def test_sessions_are_left_when_switched_off(stage, authority, maximum):
+    origin = stage.origin(tls=tls.Server(authority.issue("app"),
+                                         maximum=maximum))
+    nginx = stage.nginx(
+        http=UP.format("reuse_warm 1;"),
+        location=TLS_PASS + "myproxy_ssl_session_reuse off;")
+    wait_idle(stage, nginx, 1)
+    assert nginx.get().status == 200
+    ended = [conn for conn in live(origin) if conn.tls_version]
+    for conn in ended:
+        conn.half_close()
+    stage.wait_until(lambda: all(conn.closed for conn in ended)
+                     and any(conn.tls_version for conn in live(origin)))
+    wait_idle(stage, nginx, 1)
+    assert nginx.get().status == 200
+    assert not any(conn.session_reused for conn in origin.conns)
+    assert counts(nginx)["tls"]["resumed"] == 0
+
+
 def test_each_server_has_sessions_of_its_own(stage, authority):
     """That of one is of no use to the other."""
     first, second, http = two(stage, more="reuse_warm 2;")

@@ -170,7 +170,7 @@ chunk_start(ngx_http_request_t *r, ngx_http_myproxy_ctx_t *ctx, off_t size)
     ngx_buf_t    *b;
     ngx_chain_t  *cl;
 
-    cl = framing_buf(r, ctx, NULL, 0);
+    cl = framing_buf(r, ctx, (u_char *) "", 0);
     if (cl == NULL) {
         return NULL;
     }

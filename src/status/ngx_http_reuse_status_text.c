@@ -151,6 +151,12 @@ status_copy_utf8(ngx_http_reuse_status_text_t *text, ngx_str_t *copy,
         next = p;
         ch = ngx_utf8_decode(&next, last - p);
 
+        /* nginx 1.22 takes what begins with 0xf8 or more, too */
+
+        if (*p >= 0xf8) {
+            ch = 0xffffffff;
+        }
+
         /* it takes more than continuation bytes for such */
 
         for (q = p + 1; q < next; q++) {
