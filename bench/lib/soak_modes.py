@@ -64,9 +64,9 @@ MODES = (
     Mode("tls", tls=True),
     # as those, near by and besides
     Mode("near", near=True, idle=30),
-    Mode("warm", tls=True, idle=400, first=4000, burst=20,
+    Mode("warm", tls=True, idle=400, first=20000, burst=20,
          upstream="reuse_warm 20;"),
-    Mode("auto", idle=300, first=4000, burst=20, upstream="reuse_warm auto;"),
+    Mode("auto", idle=300, first=20000, burst=20, upstream="reuse_warm auto;"),
     Mode("steady", near=True, idle=LONG, servers=2, burst=30, wait=10),
     Mode("secure", near=True, tls=True, idle=LONG, burst=10, wait=20),
     Mode("trickle", near=True, idle=LONG, burst=2, wait=15),
