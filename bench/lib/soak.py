@@ -81,7 +81,7 @@ class Soak:
         self.causes = collections.Counter()
         self.counts = collections.Counter()
         self.samples = []
-        self.log = collections.deque(maxlen=100000)
+        self.log = collections.deque(maxlen=300000)
         self.link = None
         self.nginx = None
         self.loads_ended = []
@@ -158,7 +158,7 @@ class Soak:
             Exchange(), names, {
                 "http": soak_modes.http(authority),
                 "server": soak_modes.server(), "workers": WORKERS,
-                "log_level": "notice", "connections": CONNECTIONS,
+                "log_level": "info", "connections": CONNECTIONS,
                 # old workers are to end by themselves
                 "shutdown": "10m"},
             self.link if self.is_far else None)
@@ -231,12 +231,8 @@ class Soak:
             self.nginx.pause_worker(victim)
         except (AssertionError, OSError):
             return                      # it has just ended
-        own = processes.inodes(victim)
         begin = time.monotonic()
-        port = self.nginx.port()
-        clients = {other for end, other, _, inode
-                   in processes.connections("self")
-                   if end[1] == port and other[1] and inode in own}
+        clients = processes.peers(victim, self.nginx.port())
         with contextlib.suppress(AssertionError, OSError):
             self.nginx.kill_worker(victim)
         for other, times in list(self.killed.items()):
@@ -642,6 +638,11 @@ def play(options, directory):
             soak.book.stop()
             with contextlib.suppress(Violation):
                 soak.read_log()
+            with tempfile.NamedTemporaryFile(
+                    "w", prefix="soak-", suffix=".log",
+                    delete=False) as file:
+                file.writelines(f"{line}\n" for line in soak.log)
+            print(f"nginx's log: {file.name}")
             target = violation.split()[0]
             lines = [line for line in soak.log if f"{target} " in line]
             print(f"VIOLATION: {violation}\n", *lines[-SHOWN:],

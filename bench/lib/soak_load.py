@@ -12,6 +12,8 @@ import gc
 import itertools
 import json
 import random
+import socket
+import struct
 import sys
 import time
 
@@ -57,6 +59,9 @@ class Client(clients.Client):
             self._epoch = epoch
             self._left = self._chance.randrange(1, KEPT + 1)
             self.name = list(self.sock.getsockname())
+            # no port is to wait after its end
+            self.sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER,
+                                 struct.pack("ii", 1, 0))
         self._left -= 1
 
     def send(self, method, target, body=b""):
