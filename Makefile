@@ -9,6 +9,8 @@
 #                         and UBSan
 # make asan-module        build/asan-module/ngx_http_myproxy_module.so: the
 #                         module alone with these, for the installed nginx
+# make coverage           build/coverage/nginx: likewise, with the module's lines
+#                         and branches counted: tools/coverage
 # make dynamic            build/dynamic/nginx: likewise, without the module,
 #                         which is beside it to be loaded
 # make deb                build/deb/*.deb: a Debian package for the installed
@@ -66,6 +68,12 @@ $(BUILD)/asan/%: LD_OPT  := $(SANITIZE)
 $(BUILD)/asan/%: CORE    := -fno-sanitize=nonnull-attribute
 $(BUILD)/asan/%: ADDON   := -fsanitize=nonnull-attribute
 
+# Counted is what is in the module's files alone.
+
+$(BUILD)/coverage/%: CFLAGS := -g -O1
+$(BUILD)/coverage/%: LD_OPT := --coverage
+$(BUILD)/coverage/%: ADDON  := -O0 --coverage
+
 # In the module alone all that is undefined is seen, and accesses beyond the
 # stack, globals and whatever was not taken from a block of a pool: for that
 # the tests make pools very small.
@@ -76,6 +84,7 @@ $(BUILD)/asan-module/%: CFLAGS := -g -O1 -DNGX_HAVE_NONALIGNED=0 $(SANITIZE)
 all: $(BUILD)/$(MODULE)
 static: $(BUILD)/static/nginx
 asan: $(BUILD)/asan/nginx
+coverage: $(BUILD)/coverage/nginx
 asan-module: $(BUILD)/asan-module/$(MODULE)
 dynamic: $(BUILD)/dynamic/nginx
 link: $(BUILD)/link
@@ -103,20 +112,21 @@ $(BUILD)/module/%: TREE := $(DEV_TREE)
 $(BUILD)/asan-module/%: TREE := $(DEV_TREE)
 $(BUILD)/static/%: TREE := $(BIN_TREE)
 $(BUILD)/asan/%:   TREE := $(BIN_TREE)
+$(BUILD)/coverage/%: TREE := $(BIN_TREE)
 $(BUILD)/dynamic/%: TREE := $(BIN_TREE)
 
 $(FETCHED)/configure:
 	tools/fetch-nginx
 
 $(BUILD)/static/settings $(BUILD)/asan/settings \
-    $(BUILD)/dynamic/settings: | $(BIN_TREE)/configure
+    $(BUILD)/coverage/settings $(BUILD)/dynamic/settings: | $(BIN_TREE)/configure
 
 $(BUILD)/%/objs/Makefile: $(BUILD)/%/settings config Makefile $(PAGE) \
         tools/configure-nginx
 	@echo "configure $(TREE)"
 	@CC='$(CC)' CC_OPT='$(CFLAGS) $(CORE)' LD_OPT='$(LD_OPT)' \
 	    tools/configure-nginx $(TREE) $(BUILD)/$* \
-	    --add-$(if $(filter static asan,$*),,dynamic-)module=$(CURDIR) \
+	    --add-$(if $(filter static asan coverage,$*),,dynamic-)module=$(CURDIR) \
 	    $(if $(filter module asan-module,$*),,$(BIN_FLAGS))
 	@echo '$(abspath $(@D))/addon/%.o: CFLAGS += $(WARNINGS) $(ADDON)' \
 	    >> $@
@@ -198,7 +208,7 @@ $(BUILD)/fuzz/%: tests/fuzz/%.c tests/fuzz/fuzz.c tests/fuzz/fuzz.h \
 	      $(BUILD)/asan/objs/Makefile)
 	mv $@.new $@
 
-.PHONY: all static asan asan-module dynamic link deb dist check-style clean \
-    FORCE
+.PHONY: all static asan asan-module coverage dynamic link deb dist \
+    check-style clean FORCE
 .SECONDARY:
 .DELETE_ON_ERROR:

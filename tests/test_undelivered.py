@@ -623,6 +623,84 @@ def test_received_in_part_and_then_closed(stage):
     assert not scene.nginx.logged(SENT_AGAIN)
 
 
+#: Delays what is read from a file with pread() until another one is gone.
+SLOW_FILES = r"""
+#define _GNU_SOURCE
+#include <dlfcn.h>
+#include <fcntl.h>
+#include <unistd.h>
+
+static ssize_t
+wait_and_read(const char *name, int fd, void *buf, size_t size, off_t offset)
+{
+    ssize_t  (*next)(int, void *, size_t, off_t);
+
+    while (access(HELD, F_OK) == 0) {
+        close(open(READS, O_CREAT|O_WRONLY, 0600));
+        usleep(1000);
+    }
+
+    next = dlsym(RTLD_NEXT, name);
+
+    return next(fd, buf, size, offset);
+}
+
+ssize_t
+pread(int fd, void *buf, size_t size, off_t offset)
+{
+    return wait_and_read("pread", fd, buf, size, offset);
+}
+
+ssize_t
+pread64(int fd, void *buf, size_t size, off_t offset)
+{
+    return wait_and_read("pread64", fd, buf, size, offset);
+}
+"""
+
+
+@pytest.mark.skipif(settings.SANITIZED,
+                    reason="the sanitizers' library is to be first")
+def test_a_write_of_a_long_body_meets_the_end(stage, tmp_path):
+    """The first write is answered with a reset, which the second one meets."""
+    library, held, reads = (tmp_path / name for name in (
+        "slow.so", "held", "reads"))
+    subprocess.run(
+        ["gcc", "-shared", "-fPIC", f'-DHELD="{held}"', f'-DREADS="{reads}"',
+         "-o", library, "-xc", "-", "-ldl"],
+        input=SLOW_FILES, text=True, check=True)
+
+    def script(conn):
+        answer_http(conn)
+        if conn.number == 1:
+            gate.wait()
+            conn.close()
+            return
+        while answer_http(conn):
+            pass
+
+    origin = stage.origin(script)
+    gate = origin.gate()
+    nginx = stage.nginx(
+        http=UP, location=PASS,
+        server="client_max_body_size 0; client_body_buffer_size 1k;",
+        env={"LD_PRELOAD": str(library)})
+    assert nginx.get().status == 200
+    held.touch()
+    client = nginx.connect()
+    body = b"0123456789abcdef" * 10000
+    client.send(http1.request("POST", "/x", body=body))
+    # the connection has been chosen, and the first part is read for it
+    stage.wait_until(reads.exists)
+    gate.open()
+    stage.wait_until(lambda: origin.conns[0].closed)
+    held.unlink()
+    assert client.read_response().status == 200
+    nginx.wait_log(CLOSED)
+    assert [request.body for request in origin.requests
+            if request.target == "/x"] == [body]
+
+
 def test_closed_with_the_request_unread(stage):
     """The kernel has it, and so it is acknowledged, but nobody reads it."""
     def end(conn):

@@ -7,8 +7,9 @@ PATIENCE = 15
 
 
 class Client:
-    def __init__(self, address):
+    def __init__(self, address, source=None):
         self.address = address
+        self.source = source
         self.sock = None
         self.received = b""
 
@@ -26,7 +27,8 @@ class Client:
             except OSError:
                 pass
             self.close()
-        self.sock = socket.create_connection(self.address, PATIENCE)
+        self.sock = socket.create_connection(self.address, PATIENCE,
+                                             self.source)
         self.sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self.sock.setblocking(False)
 

@@ -323,8 +323,8 @@ def take_request(conn):
     return first.split(b" ")[1].decode()
 
 
-def main():
-    parser = argparse.ArgumentParser(description=__doc__)
+def make_parser(about):
+    parser = argparse.ArgumentParser(description=about)
     parser.add_argument("--address", required=True)
     parser.add_argument("--port", type=int, required=True)
     parser.add_argument("--seed", default="1")
@@ -353,7 +353,11 @@ def main():
                         " be exact to a millisecond only")
     parser.add_argument("--journal", action="store_true",
                         help="report the times of connections")
-    origin = Origin(parser.parse_args())
+    return parser
+
+
+def main():
+    origin = Origin(make_parser(__doc__).parse_args())
     gc.disable()
     origin.run()
     json.dump(origin.report(), sys.stdout)

@@ -3,11 +3,14 @@ which connections they have.
 """
 
 import contextlib
+import ctypes
 import os
 import pathlib
 import re
 import socket
 
+LIBC = ctypes.CDLL(None, use_errno=True)
+PIDFD_GETFD = 438
 TICKS = os.sysconf("SC_CLK_TCK")
 
 
@@ -98,6 +101,32 @@ def inodes(pid):
             found = re.fullmatch(r"socket:\[(\d+)\]", os.readlink(path))
             if found:
                 made.add(int(found[1]))
+    return made
+
+
+def peers(pid, port):
+    """The (address, port) of clients that a process has accepted on that port.
+
+    Its descriptors are looked at, however many sockets there are besides.
+    """
+    made = set()
+    handle = os.pidfd_open(pid)
+    try:
+        for name in os.listdir(f"/proc/{pid}/fd"):
+            found = LIBC.syscall(PIDFD_GETFD, handle, int(name), 0)
+            if found < 0:
+                continue
+            try:
+                sock = socket.socket(fileno=found)
+            except OSError:
+                os.close(found)         # it is none
+                continue
+            with sock, contextlib.suppress(OSError):
+                if (sock.family == socket.AF_INET
+                        and sock.getsockname()[1] == port):
+                    made.add(sock.getpeername())
+    finally:
+        os.close(handle)
     return made
 
 

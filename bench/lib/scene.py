@@ -67,6 +67,14 @@ class Process:
         """Tells lib/timed.py when to send."""
         self.tell(json.dumps({"start": start, "moments": moments}))
 
+    def ended(self):
+        return self._process.poll() is not None
+
+    def kill(self):
+        if not self.ended():
+            self._process.kill()
+            self._process.wait()
+
     def finish(self, patience=PATIENCE):
         """Its report."""
         text, _ = self._process.communicate(timeout=patience)

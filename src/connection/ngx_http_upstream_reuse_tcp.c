@@ -9,8 +9,10 @@
 
 #if defined(__linux__)
 
+#include <errno.h>
 #include <stddef.h>
 #include <string.h>
+#include <time.h>
 #include <sys/socket.h>
 #include <netinet/in.h>
 #include <linux/tcp.h>
@@ -58,12 +60,58 @@ ngx_http_upstream_reuse_read_tcp(int fd, ngx_http_upstream_reuse_tcp_t *tcp)
     return 0;
 }
 
+
+int
+ngx_http_upstream_reuse_has_ended(int fd, ngx_http_upstream_reuse_tcp_t *tcp)
+{
+    int        err;
+    socklen_t  len;
+
+    if (tcp->close_wait) {
+        return 1;
+    }
+
+    err = 0;
+    len = sizeof(int);
+
+    return tcp->closed
+           && getsockopt(fd, SOL_SOCKET, SO_ERROR, &err, &len) == 0
+           && err == EPIPE;
+}
+
+
+uint64_t
+ngx_http_upstream_reuse_clock(void)
+{
+    struct timespec  ts;
+
+    if (clock_gettime(CLOCK_MONOTONIC, &ts) == -1) {
+        return 0;
+    }
+
+    return (uint64_t) ts.tv_sec * 1000000 + ts.tv_nsec / 1000;
+}
+
 #else
 
 int
 ngx_http_upstream_reuse_read_tcp(int fd, ngx_http_upstream_reuse_tcp_t *tcp)
 {
     return -1;
+}
+
+
+int
+ngx_http_upstream_reuse_has_ended(int fd, ngx_http_upstream_reuse_tcp_t *tcp)
+{
+    return 0;
+}
+
+
+uint64_t
+ngx_http_upstream_reuse_clock(void)
+{
+    return 0;
 }
 
 #endif

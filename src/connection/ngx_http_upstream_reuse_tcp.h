@@ -39,5 +39,19 @@ typedef struct {
 int ngx_http_upstream_reuse_read_tcp(int fd,
     ngx_http_upstream_reuse_tcp_t *tcp);
 
+/*
+ * Tells the end of a stream, which acknowledges all that had been received,
+ * from a reset, which does not.  A reset behind the end leaves EPIPE, which is
+ * taken from the socket, as it is by a write.
+ */
+int ngx_http_upstream_reuse_has_ended(int fd,
+    ngx_http_upstream_reuse_tcp_t *tcp);
+
+/*
+ * Microseconds of the clock that nginx tells its own time by; 0 on systems
+ * other than Linux.  As a rule it takes no system call.
+ */
+uint64_t ngx_http_upstream_reuse_clock(void);
+
 
 #endif /* _NGX_HTTP_UPSTREAM_REUSE_TCP_H_INCLUDED_ */

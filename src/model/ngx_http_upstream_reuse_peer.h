@@ -70,6 +70,7 @@ typedef struct {
 
 typedef struct {
     ngx_recv_pt                      recv;   /* stands behind ours */
+    ngx_send_chain_pt                send_chain;   /* likewise */
     uint64_t                         taken;  /* the connection was, in
                                                 microseconds */
     off_t                            sent;   /* c->sent at that time */

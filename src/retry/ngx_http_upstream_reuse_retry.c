@@ -20,6 +20,8 @@
 
 
 static ssize_t reuse_recv(ngx_connection_t *c, u_char *buf, size_t size);
+static ngx_chain_t *reuse_send_chain(ngx_connection_t *c, ngx_chain_t *in,
+    off_t limit);
 static ngx_int_t reuse_look_at_end(ngx_http_upstream_reuse_peer_t *rp,
     ngx_connection_t *c);
 static void reuse_log_stray(ngx_http_upstream_reuse_peer_t *rp,
@@ -35,9 +37,6 @@ static uint64_t reuse_written(ngx_connection_t *c,
 static ngx_http_upstream_reuse_proof_e reuse_judge(
     ngx_http_upstream_reuse_peer_t *rp, ngx_connection_t *c, ngx_err_t *err);
 static ngx_uint_t reuse_has_said_end(ngx_connection_t *c);
-static ngx_uint_t reuse_has_ended(ngx_connection_t *c,
-    ngx_http_upstream_reuse_tcp_t *tcp);
-static uint64_t reuse_clock(void);
 
 static ngx_uint_t reuse_is_lost(ngx_peer_connection_t *pc,
     ngx_http_upstream_reuse_peer_t *rp);
@@ -91,9 +90,13 @@ ngx_http_upstream_reuse_watch(ngx_http_upstream_reuse_peer_t *rp,
     rp->watch.recv = c->recv;
     c->recv = reuse_recv;
 
+    rp->watch.send_chain = c->send_chain;
+
     rp->watch.log_error = c->log_error;
 
     if (rp->conf->retry) {
+
+        c->send_chain = reuse_send_chain;
 
         /* it may turn out to be nobody's fault */
 
@@ -133,7 +136,7 @@ reuse_time_taken(ngx_http_upstream_reuse_peer_t *rp,
         && (conn->rtt == 0
             || conn->rtt >= NGX_HTTP_UPSTREAM_REUSE_REMOTE / 1000))
     {
-        return reuse_clock();
+        return ngx_http_upstream_reuse_clock();
     }
 
     return (uint64_t) ngx_current_msec * 1000;
@@ -156,6 +159,7 @@ reuse_stop_watching(ngx_http_upstream_reuse_peer_t *rp, ngx_connection_t *c)
 
     if (c) {
         c->recv = rp->watch.recv;
+        c->send_chain = rp->watch.send_chain;
         c->log_error = rp->watch.log_error;
     }
 }
@@ -228,6 +232,39 @@ failed:
     c->read->error = 1;
 
     return NGX_ERROR;
+}
+
+
+/*
+ * Stands in for c->send_chain meanwhile.  A write that meets the end takes the
+ * socket's error, and with it the proof, so each one but the first looks.
+ */
+
+static ngx_chain_t *
+reuse_send_chain(ngx_connection_t *c, ngx_chain_t *in, off_t limit)
+{
+    ngx_err_t                        err;
+    ngx_http_upstream_reuse_peer_t  *rp;
+
+    rp = ngx_http_upstream_reuse_find_conn(c)->peer;
+
+    if (c->sent != rp->watch.sent && !rp->watch.judged) {
+
+        rp->watch.proof = reuse_judge(rp, c, &err);
+
+        if (rp->watch.proof != NGX_HTTP_UPSTREAM_REUSE_PROOF_UNKNOWN) {
+            rp->watch.judged = 1;
+            c->write->error = 1;
+
+            return NGX_CHAIN_ERROR;
+        }
+
+        /* what has come is for whoever reads it to judge */
+
+        rp->watch.stray = 0;
+    }
+
+    return rp->watch.send_chain(c, in, limit);
 }
 
 
@@ -348,7 +385,9 @@ reuse_judge(ngx_http_upstream_reuse_peer_t *rp, ngx_connection_t *c,
         return NGX_HTTP_UPSTREAM_REUSE_PROOF_UNKNOWN;
     }
 
-    if (reuse_has_said_end(c) || (n >= 0 && reuse_has_ended(c, &tcp))) {
+    if (reuse_has_said_end(c)
+        || (n >= 0 && ngx_http_upstream_reuse_has_ended(c->fd, &tcp)))
+    {
         return NGX_HTTP_UPSTREAM_REUSE_PROOF_CLOSED;
     }
 
@@ -363,7 +402,7 @@ reuse_judge(ngx_http_upstream_reuse_peer_t *rp, ngx_connection_t *c,
         && tcp.closed
         && rp->watch.taken
         && rtt >= NGX_HTTP_UPSTREAM_REUSE_REMOTE
-        && reuse_clock() - rp->watch.taken < rtt / 2)
+        && ngx_http_upstream_reuse_clock() - rp->watch.taken < rtt / 2)
     {
         return NGX_HTTP_UPSTREAM_REUSE_PROOF_RESET;
     }
@@ -393,52 +432,6 @@ reuse_has_said_end(ngx_connection_t *c)
     return 0;
 
 #endif
-}
-
-
-/*
- * Tells the end of a stream, which acknowledges all that had been received,
- * from a reset, which does not.  A reset behind the end leaves EPIPE.
- */
-
-static ngx_uint_t
-reuse_has_ended(ngx_connection_t *c, ngx_http_upstream_reuse_tcp_t *tcp)
-{
-    int        err;
-    socklen_t  len;
-
-    if (tcp->close_wait) {
-        return 1;
-    }
-
-    err = 0;
-    len = sizeof(int);
-
-    return tcp->closed
-           && getsockopt(c->fd, SOL_SOCKET, SO_ERROR, (void *) &err, &len) == 0
-           && err == NGX_EPIPE;
-}
-
-
-/*
- * Microseconds of the clock that nginx tells its own time by; 0 if there is
- * none.  On Linux no system call is needed for it, as a rule.
- */
-
-static uint64_t
-reuse_clock(void)
-{
-#if (NGX_HAVE_CLOCK_MONOTONIC)
-
-    struct timespec  ts;
-
-    if (clock_gettime(CLOCK_MONOTONIC, &ts) == 0) {
-        return (uint64_t) ts.tv_sec * 1000000 + ts.tv_nsec / 1000;
-    }
-
-#endif
-
-    return 0;
 }
 
 

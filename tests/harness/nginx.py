@@ -375,6 +375,14 @@ class Nginx:
         return self.exchange.wait_until(
             found, timeout, what=f"a log line with {pattern!r}")
 
+    def forget_log(self):
+        """All that was logged so far, of which nothing is kept."""
+        self._drain_log()
+        with self._log_lock:
+            lines = list(self._log)
+            self._log.clear()
+        return lines
+
     def logged(self, pattern):
         """The lines of the log up to now that match."""
         return [line for line in self.lines if re.search(pattern, line)]
@@ -491,7 +499,7 @@ class Nginx:
 
 def compose(prefix, main="", events="", http="", server="", location=None,
             listen="", workers=1, master=True, log_level=None,
-            server_name="localhost", connections=512):
+            server_name="localhost", connections=512, shutdown="3s"):
     """The whole nginx.conf around what the test has written."""
     load = ""
     if settings.MODULE != "static" and not settings.STOCK:
@@ -523,7 +531,7 @@ master_process {"on" if master else "off"};
 worker_processes {workers};
 pid {prefix}/nginx.pid;
 error_log stderr {log_level or settings.LOG_LEVEL};
-worker_shutdown_timeout 3s;
+worker_shutdown_timeout {shutdown};
 {main}
 events {{
     worker_connections {connections};

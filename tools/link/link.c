@@ -51,7 +51,7 @@
 #define QUEUE_MAX   100000
 #define BATCH       256
 #define ROUNDS      100
-#define FLOWS       65536
+#define FLOWS       (1 << 21)
 
 #define TCP_SYN     0x02
 #define TCP_ACK     0x10
