@@ -38,7 +38,7 @@ static void html_closed(ngx_http_reuse_status_text_t *text,
 static void html_reasons(ngx_http_reuse_status_text_t *text,
     ngx_http_upstream_reuse_reason_t *reasons, ngx_atomic_uint_t *counters,
     ngx_uint_t n);
-static void html_retries(ngx_http_reuse_status_text_t *text,
+static void html_stale(ngx_http_reuse_status_text_t *text,
     ngx_http_upstream_reuse_snapshot_t *shot);
 static void html_shared(ngx_http_reuse_status_text_t *text,
     ngx_http_upstream_reuse_snapshot_t *shot);
@@ -49,8 +49,6 @@ static void html_queue(ngx_http_reuse_status_text_t *text,
 static void html_footer(ngx_http_reuse_status_text_t *text,
     ngx_http_upstream_reuse_snapshot_t *shot);
 
-static void html_upstream(ngx_http_reuse_status_text_t *text,
-    ngx_str_t *name);
 static void html_number(ngx_http_reuse_status_text_t *text, const char *name,
     ngx_atomic_uint_t number);
 static void html_percent(ngx_http_reuse_status_text_t *text,
@@ -69,7 +67,7 @@ static html_section_t  html_sections[] = {
     { ngx_string("servers"), html_servers },
     { ngx_string("new"), html_new },
     { ngx_string("closed"), html_closed },
-    { ngx_string("retries"), html_retries },
+    { ngx_string("stale"), html_stale },
     { ngx_string("shared"), html_shared },
     { ngx_string("warm"), html_warm },
     { ngx_string("queue"), html_queue },
@@ -249,7 +247,7 @@ html_advice(ngx_http_reuse_status_text_t *text,
         }
 
         ngx_http_reuse_status_write(text, "<li><b>");
-        html_upstream(text, &upstream->upstream);
+        ngx_http_reuse_status_write_html(text, &upstream->upstream);
         ngx_http_reuse_status_write(text, "</b>: ");
         html_number(text, NULL, count);
         ngx_http_reuse_status_write(text,
@@ -288,7 +286,7 @@ html_servers(ngx_http_reuse_status_text_t *text,
     for (i = 0; i < shot->upstreams.nelts; i++) {
         ngx_http_reuse_status_write(text,
             "<tr class=\"upstream\"><td class=\"all\" colspan=\"11\">");
-        html_upstream(text, &upstream[i].sum.upstream);
+        ngx_http_reuse_status_write_html(text, &upstream[i].sum.upstream);
         ngx_http_reuse_status_write(text, "</td></tr>");
 
         for (j = 0; j < upstream[i].nservers; j++) {
@@ -463,7 +461,7 @@ html_reasons(ngx_http_reuse_status_text_t *text,
 
 
 static void
-html_retries(ngx_http_reuse_status_text_t *text,
+html_stale(ngx_http_reuse_status_text_t *text,
     ngx_http_upstream_reuse_snapshot_t *shot)
 {
     ngx_atomic_uint_t  *n;
@@ -480,17 +478,17 @@ html_retries(ngx_http_reuse_status_text_t *text,
 
     ngx_http_reuse_status_write(text,
         "<h2>Requests that met a closing or dead connection</h2><p>");
-    html_number(text, "proven", n[NGX_HTTP_UPSTREAM_REUSE_PROVEN]);
+    html_number(text, "resent", n[NGX_HTTP_UPSTREAM_REUSE_PROVEN]);
     ngx_http_reuse_status_write(text,
         " were provably not received, and sent again.</p><p>");
-    html_number(text, "refused", n[NGX_HTTP_UPSTREAM_REUSE_REFUSED]);
+    html_number(text, "unproven", n[NGX_HTTP_UPSTREAM_REUSE_REFUSED]);
     ngx_http_reuse_status_write(text,
         " may have been received: \"myproxy_next_upstream\", or that of "
         "another handler, decided whether they were sent again.</p><p>");
-    html_number(text, "lost", n[NGX_HTTP_UPSTREAM_REUSE_LOST]);
+    html_number(text, "not-resendable", n[NGX_HTTP_UPSTREAM_REUSE_LOST]);
     ngx_http_reuse_status_write(text,
         " were not received, but could not be sent again.</p><p>");
-    html_number(text, "silent", n[NGX_HTTP_UPSTREAM_REUSE_RENEWED]);
+    html_number(text, "resent-silent", n[NGX_HTTP_UPSTREAM_REUSE_RENEWED]);
     ngx_http_reuse_status_write(text,
         " met a connection on which nothing came through, and were sent again "
         "on a new one by nginx's own rules.</p>");
@@ -617,18 +615,6 @@ html_footer(ngx_http_reuse_status_text_t *text,
         html_number(text, "uncounted", shot->uncounted);
         ngx_http_reuse_status_write(text,
             " requests were not counted, for want of room.</p>");
-    }
-}
-
-
-static void
-html_upstream(ngx_http_reuse_status_text_t *text, ngx_str_t *name)
-{
-    if (name->len) {
-        ngx_http_reuse_status_write_html(text, name);
-
-    } else {
-        ngx_http_reuse_status_write(text, "all further servers");
     }
 }
 
