@@ -456,6 +456,25 @@ def test_the_page_says_what_json_does(stage):
         100 * requests["reused"] / requests["total"], abs=0.01)
 
 
+def test_each_upstream_has_its_reasons(stage):
+    """In a few words, which are not on a page of one upstream."""
+    nginx = start(stage)
+    traffic(nginx, "/closing")
+    assert "<details" not in status(nginx, "html")
+    traffic(nginx, *["/first"] * 3, *["/closing"] * 4)
+    source = status(nginx, "html")
+    found = dict(re.findall(
+        r'<details data-upstream="([^"]+)">(.*?)</details>', source))
+    closed = {upstream["name"]: upstream["connections"]["closed"]
+              for upstream in nginx.status()["upstreams"]}
+    assert sorted(closed.values()) == [0, 5]
+    assert {name: " ".join(re.sub("<.*?>", " ", text).split())
+            for name, text in found.items()} == {
+        name: "reasons new connections: empty 5 closed: close 5" if count
+        else "reasons new connections: empty 1"
+        for name, count in closed.items()}
+
+
 def test_the_page_needs_nothing_from_outside(stage):
     nginx = start(stage)
     traffic(nginx)
@@ -628,6 +647,23 @@ def test_in_a_browser(stage, browser):
     stage.wait_until(lambda: shown(browser)[:7] == summary(later))
     assert shown(browser)[7:7 + len(by_server(later))] == by_server(later)
     assert browser.find_element("id", "live").text == "live"
+
+    # what was opened stays open, and keeps the focus
+    def opened():
+        return browser.execute_script(
+            "return Array.from(document.querySelectorAll('details[open]'),"
+            "    d => d.dataset.upstream)")
+
+    summaries = browser.find_elements("css selector", "details summary")
+    assert len(summaries) == 4 and opened() == []
+    summaries[0].click()
+    name, = opened()
+    traffic(nginx, *["/first"] * 3)
+    later = nginx.status()
+    stage.wait_until(lambda: shown(browser)[:7] == summary(later))
+    assert opened() == [name]
+    assert browser.execute_script(
+        "return document.activeElement.parentNode.dataset.upstream") == name
 
     # how it looks
     grounds = {}
