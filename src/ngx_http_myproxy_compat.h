@@ -212,6 +212,25 @@
 #endif
 
 
+/* Angie 1.12.0: the servers of a resolver are a list, and no array */
+
+#if (defined angie_version && angie_version >= 1012000)
+
+#define ngx_http_myproxy_first_resolver(r)  ((r)->connections)
+#define ngx_http_myproxy_next_resolver(r, rec)  ((rec)->next)
+
+#else
+
+#define ngx_http_myproxy_first_resolver(r)                                    \
+    ((r)->connections.nelts                                                   \
+     ? (ngx_resolver_connection_t *) (r)->connections.elts : NULL)
+#define ngx_http_myproxy_next_resolver(r, rec)                                \
+    ((rec) + 1 - (ngx_resolver_connection_t *) (r)->connections.elts          \
+     < (ngx_int_t) (r)->connections.nelts ? (rec) + 1 : NULL)
+
+#endif
+
+
 /*
  * 1.29.4: a Host or :authority with more than a host and a port is refused
  */

@@ -150,6 +150,41 @@ def test_authors_find_the_functions_that_are_named():
     assert minimal.count("\n") <= 250
 
 
+def internals():
+    """The rows of the tables: (what, where, guard, without)."""
+    text = (settings.ROOT / "docs/internals.md").read_text()
+    rows = [re.split(r" \| ", line[2:-2]) for line in text.splitlines()
+            if line.startswith("| ")]
+    return [row for row in rows if row[0] != "What nginx does"]
+
+
+@pytest.mark.parametrize("row", internals(), ids=lambda row: row[0])
+def test_what_stands_in_a_row_of_internals_is_there(row):
+    _, where, guard, _ = row
+    assert re.search("^(static|self-test|tests? )", guard)
+    path, found = None, 0
+    for name in re.findall(r"`(\w+\.c|\w+\(\))`", where):
+        if name.endswith(".c"):
+            (path,) = [path for path in SOURCES if path.name == name
+                       or re.fullmatch(rf"ngx_http_[a-z]+(_reuse|_warm)?_"
+                                       rf"{name}", path.name)]
+        elif not name.startswith("ngx_event_"):
+            assert re.search(rf"^{name[:-2]}\(", path.read_text(),
+                             re.MULTILINE), name
+            found += 1
+    assert found
+    selftest, layout = (
+        (settings.ROOT / f"src/pool/ngx_http_upstream_reuse_{name}"
+         ).read_text() for name in ("selftest.c", "assertions.c"))
+    for name in re.findall(r"`(reuse_test_\w+)\(\)`", guard):
+        assert re.search(rf"^{name}\(", selftest, re.MULTILINE), name
+    for text in re.findall('static assertion "([^"]+)"', guard):
+        assert text in layout
+    for name in re.findall(r"`(test_\w+)`", guard):
+        assert any(f"def {name}(" in path.read_text() for path in
+                   (settings.ROOT / "tests").glob("test_*.py")), name
+
+
 @pytest.mark.parametrize("page", PAGES, ids=lambda path: path.name)
 def test_directives_that_a_page_mentions_exist(page):
     known = {re.sub("^my", "", name) for name in offered()}

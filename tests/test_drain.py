@@ -410,6 +410,27 @@ def test_an_address_itself_is_never_drained(stage, dns):
     assert counts(nginx)["idle"] == 2
 
 
+@pytest.mark.usefixtures("ipv6")
+def test_resolvers_for_other_families_are_kept_apart(stage):
+    """What only one has asked for, the other's answer does not lack."""
+    dns = stage.dns({"a.test": ["::1", FIRST]})
+    back = (f"server {{ listen {FIRST}:%{{port.back}};"
+            " listen [::1]:%{port.back}; return 200 $server_addr; }")
+    both = NAMED.replace(" ipv6=off", "").replace("resolver %{dns}",
+                                                  "resolver %{dns} valid=1s")
+    nginx = stage.nginx(http=back, location=NAMED.replace(
+        "resolver %{dns}", "resolver %{dns} valid=1s"),
+        server=f"location /both {{ {both} }}")
+    seen = set()
+    for _ in range(20):
+        for target in ("/both", "/"):
+            seen.add(nginx.get(f"{target}?name=a.test").body)
+        stage.let_pass(0.15)
+    assert seen == {FIRST.encode(), b"::1"}
+    assert len(dns.questions) > 4
+    assert closed(nginx) == {}
+
+
 def test_two_name_servers_are_kept_apart(stage, dns):
     stage.dns({"a.test": [SECOND]}, name="inside")
     nginx = stage.nginx(http=BACK, location=NAMED, server="location /in {"

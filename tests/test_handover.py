@@ -787,6 +787,35 @@ def descriptors(pid):
     return found
 
 
+def watched(pid):
+    """(descriptor, inode) of what epoll watches for a process."""
+    found = []
+    for number, (target, _) in descriptors(pid).items():
+        if target == "anon_inode:[eventpoll]":
+            with open(f"/proc/{pid}/fdinfo/{number}",
+                      encoding="ascii") as file:
+                found += re.findall(r"^tfd:\s+(\d+).* ino:([0-9a-f]+)",
+                                    file.read(), re.MULTILINE)
+    return [(int(number), int(inode, 16)) for number, inode in found]
+
+
+def test_epoll_watches_nothing_that_is_parked(stage):
+    """It would go on, since the connection is open in its place."""
+    stage.origin()
+    workers = Workers(stage)
+    first, second = first_and_second(workers)
+    if not watched(first):
+        pytest.skip("the system does not say what epoll watches")
+    for worker in (first, second, first):
+        workers.how(worker)
+        workers.wait_parked()
+        own = descriptors(worker)
+        for number, inode in watched(worker):
+            target = own[number][0] if number in own else "nothing"
+            assert (target.startswith("anon_inode:")
+                    or target == f"socket:[{inode}]")
+
+
 def test_no_descriptor_is_left(stage):
     origin = stage.origin()
     workers = Workers(stage)

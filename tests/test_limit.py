@@ -72,6 +72,15 @@ def limited(stage, limit, workers=1, location=PASS, **more):
                    http=APP.format(f"reuse_limit {limit};"), **more)
 
 
+def busy(stage, limit, **more):
+    """(origin, gate, nginx, client): one request has all that is allowed."""
+    origin, gate = waiting_origin(stage)
+    nginx = limited(stage, limit, **more).nginx
+    first = send(nginx, "/wait")
+    stage.wait_until(lambda: len(origin.requests) == 1)
+    return origin, gate, nginx, first
+
+
 # the limit
 
 def ask_in_crowd(nginx, threads, requests):
@@ -124,10 +133,7 @@ def test_nobody_waits_for_a_connection_that_is_idle_elsewhere(stage):
 
 
 def test_one_that_waits_gets_the_connection_that_comes_free(stage):
-    origin, gate = waiting_origin(stage)
-    nginx = limited(stage, 1).nginx
-    first = send(nginx, "/wait")
-    stage.wait_until(lambda: len(origin.requests) == 1)
+    origin, gate, nginx, first = busy(stage, 1)
     second = send(nginx)
     wait_queued(stage, nginx, 1)
     gate.open()
@@ -210,10 +216,7 @@ def test_another_server_is_taken_first(stage):
 # what is refused
 
 def test_a_full_queue_refuses(stage):
-    origin, gate = waiting_origin(stage)
-    nginx = limited(stage, "1 queue=1").nginx
-    first = send(nginx, "/wait")
-    stage.wait_until(lambda: len(origin.requests) == 1)
+    _, gate, nginx, first = busy(stage, "1 queue=1")
     second = send(nginx)
     wait_queued(stage, nginx, 1)
     response = nginx.get()
@@ -229,10 +232,7 @@ def test_a_full_queue_refuses(stage):
 
 
 def test_without_a_queue_it_refuses_at_once(stage):
-    origin, gate = waiting_origin(stage)
-    nginx = limited(stage, "1 queue=0").nginx
-    first = send(nginx, "/wait")
-    stage.wait_until(lambda: len(origin.requests) == 1)
+    _, gate, nginx, first = busy(stage, "1 queue=0")
     assert nginx.get().status == 503
     gate.open()
     assert first.read_response().status == 200
@@ -240,10 +240,7 @@ def test_without_a_queue_it_refuses_at_once(stage):
 
 
 def test_the_time_is_over(stage):
-    origin, gate = waiting_origin(stage)
-    nginx = limited(stage, "1 timeout=300ms").nginx
-    first = send(nginx, "/wait")
-    stage.wait_until(lambda: len(origin.requests) == 1)
+    _, gate, nginx, first = busy(stage, "1 timeout=300ms")
     started = time.monotonic()
     response = nginx.get()
     assert time.monotonic() - started >= 0.29
@@ -277,10 +274,7 @@ def test_the_time_to_connect_is_not_used_up(stage):
 # who leaves
 
 def test_a_client_that_goes_away_leaves_the_queue(stage):
-    origin, gate = waiting_origin(stage)
-    nginx = limited(stage, 1).nginx
-    first = send(nginx, "/wait")
-    stage.wait_until(lambda: len(origin.requests) == 1)
+    origin, gate, nginx, first = busy(stage, 1)
     second = send(nginx, "/gone")
     wait_queued(stage, nginx, 1)
     third = send(nginx, "/third")
@@ -296,10 +290,7 @@ def test_a_client_that_goes_away_leaves_the_queue(stage):
 
 def test_a_client_that_goes_away_lets_the_next_one_in(stage):
     """Its connection is closed, and nobody but the queue needs another."""
-    origin, gate = waiting_origin(stage)
-    nginx = limited(stage, 1).nginx
-    first = send(nginx, "/wait")
-    stage.wait_until(lambda: len(origin.requests) == 1)
+    origin, gate, nginx, first = busy(stage, 1)
     second = send(nginx)
     wait_queued(stage, nginx, 1)
     first.close()
@@ -681,10 +672,7 @@ def test_it_may_stand_in_http(stage):
 
 
 def test_the_queue_is_shown(stage):
-    origin, gate = waiting_origin(stage)
-    nginx = limited(stage, "1 queue=1").nginx
-    first = send(nginx, "/wait")
-    stage.wait_until(lambda: len(origin.requests) == 1)
+    _, gate, nginx, first = busy(stage, "1 queue=1")
     second = send(nginx)
     wait_queued(stage, nginx, 1)
     assert nginx.get().status == 503
@@ -744,6 +732,12 @@ def test_limits_are_shown_beside_what_is_open(stage):
     for limit in (5, 7):
         assert f' of <data class="limit" value="{limit}">' in page
     assert ', of <data class="queue-limit" value="20">' in page
+
+    nginx.reload(http=LIMITS.format("reuse_limit 5;"))
+    found = nginx.status()
+    assert found["total"]["queue"]["limit"] is None
+    assert {server["limit"] for server in found["upstreams"][0]["servers"]} \
+        == {5, 7}
 
     nginx.reload(http=LIMITS.format(""))
     for target in ("/app", "/app"):

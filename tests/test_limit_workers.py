@@ -135,6 +135,26 @@ def test_requests_of_a_terminated_worker_leave_the_queue(stage):
     second.close()
 
 
+def test_a_request_that_waits_does_not_outlive_the_shutdown_timeout(stage):
+    """Core ends all connections then, that of the wait among them."""
+    origin, gate = waiting_origin(stage)
+    workers = limited(stage, 1, workers=1)
+    nginx = workers.nginx
+    old, = nginx.workers()
+    first = send(nginx, "/wait")
+    stage.wait_until(lambda: len(origin.requests) == 1)
+    second = send(nginx)
+    wait_queued(stage, nginx, 1)
+    nginx.reload()
+    stage.wait_until(lambda: old not in nginx.workers())
+    gate.open()
+    assert nginx.get().status == 200
+    assert len(origin.requests) == 2
+    assert queue(nginx)["waiting"] == 0
+    first.close()
+    second.close()
+
+
 def resume_if_alive(nginx):
     for pid in nginx.workers():
         try:
@@ -202,6 +222,43 @@ def test_a_reload_loses_nobody(stage):
     for client in before + after:
         assert client.read_response().status == 200
     assert origin.connections == 1
+    assert queue(nginx)["waiting"] == 0
+
+
+def test_old_workers_serve_many(stage):
+    """One after the other, and not one a second."""
+    origin, gate = waiting_origin(stage)
+    nginx = limited(stage, 1, workers=2).nginx
+    clients = [send(nginx, "/wait")]
+    stage.wait_until(lambda: len(origin.requests) == 1)
+    clients += [send(nginx) for _ in range(6)]
+    wait_queued(stage, nginx, 6)
+    nginx.reload()
+    begun = time.monotonic()
+    gate.open()
+    for client in clients:
+        assert client.read_response().status == 200
+    if settings.SCALE == 1:
+        assert time.monotonic() - begun < 0.9
+
+
+def test_two_zones_have_the_same_sockets(stage):
+    """After a reload with another size, requests wait in both of them."""
+    origin, gate = waiting_origin(stage)
+    limit = APP.format("reuse_limit 1;")
+    nginx = stage.nginx(location=PASS, workers=2,
+                        http="reuse_zone 1m;" + limit)
+    clients = []
+    for number, size in enumerate(["1m", "2m"]):
+        if number:
+            nginx.reload(http=f"reuse_zone {size};" + limit)
+        clients.append(send(nginx, "/wait"))
+        stage.wait_until(lambda: len(origin.requests) == number + 1)
+        clients += [send(nginx) for _ in range(6)]
+        wait_queued(stage, nginx, 6)
+    gate.open()
+    for client in clients:
+        assert client.read_response().status == 200
     assert queue(nginx)["waiting"] == 0
 
 

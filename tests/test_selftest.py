@@ -17,7 +17,7 @@ from harness.nginx import product, version
 
 SOURCE = settings.ROOT / "tests/damage/ngx_http_damage_module.c"
 COMPAT = settings.ROOT / "src/ngx_http_myproxy_compat.h"
-SELFTEST = settings.ROOT / "src/pool/ngx_http_upstream_reuse_selftest.c"
+ASSERTIONS = settings.ROOT / "src/pool/ngx_http_upstream_reuse_assertions.c"
 
 INCLUDED = ("core event event/modules event/quic os/unix http http/modules "
             "http/v2 http/v3 proc").split()
@@ -26,13 +26,17 @@ FAULTS = {
     "refuse": "refuses its directives",
     "ignore": "makes no pool|has its size elsewhere",
     "layout": "has its size elsewhere",
-    "limits": "has its limits elsewhere",
+    "keepalive_requests": "has its limits elsewhere",
+    "keepalive_time": "has its limits elsewhere",
+    "keepalive_timeout": "has its limits elsewhere",
     "put": "does not keep a connection",
     "key": "gives a connection to whom it does not belong",
     "take": "does not find a connection that it keeps",
     "short": "does not find a connection that it keeps",
     "room": "does not make room for a connection",
     "remove": "does not close a connection when it is told to",
+    "timer": "does not end an idle connection when its time is over",
+    "order": "closes the socket of a connection before its cleanups run",
 }
 if product() != "angie":
     # there it is the pool that is asked twice, and not the balancer
@@ -160,6 +164,8 @@ def test_the_documentation_names_the_newest_one():
      r"\3\2\1", "node of a tree of strings"),
     ("event/ngx_event_connect.h", re.compile(r"NGX_PEER_FAILED +4"),
      "NGX_PEER_FAILED 6", "states of a peer are bits"),
+    ("core/ngx_connection.h", re.compile(r"NGX_TCP_NOPUSH_DISABLED"),
+     "NGX_TCP_NOPUSH_DISABLED = 4", "fits in two bits of a parcel"),
 ])
 def test_another_layout_does_not_compile(tmp_path, header, was, becomes,
                                          fault):
@@ -170,9 +176,41 @@ def test_another_layout_does_not_compile(tmp_path, header, was, becomes,
     assert changed != text
     (tmp_path / pathlib.Path(header).name).write_text(changed)
     compiled = [subprocess.run(
-        [*compiler(directory, *first), "-fsyntax-only", SELFTEST],
+        [*compiler(directory, *first), "-fsyntax-only", ASSERTIONS],
         capture_output=True, text=True, check=False)
         for first in ([], [f"-I{tmp_path}"])]
     assert compiled[0].returncode == 0, compiled[0].stderr
     assert compiled[1].returncode != 0
     assert fault in compiled[1].stderr
+
+
+def function(path, name):
+    """What stands in a function of the nginx under test."""
+    source = objects() / "tree/src" / path
+    if not source.exists():
+        pytest.skip("of this nginx there are only the headers")
+    found = re.search(rf"^{name}\(\w[^;]*?\)\n{{.*?^}}", source.read_text(),
+                      re.DOTALL | re.MULTILINE)
+    return found[0]
+
+
+def test_core_makes_a_connection_as_we_do():
+    """What is new here has to be set in adopt.c and in wait.c as well."""
+    found = re.findall(r"\b(c|rev|wev)->(\w+) = ", function(
+        "event/ngx_event_connect.c", "ngx_event_connect_peer"))
+    ours = {"c": {"type", "recv", "send", "recv_chain", "send_chain",
+                  "sendfile", "log_error", "number", "start_time",
+                  # of unix sockets
+                  "tcp_nopush", "tcp_nodelay"},
+            "rev": {"log", "ready"},  # the latter for IOCP
+            "wev": {"log", "ready"}}
+    assert ("c", "start_time") in found
+    new = {(of, name) for of, name in found if name not in ours[of]}
+    assert new <= {("c", "need_flush_buf")}  # of datagrams
+
+
+def test_core_writes_nothing_to_the_pipe_of_a_response_that_has_ended():
+    """All of them have one pipe in common, `ended` in body.c."""
+    found = re.findall(r"u->pipe->(\w+) \S?= ", function(
+        "http/ngx_http_upstream.c", "ngx_http_upstream_finalize_request"))
+    assert set(found) <= {"upstream"}

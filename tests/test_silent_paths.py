@@ -388,26 +388,73 @@ def test_a_window_that_is_closed_for_long(stage, tls):
     assert not path.nginx.logged("acknowledged nothing")
 
 
-def test_a_packet_that_is_late(stage):
-    """Never is it less than a second."""
+@pytest.mark.parametrize("round_trip_ms, held", [(2, 0.8), (600, 1.8)],
+                         ids=["short", "long"])
+def test_a_packet_that_is_late(stage, round_trip_ms, held):
+    """Never is it less than a second, nor than some round trips."""
+    path = Path(stage, round_trip_ms=round_trip_ms)
+    path.link.hold("a")
+    path.client.send(http1.request("GET", "/x"))
+    stage.let_pass(held)
+    path.link.release("a")
+    assert path.client.read_response().status == 200
+    assert path.origin.carried == [2]
+
+
+@pytest.mark.parametrize("method", ["GET", "POST"])
+def test_a_worker_that_was_stopped_looks_again(stage, method):
+    """As with the machine: the path has its time from then on."""
     path = Path(stage)
+    worker, = path.nginx.workers()
+    # or the origin goes on sending what has had no acknowledgement
+    stage.let_pass(0.3)
     path.link.hold("a")
-    path.client.send(http1.request("GET", "/x"))
-    stage.let_pass(0.8)
+    path.client.send(http1.request(method, "/x", body=b"body"))
+    stage.wait_until(lambda: path.link.queued("a") > 0)
+    path.nginx.pause_worker(worker)
+    # long enough for the kernel to have sent it again and again
+    stage.wait_until(lambda: path.link.queued("a") > 3)
+    stage.let_pass(1.5)
+    path.nginx.resume_worker(worker)
+    stage.let_pass(0.4)
     path.link.release("a")
+    assert path.client.read_response().status == 200
+    assert path.origin.carried == [2]
+    assert not path.nginx.logged("acknowledged nothing")
+
+
+def test_what_came_while_the_worker_was_stopped(stage):
+    origin = []
+
+    def answer(request):
+        if request.target == "/x":
+            origin[0].wait()
+        return http1.response()
+
+    path = Path(stage, script=lambda conn: conn.serve(answer))
+    origin.append(path.origin.gate())
+    worker, = path.nginx.workers()
+    path.client.send(http1.request("POST", "/x", body=b"body"))
+    stage.wait_until(lambda: received(path.origin) == 1)
+    path.nginx.pause_worker(worker)
+    origin[0].open()
+    stage.let_pass(2.5)
+    path.nginx.resume_worker(worker)
     assert path.client.read_response().status == 200
     assert path.origin.carried == [2]
 
 
-def test_a_path_that_is_long(stage):
-    """It takes some round trips as well."""
-    path = Path(stage, round_trip_ms=600)
-    path.link.hold("a")
-    path.client.send(http1.request("GET", "/x"))
-    stage.let_pass(1.8)
-    path.link.release("a")
-    assert path.client.read_response().status == 200
-    assert path.origin.carried == [2]
+def test_a_stopped_worker_finds_a_silent_path_all_the_same(stage):
+    path = Path(stage)
+    worker, = path.nginx.workers()
+    path.link.forget()
+    path.client.send(http1.request("POST", "/x", body=b"body"))
+    stage.wait_until(lambda: counts(path.nginx)["connections"]["idle"] == 0)
+    path.nginx.pause_worker(worker)
+    stage.let_pass(2.5)
+    path.nginx.resume_worker(worker)
+    assert path.client.read_response().status == 504
+    assert path.nginx.logged(GIVEN_UP)
 
 
 def test_a_path_that_is_long_and_forgotten(stage):

@@ -1,4 +1,4 @@
-"""What the reuse layer costs, in system calls."""
+"""What the reuse layer costs, in system calls and in timers."""
 
 import contextlib
 import functools
@@ -146,3 +146,20 @@ def test_system_calls_of_a_connection_that_is_taken_over(stage, lines):
     assert more["epoll_wait"] <= taken["on"] / 2, more
     for name in set(more) - set(each) - {"epoll_wait"}:
         assert more[name] <= 4, (name, more)
+
+
+def test_what_a_worker_does_from_time_to_time_has_one_timer(stage):
+    """Each one makes the timers of all requests a little dearer."""
+    stage.origin()
+    nginx = stage.nginx(location="myproxy_pass http://%{origin};",
+                        log_level="debug")
+    client = nginx.connect()
+    for _ in range(3):
+        assert client.get("/").status == 200
+    looked = r"event timer del: -1: "
+    nginx.wait_log(looked, len(nginx.logged(looked)) + 2)
+    most = timers = 0
+    for change in re.findall(r"event timer (add|del): -1: ", nginx.log):
+        timers += 1 if change == "add" else -1
+        most = max(most, timers)
+    assert most == 1

@@ -2,7 +2,6 @@
 
 import collections
 import os
-import random
 import statistics
 import sys
 import time
@@ -32,17 +31,6 @@ COLUMNS = {
     "the last": "descriptors_after",
     "the most": "descriptors_most",
 }
-
-
-def moments(seed, seconds, rate):
-    """[[seconds, 1]] for the load: a trickle."""
-    chance = random.Random(f"churn {seed}")
-    due, made = 0, []
-    while True:
-        due += chance.expovariate(rate)
-        if due >= seconds:
-            return made
-        made.append([round(due, 6), 1])
 
 
 def measure(contender, schedule, options):
@@ -125,7 +113,8 @@ def main():
     options = parse()
     scene.hurry(0, 1)
     scene.need_link("churn")
-    schedule = moments(options.seed, 60 * options.minutes, options.rate)
+    schedule = scene.moments(f"churn {options.seed}", 60 * options.minutes,
+                             options.rate)
     print(f"Round trip {options.rtt:g} ms, TLS, {WORKERS} workers, "
           f"{options.minutes:.1f} minutes, seed {options.seed}, on "
           f"{os.cpu_count()} cores.\n")

@@ -216,6 +216,17 @@ class Scene:
     report: dict = None
 
 
+def moments(seed, seconds, rate):
+    """[[seconds, 1]] for the load: steady, at random."""
+    chance = random.Random(seed)
+    due, made = 0, []
+    while True:
+        due += chance.expovariate(rate)
+        if due >= seconds:
+            return made
+        made.append([round(due, 6), 1])
+
+
 @contextlib.contextmanager
 def play(contender, rtt, origin_words, certificates=None, beside=(),
          **setting):

@@ -1,7 +1,6 @@
 """What `bench/spread` runs, see bench/README.md."""
 
 import os
-import random
 import sys
 import time
 
@@ -49,17 +48,6 @@ def add_contenders(age):
             proxies.nginx(f"reuse_max_age {1000 * age:.0f}ms; "
                           "reuse_warm auto;", proxies.OURS)),
     ])
-
-
-def moments(seed, seconds, rate):
-    """[[seconds, 1]] for the load: steady, at random."""
-    chance = random.Random(f"spread {seed}")
-    due, made = 0, []
-    while True:
-        due += chance.expovariate(rate)
-        if due >= seconds:
-            return made
-        made.append([round(due, 6), 1])
 
 
 def measure(contender, mode, schedule, options):
@@ -182,8 +170,8 @@ def parse():
 def main():
     options = parse()
     add_contenders(options.age)
-    schedule = moments(options.seed, options.before + options.seconds,
-                       options.rate)
+    schedule = scene.moments(f"spread {options.seed}",
+                             options.before + options.seconds, options.rate)
     print(f"{SERVERS} servers become {2 * SERVERS}, "
           f"{options.rate:g} requests a second of {options.takes:g} ms, "
           f"{WORKERS} workers, seed {options.seed}, on {os.cpu_count()} "

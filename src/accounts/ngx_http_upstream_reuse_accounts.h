@@ -13,6 +13,7 @@
 #include "ngx_http_upstream_reuse_pool.h"
 #include "ngx_http_upstream_reuse_reasons.h"
 #include "ngx_http_upstream_reuse_snapshot.h"
+#include "ngx_http_upstream_reuse_tasks.h"
 
 
 /* milliseconds: so often it is asked whether a server is gone */
@@ -96,7 +97,7 @@ ngx_uint_t ngx_http_upstream_reuse_free_server(
 /* gone */
 
 /* A worker begins: looks for servers that are gone from time to time. */
-void ngx_http_upstream_reuse_begin_gone(ngx_cycle_t *cycle);
+void ngx_http_upstream_reuse_begin_gone(void);
 
 
 /* fold */

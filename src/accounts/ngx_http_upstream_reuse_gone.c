@@ -20,7 +20,7 @@
 #define NGX_HTTP_UPSTREAM_REUSE_MUCH      0x10000
 
 
-static void reuse_handler(ngx_event_t *ev);
+static void reuse_handler(void);
 static void reuse_look_at_servers(ngx_http_upstream_reuse_srv_conf_t *rcf,
     ngx_uint_t *checks);
 static void reuse_look_at_share(ngx_http_upstream_reuse_srv_conf_t *rcf,
@@ -31,30 +31,22 @@ static ngx_uint_t reuse_fold_much(ngx_shm_zone_t *shm_zone,
 
 /* worker */
 
-static ngx_event_t       reuse_event;
-static ngx_connection_t  reuse_dummy;
+static ngx_http_upstream_reuse_task_t  reuse_task =
+    ngx_http_upstream_reuse_task(reuse_handler);
 
 
 void
-ngx_http_upstream_reuse_begin_gone(ngx_cycle_t *cycle)
+ngx_http_upstream_reuse_begin_gone(void)
 {
-    /* a debug log names the connection of a timer */
-
-    reuse_dummy.fd = (ngx_socket_t) -1;
-
-    reuse_event.handler = reuse_handler;
-    reuse_event.data = &reuse_dummy;
-    reuse_event.log = cycle->log;
-    reuse_event.cancelable = 1;
-
-    ngx_add_timer(&reuse_event, NGX_HTTP_UPSTREAM_REUSE_TURN);
+    ngx_http_upstream_reuse_schedule(&reuse_task,
+                                     NGX_HTTP_UPSTREAM_REUSE_TURN);
 }
 
 
 /* What a worker leaves that ends, others find. */
 
 static void
-reuse_handler(ngx_event_t *ev)
+reuse_handler(void)
 {
     ngx_uint_t                            i, checks;
     ngx_msec_t                            pause;
@@ -69,7 +61,8 @@ reuse_handler(ngx_event_t *ev)
         return;
     }
 
-    ngx_add_timer(ev, NGX_HTTP_UPSTREAM_REUSE_TURN);
+    ngx_http_upstream_reuse_schedule(&reuse_task,
+                                     NGX_HTTP_UPSTREAM_REUSE_TURN);
 
     rmcf = ngx_http_cycle_get_module_main_conf(ngx_cycle,
                                               ngx_http_upstream_reuse_module);

@@ -30,7 +30,7 @@ static ngx_int_t reuse_group_servers(ngx_http_upstream_reuse_snapshot_t *shot,
     ngx_pool_t *pool);
 static void reuse_view_queue(ngx_http_upstream_reuse_snapshot_t *shot,
     ngx_http_upstream_reuse_upstream_view_t *upstream);
-static void reuse_view_limits(ngx_http_upstream_reuse_snapshot_t *shot,
+static void reuse_view_limits(
     ngx_http_upstream_reuse_upstream_view_t *upstream);
 static void reuse_add_view(ngx_http_upstream_reuse_view_t *view,
     ngx_http_upstream_reuse_view_t *server);
@@ -261,7 +261,12 @@ reuse_group_servers(ngx_http_upstream_reuse_snapshot_t *shot,
     upstream = shot->upstreams.elts;
 
     for (i = 0; i < shot->upstreams.nelts; i++) {
-        reuse_view_limits(shot, &upstream[i]);
+        reuse_view_limits(&upstream[i]);
+
+        if (upstream[i].queue.bounded) {
+            shot->queue.bounded = 1;
+            shot->queue.most += upstream[i].queue.most;
+        }
     }
 
     return NGX_OK;
@@ -271,8 +276,7 @@ reuse_group_servers(ngx_http_upstream_reuse_snapshot_t *shot,
 /* Without the lock, as it may take some time. */
 
 static void
-reuse_view_limits(ngx_http_upstream_reuse_snapshot_t *shot,
-    ngx_http_upstream_reuse_upstream_view_t *upstream)
+reuse_view_limits(ngx_http_upstream_reuse_upstream_view_t *upstream)
 {
     ngx_uint_t                           i;
     ngx_http_upstream_reuse_view_t      *view;
@@ -284,11 +288,10 @@ reuse_view_limits(ngx_http_upstream_reuse_snapshot_t *shot,
         return;
     }
 
-    upstream->queue.bounded = 1;
-    upstream->queue.most = rcf->queue;
-
-    shot->queue.bounded = 1;
-    shot->queue.most += rcf->queue;
+    if (rcf->queue != NGX_MAX_INT32_VALUE) {
+        upstream->queue.bounded = 1;
+        upstream->queue.most = rcf->queue;
+    }
 
     for (i = 0; i < upstream->nservers; i++) {
         view = &upstream->servers[i];

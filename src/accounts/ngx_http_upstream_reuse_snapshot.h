@@ -55,9 +55,9 @@ typedef struct {
     ngx_uint_t                           limited;  /* unsigned  limited:1;
                                                       there is a queue */
     ngx_uint_t                           bounded;  /* unsigned  bounded:1;
-                                                      "reuse_limit" is in
-                                                      force */
-    ngx_uint_t                           most;     /* may wait then */
+                                                      there is a limit of
+                                                      those that may wait */
+    ngx_uint_t                           most;     /* it is so */
     ngx_atomic_uint_t                    waiting;
     ngx_atomic_uint_t                    waited;
     ngx_atomic_uint_t                    full;

@@ -146,15 +146,17 @@ ngx_http_upstream_reuse_note_answer(ngx_resolver_ctx_t *rctx)
 static ngx_uint_t
 reuse_find_target(ngx_resolver_t *r, uint32_t hash)
 {
-    ngx_uint_t                  i, target;
+    ngx_uint_t                  target;
     ngx_resolver_connection_t  *rec;
 
     target = hash + ngx_http_myproxy_resolver_families(r);
-    rec = r->connections.elts;
 
-    for (i = 0; i < r->connections.nelts; i++) {
-        target = target * 31 + ngx_murmur_hash2(rec[i].server.data,
-                                                rec[i].server.len);
+    for (rec = ngx_http_myproxy_first_resolver(r);
+         rec;
+         rec = ngx_http_myproxy_next_resolver(r, rec))
+    {
+        target = target * 31 + ngx_murmur_hash2(rec->server.data,
+                                                rec->server.len);
     }
 
     return target ? target : 1;

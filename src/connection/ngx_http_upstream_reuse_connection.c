@@ -10,6 +10,8 @@
 #include "ngx_http_upstream_reuse_connection.h"
 
 
+static ngx_http_upstream_reuse_conn_t *reuse_begin_conn(
+    ngx_http_upstream_reuse_peer_t *rp, ngx_peer_connection_t *pc);
 static ngx_uint_t reuse_may_stay(ngx_http_upstream_reuse_peer_t *rp,
     ngx_http_upstream_reuse_conn_t *conn);
 static void reuse_cleanup_conn(void *data);
@@ -24,11 +26,32 @@ ngx_int_t (*ngx_http_upstream_reuse_leave)(
     ngx_http_upstream_reuse_conn_t *conn);
 
 
+/*
+ * The states that may follow on each one.  A connection is tested when a
+ * request has left it, and is not used again; one that is parked is not used
+ * again here.
+ */
+
+static ngx_uint_t  reuse_next_states[] = {
+
+    /* USED */
+    1 << NGX_HTTP_UPSTREAM_REUSE_CONN_IDLE
+    |1 << NGX_HTTP_UPSTREAM_REUSE_CONN_PARKED
+    |1 << NGX_HTTP_UPSTREAM_REUSE_CONN_TESTED,
+
+    /* IDLE */
+    1 << NGX_HTTP_UPSTREAM_REUSE_CONN_USED
+    |1 << NGX_HTTP_UPSTREAM_REUSE_CONN_PARKED,
+
+    /* PARKED, TESTED */
+    0, 0
+};
+
+
 ngx_http_upstream_reuse_conn_t *
 ngx_http_upstream_reuse_keep(ngx_http_upstream_reuse_peer_t *rp,
     ngx_peer_connection_t *pc)
 {
-    ngx_uint_t                       first;
     ngx_connection_t                *c;
     ngx_http_upstream_reuse_conn_t  *conn;
 
@@ -49,23 +72,13 @@ ngx_http_upstream_reuse_keep(ngx_http_upstream_reuse_peer_t *rp,
 #endif
 
     conn = rp->conn;
-    first = (conn == NULL);
 
-    if (first) {
-        conn = ngx_http_upstream_reuse_create_conn(rp->conf, rp->server,
-                                                   rp->identity, pc->sockaddr,
-                                                   pc->socklen, c);
+    if (conn == NULL) {
+        conn = reuse_begin_conn(rp, pc);
         if (conn == NULL) {
             rp->account.explained = NGX_HTTP_UPSTREAM_REUSE_CLOSE_ERROR;
             return NULL;
         }
-
-        rp->account.rtt = ngx_http_upstream_reuse_measure(conn);
-
-        conn->target = rp->target;
-        conn->listed = ngx_http_upstream_reuse_is_listed(conn);
-        conn->leaving = ngx_http_upstream_reuse_is_drained(conn);
-        conn->lifetime = ngx_http_upstream_reuse_draw_lifetime(rp->conf);
     }
 
     /* nothing is looked for here: both are known by now, or are 0 */
@@ -91,7 +104,7 @@ ngx_http_upstream_reuse_keep(ngx_http_upstream_reuse_peer_t *rp,
         return NULL;
     }
 
-    if (first) {
+    if (rp->conn == NULL) {
         ngx_http_upstream_reuse_set_probe(conn, rp->upstream->conf);
     }
 
@@ -104,6 +117,32 @@ ngx_http_upstream_reuse_keep(ngx_http_upstream_reuse_peer_t *rp,
     conn->since = ngx_current_msec;
 
     ngx_http_upstream_reuse_set_state(conn, NGX_HTTP_UPSTREAM_REUSE_CONN_IDLE);
+
+    return conn;
+}
+
+
+/* It is to be kept for the first time. */
+
+static ngx_http_upstream_reuse_conn_t *
+reuse_begin_conn(ngx_http_upstream_reuse_peer_t *rp,
+    ngx_peer_connection_t *pc)
+{
+    ngx_http_upstream_reuse_conn_t  *conn;
+
+    conn = ngx_http_upstream_reuse_create_conn(rp->conf, rp->server,
+                                               rp->identity, pc->sockaddr,
+                                               pc->socklen, pc->connection);
+    if (conn == NULL) {
+        return NULL;
+    }
+
+    rp->account.rtt = ngx_http_upstream_reuse_measure(conn);
+
+    conn->target = rp->target;
+    conn->listed = ngx_http_upstream_reuse_is_listed(conn);
+    conn->leaving = ngx_http_upstream_reuse_is_drained(conn);
+    conn->lifetime = ngx_http_upstream_reuse_draw_lifetime(rp->conf);
 
     return conn;
 }
@@ -281,33 +320,23 @@ reuse_cleanup_conn(void *data)
 }
 
 
-/*
- * A connection is tested when a request has left it, and is not used again;
- * one that is parked is not used again here.
- */
-
 void
 ngx_http_upstream_reuse_set_state(ngx_http_upstream_reuse_conn_t *conn,
     ngx_http_upstream_reuse_conn_state_e state)
 {
-    ngx_uint_t  follows;
+    ngx_http_upstream_reuse_conn_state_e  before;
 
-    follows = (conn->state == NGX_HTTP_UPSTREAM_REUSE_CONN_USED)
-              ? state != NGX_HTTP_UPSTREAM_REUSE_CONN_USED
-              : conn->state == NGX_HTTP_UPSTREAM_REUSE_CONN_IDLE
-                && (state == NGX_HTTP_UPSTREAM_REUSE_CONN_USED
-                    || state == NGX_HTTP_UPSTREAM_REUSE_CONN_PARKED);
-
-    if (!follows) {
-        ngx_log_error(NGX_LOG_ALERT, conn->connection->log, 0,
-                      "upstream reuse: state %d of connection %p follows "
-                      "on %d", state, conn->connection, conn->state);
-    }
-
+    before = conn->state;
     conn->state = state;
 
     if (conn->conf->waiters) {
         reuse_list_spare(conn, state == NGX_HTTP_UPSTREAM_REUSE_CONN_IDLE);
+    }
+
+    if (!((reuse_next_states[before] >> state) & 1)) {
+        ngx_log_error(NGX_LOG_ALERT, conn->connection->log, 0,
+                      "upstream reuse: state %d of connection %p follows "
+                      "on %d", state, conn->connection, before);
     }
 }
 

@@ -117,14 +117,5 @@ void ngx_http_upstream_reuse_set_probe(ngx_http_upstream_reuse_conn_t *conn,
 ngx_uint_t ngx_http_upstream_reuse_is_lost(
     ngx_http_upstream_reuse_conn_t *conn);
 
-/*
- * Tells whether an idle connection has been so for as long as one on which a
- * request met silence.
- */
-#define ngx_http_upstream_reuse_is_suspect(conn)                              \
-    ((conn)->server->record->silent                                           \
-     && ngx_current_msec - (conn)->since                                      \
-        >= ngx_current_msec - (conn)->server->record->silent)
-
 
 #endif /* _NGX_HTTP_UPSTREAM_REUSE_CONNECTION_H_INCLUDED_ */

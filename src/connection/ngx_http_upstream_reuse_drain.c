@@ -22,7 +22,7 @@
 #define NGX_HTTP_UPSTREAM_REUSE_GOLDEN  0x9e3779b97f4a7c15ull
 
 
-static void reuse_look_handler(ngx_event_t *ev);
+static void reuse_look_handler(void);
 static void reuse_drain(ngx_http_upstream_reuse_srv_conf_t *rcf);
 static void reuse_leave(ngx_http_upstream_reuse_conn_t *conn);
 static void reuse_look(ngx_http_upstream_reuse_srv_conf_t *rcf);
@@ -34,9 +34,10 @@ static int ngx_libc_cdecl reuse_cmp_hashes(const void *one, const void *two);
 
 /* worker: how many connections have a record, and when it looks */
 
-static ngx_uint_t        reuse_nkept;
-static ngx_event_t       reuse_look_event;
-static ngx_connection_t  reuse_look_dummy;
+static ngx_uint_t  reuse_nkept;
+
+static ngx_http_upstream_reuse_task_t  reuse_look_task =
+    ngx_http_upstream_reuse_task(reuse_look_handler);
 
 /* worker: answers that were looked at */
 
@@ -55,20 +56,10 @@ ngx_http_upstream_reuse_list(ngx_http_upstream_reuse_conn_t *conn)
     ngx_queue_insert_tail(&conn->conf->kept, &conn->kept);
     reuse_nkept++;
 
-    if (reuse_look_event.timer_set) {
-        return;
+    if (!reuse_look_task.scheduled) {
+        ngx_http_upstream_reuse_schedule(&reuse_look_task,
+                                         NGX_HTTP_UPSTREAM_REUSE_LOOK);
     }
-
-    /* a debug log names the connection of a timer */
-
-    reuse_look_dummy.fd = (ngx_socket_t) -1;
-
-    reuse_look_event.handler = reuse_look_handler;
-    reuse_look_event.data = &reuse_look_dummy;
-    reuse_look_event.log = ngx_cycle->log;
-    reuse_look_event.cancelable = 1;
-
-    ngx_add_timer(&reuse_look_event, NGX_HTTP_UPSTREAM_REUSE_LOOK);
 }
 
 
@@ -81,7 +72,7 @@ ngx_http_upstream_reuse_unlist(ngx_http_upstream_reuse_conn_t *conn)
 
 
 static void
-reuse_look_handler(ngx_event_t *ev)
+reuse_look_handler(void)
 {
     ngx_uint_t                            i, answered;
     ngx_atomic_uint_t                     answers;
@@ -125,7 +116,8 @@ reuse_look_handler(ngx_event_t *ev)
         }
     }
 
-    ngx_add_timer(ev, NGX_HTTP_UPSTREAM_REUSE_LOOK);
+    ngx_http_upstream_reuse_schedule(&reuse_look_task,
+                                     NGX_HTTP_UPSTREAM_REUSE_LOOK);
 }
 
 

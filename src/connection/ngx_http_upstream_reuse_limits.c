@@ -18,7 +18,8 @@
 /* milliseconds after which a restart should be over */
 #define NGX_HTTP_UPSTREAM_REUSE_MOMENT     1000
 
-/* so many closes of one age make a limit */
+/* so many closes of one age make a limit, as do resets; and either must have
+   come at so many moments, as one restart closes many */
 #define NGX_HTTP_UPSTREAM_REUSE_ENOUGH     3
 
 /* the first trial comes after so many times the limit */

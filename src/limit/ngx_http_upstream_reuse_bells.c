@@ -15,6 +15,7 @@
 #define NGX_HTTP_UPSTREAM_REUSE_MORE_BELLS  8
 
 
+static void reuse_part_zones(ngx_cycle_t *cycle);
 static ngx_uint_t reuse_is_any_limited(ngx_cycle_t *cycle);
 static ngx_int_t reuse_open_bell(ngx_socket_t *pair, ngx_log_t *log);
 static void reuse_close_bells(void *data);
@@ -66,6 +67,45 @@ ngx_http_upstream_reuse_open_bells(ngx_cycle_t *cycle)
            && reuse_open_bell(reuse_bells[reuse_nbells], cycle->log) == NGX_OK)
     {
         reuse_nbells++;
+    }
+
+    reuse_part_zones(cycle);
+}
+
+
+/*
+ * After a reload with another size of "reuse_zone", workers of two zones have
+ * the same sockets, and one would read what is to wake another.  So each of
+ * them begins with another half.
+ */
+
+static void
+reuse_part_zones(ngx_cycle_t *cycle)
+{
+    ngx_http_upstream_reuse_zone_t       *zone, *before;
+    ngx_http_upstream_reuse_main_conf_t  *rmcf;
+
+    /* the cycle before; at the start there is none */
+
+    if (ngx_cycle == NULL || ngx_cycle->conf_ctx == NULL) {
+        return;
+    }
+
+    rmcf = ngx_http_cycle_get_module_main_conf(ngx_cycle,
+                                              ngx_http_upstream_reuse_module);
+
+    if (rmcf == NULL || rmcf->zone == NULL) {
+        return;
+    }
+
+    before = rmcf->zone->data;
+
+    rmcf = ngx_http_cycle_get_module_main_conf(cycle,
+                                              ngx_http_upstream_reuse_module);
+    zone = rmcf->zone->data;
+
+    if (before && zone != before) {
+        zone->upper = !before->upper;
     }
 }
 
@@ -144,13 +184,20 @@ reuse_close_bells(void *data)
 }
 
 
-/* What a dead worker had is taken first; the caller has the lock. */
+/*
+ * What a dead worker had is taken first; the caller has the lock.
+ *
+ * If many workers of two zones are there, some may have the same socket all
+ * the same.  Then one is woken for nothing, and the other one sleeps until it
+ * looks by itself, as it does each second while requests wait
+ * (reuse_check_handler() in queue.c): who is rung stands in the zone.
+ */
 
 ngx_int_t
 ngx_http_upstream_reuse_take_bell(ngx_cycle_t *cycle,
     ngx_http_upstream_reuse_zone_t *zone, void (*heard)(void))
 {
-    ngx_uint_t                        i;
+    ngx_uint_t                        i, n;
     ngx_http_upstream_reuse_queue_t  *queue;
 
     reuse_zone = zone;
@@ -165,13 +212,18 @@ ngx_http_upstream_reuse_take_bell(ngx_cycle_t *cycle,
 
     ngx_http_upstream_reuse_sweep_bells(zone);
 
-    for (i = 0; i < reuse_nbells; i++) {
+    i = zone->upper ? reuse_nbells / 2 : 0;
+
+    for (n = 0; n < reuse_nbells; n++) {
+
         if (zone->bells[i].pid == 0) {
             break;
         }
+
+        i = (i + 1) % reuse_nbells;
     }
 
-    if (i == reuse_nbells) {
+    if (n == reuse_nbells) {
         return NGX_DECLINED;
     }
 

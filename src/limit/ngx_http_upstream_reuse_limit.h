@@ -87,10 +87,6 @@ void ngx_http_upstream_reuse_add_retry_after(ngx_http_request_t *r);
 /* worker: begins */
 void ngx_http_upstream_reuse_begin_queues(ngx_cycle_t *cycle);
 
-/* Tells whether a request is one of those that may have to wait. */
-#define ngx_http_upstream_reuse_is_limited_peer(rp)                           \
-    ((rp)->conf->waiters != NULL && !(rp)->bypass)
-
 /*
  * Has a request wait, and calls turn() when it is the first of all and
  * something may be free, as often as it goes on waiting.  NGX_DECLINED: as

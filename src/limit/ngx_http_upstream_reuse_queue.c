@@ -22,8 +22,7 @@ static ngx_http_upstream_reuse_queue_t *reuse_find_queue(
     ngx_slab_pool_t *shpool, ngx_str_t *name);
 static ngx_http_upstream_reuse_waiters_t *reuse_find_waiters(
     ngx_http_upstream_reuse_queue_t *queue, ngx_log_t *log);
-static void reuse_begin_events(ngx_http_upstream_reuse_zone_t *zone,
-    ngx_log_t *log);
+static void reuse_call_waiting(ngx_http_upstream_reuse_zone_t *zone);
 
 static void reuse_call_others(ngx_http_upstream_reuse_srv_conf_t *rcf);
 static void reuse_heard(void);
@@ -36,7 +35,7 @@ static void reuse_give(ngx_http_upstream_reuse_waiters_t *waiters,
 static ngx_int_t reuse_find_first(ngx_http_upstream_reuse_queue_t *queue);
 static ngx_uint_t reuse_has_any(ngx_http_upstream_reuse_waiters_t *waiters,
     ngx_uint_t nservers);
-static void reuse_check_handler(ngx_event_t *ev);
+static void reuse_check_handler(void);
 
 
 /* worker */
@@ -44,8 +43,8 @@ static void reuse_check_handler(ngx_event_t *ev);
 static ngx_http_upstream_reuse_waiters_t  *reuse_all_waiters;
 static ngx_slab_pool_t                    *reuse_shpool;
 
-static ngx_event_t                         reuse_check_event;
-static ngx_connection_t                    reuse_check_dummy;
+static ngx_http_upstream_reuse_task_t      reuse_check_task =
+    ngx_http_upstream_reuse_task(reuse_check_handler);
 
 
 #define reuse_is_waited_for(queue)                                            \
@@ -106,7 +105,9 @@ ngx_http_upstream_reuse_begin_queues(ngx_cycle_t *cycle)
                       "worker processes");
     }
 
-    reuse_begin_events(zone, cycle->log);
+    ngx_http_upstream_reuse_freed = reuse_freed;
+
+    reuse_call_waiting(zone);
 }
 
 
@@ -216,24 +217,13 @@ reuse_find_waiters(ngx_http_upstream_reuse_queue_t *queue, ngx_log_t *log)
 }
 
 
+/* One that has died may have had what others wait for. */
+
 static void
-reuse_begin_events(ngx_http_upstream_reuse_zone_t *zone, ngx_log_t *log)
+reuse_call_waiting(ngx_http_upstream_reuse_zone_t *zone)
 {
     ngx_uint_t                        i;
     ngx_http_upstream_reuse_queue_t  *queue;
-
-    ngx_http_upstream_reuse_freed = reuse_freed;
-
-    /* a debug log names the connection of a timer */
-
-    reuse_check_dummy.fd = (ngx_socket_t) -1;
-
-    reuse_check_event.handler = reuse_check_handler;
-    reuse_check_event.data = &reuse_check_dummy;
-    reuse_check_event.log = log;
-    reuse_check_event.cancelable = 1;
-
-    /* one that has died may have had what others wait for */
 
     for (queue = zone->queues; queue; queue = queue->next) {
         for (i = 0; i < NGX_HTTP_UPSTREAM_REUSE_BELLS; i++) {
@@ -292,8 +282,9 @@ ngx_http_upstream_reuse_enter_queue(ngx_http_upstream_reuse_queued_t *queued,
                    "%uA of %uA to upstream \"%V\"", queued->number,
                    queue->waiting, &rcf->name);
 
-    if (!reuse_check_event.timer_set) {
-        ngx_add_timer(&reuse_check_event, NGX_HTTP_UPSTREAM_REUSE_RECHECK);
+    if (!reuse_check_task.scheduled) {
+        ngx_http_upstream_reuse_schedule(&reuse_check_task,
+                                         NGX_HTTP_UPSTREAM_REUSE_RECHECK);
     }
 
     reuse_call_others(rcf);
@@ -603,7 +594,7 @@ reuse_has_any(ngx_http_upstream_reuse_waiters_t *waiters, ngx_uint_t nservers)
  */
 
 static void
-reuse_check_handler(ngx_event_t *ev)
+reuse_check_handler(void)
 {
     ngx_uint_t                           waits;
     ngx_http_upstream_reuse_zone_t      *zone;
@@ -619,7 +610,8 @@ reuse_check_handler(ngx_event_t *ev)
         return;
     }
 
-    ngx_add_timer(ev, NGX_HTTP_UPSTREAM_REUSE_RECHECK);
+    ngx_http_upstream_reuse_schedule(&reuse_check_task,
+                                     NGX_HTTP_UPSTREAM_REUSE_RECHECK);
 
     zone = reuse_shpool->data;
 

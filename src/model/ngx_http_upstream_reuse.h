@@ -8,8 +8,8 @@
  *
  * reuse: when the configuration is read, for a request, for a worker
  *
- *     module      the directives; which upstreams keep connections
- *     directives  the functions that read the values of directives
+ *     module      the table of directives; which upstreams keep connections
+ *     directives  reads values that core's slot functions cannot
  *     handler     a request's handler tells what it is about
  *     peer        a request gets a connection and gives it back
  *     variables   what a log may have of all this
@@ -25,15 +25,15 @@
  *
  *     retry       it was not delivered and is sent again
  *     silence     nothing of it is acknowledged
- *     http2       the same for requests in HTTP/2
+ *     http2       the same in HTTP/2; over QUIC the layer does nothing
  *
  * limit: requests wait, where connections are limited
  *
  *     wait        one waits
  *     queue       with those of other workers, in order of arrival
- *     bells       by which one worker wakes another
+ *     bells       datagram sockets, by which one worker wakes another
  *     evict       an idle connection is closed for it
- *     refuse      it has waited for nothing
+ *     refuse      the Retry-After of one that is refused
  *
  * share: a connection is handed over to another worker
  *
@@ -69,12 +69,14 @@
  *     reasons     why a connection is new, or was closed
  *     slots       how many connections a server may have
  *     upstreams   those of the configuration
+ *     tasks       what a worker does from time to time
  *
  * pool: where idle connections are, nginx's keepalive module
  *
  *     pool        they are put there, and taken
  *     pool_conf   what that module is told, by the operator and by us
  *     selftest    whether it is as it is expected to be
+ *     assertions  whether nginx's types are
  *     steps       the same for Angie, which connects in a step of its own
  *     warnings    notes what defeats reuse for the log and the page
  */

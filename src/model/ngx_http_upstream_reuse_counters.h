@@ -31,10 +31,11 @@ typedef enum {
 
 
 /*
- * What becomes of a connection, when its request is over or later.  The names,
- * meanings and advice are in ngx_http_upstream_reuse_reasons.c and in
- * docs/status.md.  There each row stands at the place of its reason here: the
- * compiler checks only how many rows there are.
+ * What becomes of a connection, when its request is over or later:
+ * $reuse_fate.  The names, meanings and advice are in
+ * ngx_http_upstream_reuse_reasons.c, in docs/status.md and docs/runbook.md.
+ * There each row stands at the place of its reason here: the compiler checks
+ * only how many rows there are.
  */
 
 typedef enum {

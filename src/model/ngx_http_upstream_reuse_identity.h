@@ -22,9 +22,15 @@ typedef struct ngx_http_upstream_reuse_peer_s  ngx_http_upstream_reuse_peer_t;
  * these and goes on with an address, a name and the file of a certificate, of
  * the lengths said here: equal bytes, equal identity.  There is no padding.
  *
- * A field that is added here is also added to the hash in join_parts()
- * (identity.c) and, unless TLS sessions may be resumed across it, to the key
- * of sessions in reuse_add_identity() (sessions.c).
+ * A setting in which connections must agree is added in all these places:
+ *
+ *     here, and to the hash in join_parts() (identity.c);
+ *     find_identity(), and the condition there for "reuse_plain", which is
+ *     the identity of all that have nothing special; foresee_identity();
+ *     reuse_add_identity() (sessions.c), which makes the key of TLS sessions,
+ *     unless these may be resumed across it.
+ *
+ * A setting of an SSL_CTX is none of these: see add_ssl() (sessions.h).
  */
 
 typedef struct {
@@ -45,7 +51,7 @@ typedef struct {
 } ngx_http_upstream_reuse_identity_t;
 
 
-/* in its checks: the name is sent in SNI; the certificate is verified */
+/* in its checks, which are of TLS alone: any of them adds the name */
 #define NGX_HTTP_UPSTREAM_REUSE_NAMED     1
 #define NGX_HTTP_UPSTREAM_REUSE_VERIFIED  2
 

@@ -77,15 +77,15 @@ typedef struct {
     ngx_uint_t                       batch;
     ngx_http_upstream_reuse_proof_e  proof;
 
-    ngx_queue_t                      queue;  /* if queued is set */
+    ngx_queue_t                      queue;  /* of those that are waiting, or
+                                                of itself alone */
     ngx_msec_t                       begun;  /* to be sent, or later */
 
-    unsigned                         log_error:3;
+    unsigned                         log_error;  /* c->log_error was */
     unsigned                         peeked:1;   /* nothing had arrived */
     unsigned                         waiting:1;  /* for the first byte */
     unsigned                         judged:1;
     unsigned                         stray:1;    /* bytes before the request */
-    unsigned                         queued:1;
     unsigned                         unsent:1;   /* at the last look */
     unsigned                         silent:1;   /* nothing of it was
                                                     acknowledged */

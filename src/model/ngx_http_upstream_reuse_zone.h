@@ -249,6 +249,9 @@ typedef struct {
 
     ngx_http_upstream_reuse_queue_t     *queues;
     ngx_http_upstream_reuse_bell_t      *bells;
+    ngx_uint_t                           upper;  /* unsigned  upper:1;  they
+                                                    are taken from the middle
+                                                    on */
     ngx_msec_t                           folded;  /* records, last */
     ngx_msec_t                           wanted[2];  /* room for a server, and
                                                         for an unbounded one,

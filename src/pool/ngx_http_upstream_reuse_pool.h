@@ -124,6 +124,9 @@ void ngx_http_upstream_reuse_check_keepalive(ngx_conf_t *cf,
     ngx_http_upstream_srv_conf_t *uscf,
     ngx_http_upstream_reuse_srv_conf_t *rcf);
 
+/* milliseconds: its own timeout, where that directive is not known */
+#define NGX_HTTP_UPSTREAM_REUSE_TIMEOUT  60000
+
 /* Reads its size and limits, once the upstream is initialised. */
 void ngx_http_upstream_reuse_read_keepalive(ngx_conf_t *cf,
     ngx_http_upstream_srv_conf_t *uscf,
@@ -156,8 +159,10 @@ ngx_uint_t ngx_http_upstream_reuse_count_servers(
 
 /*
  * Tries the keepalive module on a pool of its own.  Returns 0, and has logged
- * why, if connections must not be given to it.  A field that is read from it
- * is tried there first.
+ * why, if connections must not be given to it.
+ *
+ * No struct of it is known: a field is read at the offset of its directive,
+ * and has to be set and read back in reuse_test_directives() first.
  */
 ngx_uint_t ngx_http_upstream_reuse_is_sound(ngx_conf_t *cf);
 

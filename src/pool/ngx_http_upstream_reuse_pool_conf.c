@@ -19,10 +19,6 @@
 #define NGX_HTTP_UPSTREAM_REUSE_WARM_SIZE  128    /* with "reuse_warm auto" */
 #define NGX_HTTP_UPSTREAM_REUSE_REQUESTS   "100000"
 
-/* milliseconds: nginx's own, where its directive is not known */
-
-#define NGX_HTTP_UPSTREAM_REUSE_TIMEOUT    60000
-
 
 static ngx_command_t *reuse_find_command(ngx_module_t *module,
     const char *directive);

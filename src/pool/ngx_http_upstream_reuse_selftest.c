@@ -18,6 +18,8 @@
 
 #define NGX_HTTP_UPSTREAM_REUSE_TEST_SIZE      2
 #define NGX_HTTP_UPSTREAM_REUSE_TEST_REQUESTS  77777
+#define NGX_HTTP_UPSTREAM_REUSE_TEST_TIME      1009  /* seconds */
+#define NGX_HTTP_UPSTREAM_REUSE_TEST_TIMEOUT   997   /* seconds */
 #define NGX_HTTP_UPSTREAM_REUSE_TEST_KEYS      3   /* more than its size */
 
 
@@ -28,6 +30,8 @@ typedef struct {
     ngx_event_t                      read;
     ngx_event_t                      write;
     ngx_uint_t                       freed;  /* unsigned  freed:1; */
+    ngx_uint_t                       open;   /* unsigned  open:1;  when it was
+                                                freed */
 } reuse_test_connection_t;
 
 
@@ -50,6 +54,7 @@ typedef struct {
     ngx_sockaddr_t                   keys[NGX_HTTP_UPSTREAM_REUSE_TEST_KEYS];
     ngx_sockaddr_t                  *key;   /* what the balancer has chosen */
     ngx_uint_t                       given_back;
+    ngx_msec_t                       timeout;  /* of idle connections */
 
     reuse_test_connection_t
                               connections[NGX_HTTP_UPSTREAM_REUSE_TEST_KEYS];
@@ -69,6 +74,7 @@ static ngx_int_t reuse_test_create(reuse_test_t *t, ngx_uint_t n,
     ngx_socket_t s);
 static void reuse_test_cleanup(void *data);
 static ngx_uint_t reuse_test_is_closed(reuse_test_t *t, ngx_uint_t n);
+static ngx_uint_t reuse_test_is_timed(reuse_test_t *t, ngx_uint_t n);
 static ngx_uint_t reuse_test_put(reuse_test_t *t, ngx_uint_t n);
 static ngx_uint_t reuse_test_finds(reuse_test_t *t, ngx_uint_t n);
 static ngx_uint_t reuse_test_lacks(reuse_test_t *t, ngx_uint_t n);
@@ -80,38 +86,16 @@ static void reuse_test_free_peer(ngx_peer_connection_t *pc, void *data,
     ngx_uint_t state);
 
 
-/* what can be checked without running anything */
-
-ngx_http_myproxy_static_assert(
-    sizeof(struct sockaddr_in6) + sizeof(uint32_t)
-    <= sizeof(((ngx_http_upstream_reuse_peer_t *) 0)->key.space),
-    "the key of an IP address has room in a peer");
-
-#if (NGX_HAVE_UNIX_DOMAIN)
-ngx_http_myproxy_static_assert(
-    sizeof(struct sockaddr_un) <= sizeof(ngx_sockaddr_t),
-    "an idle connection has room for every address, and so for every key");
-#endif
-
-ngx_http_myproxy_static_assert(
-    sizeof(((ngx_http_upstream_conf_t *) 0)->next_upstream)
-    == sizeof(ngx_uint_t),
-    "conditions of next_upstream can be added");
-
-ngx_http_myproxy_static_assert(
-    (NGX_PEER_FAILED & NGX_PEER_NEXT) == 0,
-    "the states of a peer are bits");
-
-ngx_http_myproxy_static_assert(
-    sizeof(((ngx_http_upstream_rr_peer_t *) 0)->down) == sizeof(ngx_uint_t)
-    && sizeof(((ngx_http_upstream_rr_peer_t *) 0)->conns)
-       == sizeof(ngx_uint_t),
-    "a balancer's servers are counted in whole words");
-
-ngx_http_myproxy_static_assert(
-    offsetof(ngx_str_node_t, node) == 0
-    && offsetof(ngx_http_upstream_reuse_server_t, node) == 0,
-    "a server is found as a node of a tree of strings");
+static struct {
+    const char  *directive;
+    ngx_uint_t   value;
+} reuse_test_settings[] = {
+    { "keepalive", NGX_HTTP_UPSTREAM_REUSE_TEST_SIZE },
+    { "keepalive_requests", NGX_HTTP_UPSTREAM_REUSE_TEST_REQUESTS },
+    { "keepalive_time", NGX_HTTP_UPSTREAM_REUSE_TEST_TIME },
+    { "keepalive_timeout", NGX_HTTP_UPSTREAM_REUSE_TEST_TIMEOUT },
+    { NULL, 0 }
+};
 
 
 ngx_uint_t
@@ -226,6 +210,7 @@ static const char *
 reuse_test_directives(reuse_test_t *t)
 {
     void                                **srv_conf;
+    ngx_uint_t                            i;
     const char                           *fault;
     ngx_conf_t                           *cf;
     ngx_http_module_t                    *module;
@@ -256,16 +241,12 @@ reuse_test_directives(reuse_test_t *t)
     t->uscf.peer.init_upstream = reuse_test_init_upstream;
     ngx_str_set(&t->uscf.host, "self-test");
 
-    fault = reuse_test_set(t, "keepalive",
-                           NGX_HTTP_UPSTREAM_REUSE_TEST_SIZE);
-    if (fault) {
-        return fault;
-    }
-
-    fault = reuse_test_set(t, "keepalive_requests",
-                           NGX_HTTP_UPSTREAM_REUSE_TEST_REQUESTS);
-    if (fault) {
-        return fault;
+    for (i = 0; reuse_test_settings[i].directive; i++) {
+        fault = reuse_test_set(t, reuse_test_settings[i].directive,
+                               reuse_test_settings[i].value);
+        if (fault) {
+            return fault;
+        }
     }
 
     ngx_memzero(&rcf, sizeof(ngx_http_upstream_reuse_srv_conf_t));
@@ -276,11 +257,17 @@ reuse_test_directives(reuse_test_t *t)
         return "has its size elsewhere";
     }
 
-    if (rcf.max_requests != NGX_CONF_UNSET_UINT
-        && rcf.max_requests != NGX_HTTP_UPSTREAM_REUSE_TEST_REQUESTS)
+    if ((rcf.max_requests != NGX_CONF_UNSET_UINT
+         && rcf.max_requests != NGX_HTTP_UPSTREAM_REUSE_TEST_REQUESTS)
+        || (rcf.max_time != NGX_CONF_UNSET_MSEC
+            && rcf.max_time != NGX_HTTP_UPSTREAM_REUSE_TEST_TIME * 1000)
+        || (rcf.timeout != NGX_HTTP_UPSTREAM_REUSE_TIMEOUT
+            && rcf.timeout != NGX_HTTP_UPSTREAM_REUSE_TEST_TIMEOUT * 1000))
     {
         return "has its limits elsewhere";
     }
+
+    t->timeout = rcf.timeout;
 
     return NULL;
 }
@@ -401,6 +388,10 @@ reuse_test_pool(reuse_test_t *t)
         return "does not keep a connection";
     }
 
+    if (!reuse_test_is_timed(t, 0)) {
+        return "does not end an idle connection when its time is over";
+    }
+
     if (!reuse_test_lacks(t, 1)) {
         return "gives a connection to whom it does not belong";
     }
@@ -425,6 +416,12 @@ reuse_test_pool(reuse_test_t *t)
 
     if (!reuse_test_is_closed(t, 0)) {
         return "does not close a connection when it is told to";
+    }
+
+    /* while its cleanups run, its socket can still be asked and given away */
+
+    if (!t->connections[0].open || !t->connections[1].open) {
+        return "closes the socket of a connection before its cleanups run";
     }
 
     if (!reuse_test_lacks(t, 0)) {
@@ -505,6 +502,7 @@ reuse_test_cleanup(void *data)
     reuse_test_connection_t  *tc = data;
 
     tc->freed = 1;
+    tc->open = (tc->connection.fd != (ngx_socket_t) -1);
 }
 
 
@@ -513,6 +511,20 @@ reuse_test_is_closed(reuse_test_t *t, ngx_uint_t n)
 {
     return t->connections[n].freed
            && t->connections[n].connection.fd == (ngx_socket_t) -1;
+}
+
+
+/* The timer is that of reading, where the layer may have it end earlier. */
+
+static ngx_uint_t
+reuse_test_is_timed(reuse_test_t *t, ngx_uint_t n)
+{
+    ngx_event_t  *rev;
+
+    rev = &t->connections[n].read;
+
+    return rev->timer_set
+           && rev->timer.key - ngx_current_msec == t->timeout;
 }
 
 

@@ -86,6 +86,7 @@ ngx_http_upstream_reuse_watch(ngx_http_upstream_reuse_peer_t *rp,
     rp->watch.judged = 0;
     rp->watch.stray = 0;
     rp->watch.silent = 0;
+    rp->watch.unsent = 0;
 
     rp->watch.recv = c->recv;
     c->recv = reuse_recv;
@@ -99,6 +100,9 @@ ngx_http_upstream_reuse_watch(ngx_http_upstream_reuse_peer_t *rp,
         c->log_error = NGX_ERROR_INFO;
 
         ngx_http_upstream_reuse_begin_wait(rp);
+
+    } else {
+        ngx_queue_init(&rp->watch.queue);
     }
 
     /* an event from before (see ngx_posted_next_events) tells nothing now */
@@ -179,7 +183,6 @@ reuse_recv(ngx_connection_t *c, u_char *buf, size_t size)
     n = rp->watch.recv(c, buf, size);
 
     if (n == NGX_AGAIN) {
-
         if (rp->watch.judged) {
             rp->watch.judged = 0;
             c->log_error = NGX_ERROR_INFO;
@@ -365,10 +368,9 @@ reuse_judge(ngx_http_upstream_reuse_peer_t *rp, ngx_connection_t *c,
         return NGX_HTTP_UPSTREAM_REUSE_PROOF_RESET;
     }
 
+    /* bytes that left before a byte of the request was received */
+
     if (n > 0) {
-
-        /* they left before a byte of the request was received */
-
         rp->watch.stray = 1;
     }
 

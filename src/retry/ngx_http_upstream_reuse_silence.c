@@ -28,6 +28,9 @@
 /* milliseconds between two looks */
 #define NGX_HTTP_UPSTREAM_REUSE_GLANCE      250
 
+/* milliseconds: a look that is so late comes from a worker that was stopped */
+#define NGX_HTTP_UPSTREAM_REUSE_LATE_LOOK   500
+
 
 typedef enum {
     REUSE_ACKNOWLEDGED,                  /* or nothing is known of it */
@@ -37,7 +40,9 @@ typedef enum {
 } reuse_look_e;
 
 
-static void reuse_look_handler(ngx_event_t *ev);
+static void reuse_look_handler(void);
+static void reuse_begin_anew(void);
+static void reuse_forget(ngx_http_upstream_reuse_peer_t *rp);
 static reuse_look_e reuse_look(ngx_http_upstream_reuse_peer_t *rp);
 static void reuse_end_silent(ngx_http_upstream_reuse_peer_t *rp);
 static ngx_uint_t reuse_may_go_again(ngx_http_upstream_reuse_peer_t *rp);
@@ -51,29 +56,15 @@ ngx_queue_t  ngx_http_upstream_reuse_waiting = {
     &ngx_http_upstream_reuse_waiting
 };
 
-ngx_uint_t   ngx_http_upstream_reuse_looks;
-
-/* worker */
-
-static ngx_event_t       reuse_look_event;
-static ngx_connection_t  reuse_look_dummy;
+ngx_http_upstream_reuse_task_t  ngx_http_upstream_reuse_look_task =
+    ngx_http_upstream_reuse_task(reuse_look_handler);
 
 
 void
 ngx_http_upstream_reuse_begin_looks(void)
 {
-    /* a debug log names the connection of a timer */
-
-    reuse_look_dummy.fd = (ngx_socket_t) -1;
-
-    reuse_look_event.handler = reuse_look_handler;
-    reuse_look_event.data = &reuse_look_dummy;
-    reuse_look_event.log = ngx_cycle->log;
-    reuse_look_event.cancelable = 1;
-
-    ngx_add_timer(&reuse_look_event, NGX_HTTP_UPSTREAM_REUSE_PATIENCE);
-
-    ngx_http_upstream_reuse_looks = 1;
+    ngx_http_upstream_reuse_schedule(&ngx_http_upstream_reuse_look_task,
+                                     NGX_HTTP_UPSTREAM_REUSE_PATIENCE);
 }
 
 
@@ -83,13 +74,20 @@ ngx_http_upstream_reuse_begin_looks(void)
  */
 
 static void
-reuse_look_handler(ngx_event_t *ev)
+reuse_look_handler(void)
 {
     ngx_queue_t                     *q, *next, silent;
     ngx_msec_int_t                   left;
     ngx_http_upstream_reuse_peer_t  *rp;
 
     ngx_queue_init(&silent);
+
+    if ((ngx_msec_int_t) (ngx_current_msec
+                          - ngx_http_upstream_reuse_look_task.due)
+        >= NGX_HTTP_UPSTREAM_REUSE_LATE_LOOK)
+    {
+        reuse_begin_anew();
+    }
 
     for (q = ngx_queue_head(&ngx_http_upstream_reuse_waiting);
          q != ngx_queue_sentinel(&ngx_http_upstream_reuse_waiting);
@@ -108,7 +106,7 @@ reuse_look_handler(ngx_event_t *ev)
         switch (reuse_look(rp)) {
 
         case REUSE_ACKNOWLEDGED:
-            ngx_http_upstream_reuse_end_wait(rp);
+            reuse_forget(rp);
             break;
 
         case REUSE_UNSENT:
@@ -133,13 +131,12 @@ reuse_look_handler(ngx_event_t *ev)
 
         rp = ngx_queue_data(q, ngx_http_upstream_reuse_peer_t, watch.queue);
 
-        ngx_http_upstream_reuse_end_wait(rp);
+        reuse_forget(rp);
 
         reuse_end_silent(rp);
     }
 
     if (ngx_queue_empty(&ngx_http_upstream_reuse_waiting)) {
-        ngx_http_upstream_reuse_looks = 0;
         return;
     }
 
@@ -149,7 +146,40 @@ reuse_look_handler(ngx_event_t *ev)
     left = (ngx_msec_int_t) (rp->watch.begun + NGX_HTTP_UPSTREAM_REUSE_PATIENCE
                              - ngx_current_msec);
 
-    ngx_add_timer(ev, ngx_max(left, NGX_HTTP_UPSTREAM_REUSE_GLANCE));
+    ngx_http_upstream_reuse_schedule(&ngx_http_upstream_reuse_look_task,
+                              ngx_max(left, NGX_HTTP_UPSTREAM_REUSE_GLANCE));
+}
+
+
+/*
+ * The worker was stopped for a while, and maybe the whole machine: what was on
+ * its way then may not have had the time that it seems to have had.
+ */
+
+static void
+reuse_begin_anew(void)
+{
+    ngx_queue_t                     *q;
+    ngx_http_upstream_reuse_peer_t  *rp;
+
+    for (q = ngx_queue_head(&ngx_http_upstream_reuse_waiting);
+         q != ngx_queue_sentinel(&ngx_http_upstream_reuse_waiting);
+         q = ngx_queue_next(q))
+    {
+        rp = ngx_queue_data(q, ngx_http_upstream_reuse_peer_t, watch.queue);
+
+        rp->watch.begun = ngx_current_msec;
+    }
+}
+
+
+/* It will still be removed from a queue, when its wait ends. */
+
+static void
+reuse_forget(ngx_http_upstream_reuse_peer_t *rp)
+{
+    ngx_queue_remove(&rp->watch.queue);
+    ngx_queue_init(&rp->watch.queue);
 }
 
 
@@ -310,6 +340,14 @@ reuse_suspect_others(ngx_http_upstream_reuse_peer_t *rp)
     {
         record->silent = before;
     }
+}
+
+
+ngx_uint_t
+ngx_http_upstream_reuse_is_suspect(ngx_http_upstream_reuse_conn_t *conn,
+    ngx_msec_t age)
+{
+    return age >= ngx_current_msec - conn->server->record->silent;
 }
 
 

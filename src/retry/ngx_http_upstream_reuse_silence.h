@@ -20,8 +20,8 @@
 /* worker: requests that have had no answer so far, the oldest first */
 extern ngx_queue_t  ngx_http_upstream_reuse_waiting;
 
-/* worker: whether these will be looked at, and has them be */
-extern ngx_uint_t  ngx_http_upstream_reuse_looks;
+/* worker: these will be looked at, once that has begun */
+extern ngx_http_upstream_reuse_task_t  ngx_http_upstream_reuse_look_task;
 void ngx_http_upstream_reuse_begin_looks(void);
 
 /*
@@ -34,26 +34,39 @@ static ngx_inline void
 ngx_http_upstream_reuse_begin_wait(ngx_http_upstream_reuse_peer_t *rp)
 {
     rp->watch.begun = ngx_current_msec;
-    rp->watch.queued = 1;
-    rp->watch.unsent = 0;
 
     ngx_queue_insert_tail(&ngx_http_upstream_reuse_waiting, &rp->watch.queue);
 
-    if (!ngx_http_upstream_reuse_looks) {
+    if (!ngx_http_upstream_reuse_look_task.scheduled) {
         ngx_http_upstream_reuse_begin_looks();
     }
 }
 
-/* The first byte of a response is there, or the attempt is over. */
+/*
+ * The first byte of a response is there, or the attempt is over, while
+ * rp->watch.waiting is set.
+ */
 #define ngx_http_upstream_reuse_end_wait(rp)                                  \
-    if ((rp)->watch.queued) {                                                 \
-        ngx_queue_remove(&(rp)->watch.queue);                                 \
-        (rp)->watch.queued = 0;                                               \
-    }
+    ngx_queue_remove(&(rp)->watch.queue)
+
+/*
+ * Tells whether a request on a kept connection has no answer so far, and is
+ * not known to have been received.
+ */
+#define ngx_http_upstream_reuse_may_be_lost(rp)                               \
+    ((rp)->watch.waiting && !ngx_queue_empty(&(rp)->watch.queue))
 
 /* Tells whether ngx_http_upstream_next() will not ask for a peer any more. */
 ngx_uint_t ngx_http_upstream_reuse_gives_up(
     ngx_http_upstream_reuse_peer_t *rp);
+
+/*
+ * Tells whether a connection that was idle for so many milliseconds has been
+ * so for as long as one on which a request met silence, of which there is one
+ * where record->silent is not 0.
+ */
+ngx_uint_t ngx_http_upstream_reuse_is_suspect(
+    ngx_http_upstream_reuse_conn_t *conn, ngx_msec_t age);
 
 
 #endif /* _NGX_HTTP_UPSTREAM_REUSE_SILENCE_H_INCLUDED_ */

@@ -68,6 +68,12 @@ void ngx_http_upstream_reuse_exit_process(ngx_cycle_t *cycle);
 
 /* variables */
 
+/*
+ * $reuse_connection, $reuse_reason (..._new_e, ..._refused_e),
+ * $reuse_requests, $reuse_age (since it was opened), $reuse_idle,
+ * $reuse_fate (..._close_e), $reuse_queue_time
+ */
+
 ngx_int_t ngx_http_upstream_reuse_add_variables(ngx_conf_t *cf);
 
 

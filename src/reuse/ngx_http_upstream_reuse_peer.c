@@ -412,7 +412,9 @@ reuse_unfit(ngx_http_upstream_reuse_peer_t *rp, ngx_connection_t *c,
         return NGX_HTTP_UPSTREAM_REUSE_NEW_IDENTITY;
     }
 
-    if (ngx_http_upstream_reuse_is_suspect(conn)) {
+    if (conn->server->record->silent
+        && ngx_http_upstream_reuse_is_suspect(conn, rp->age))
+    {
         return NGX_HTTP_UPSTREAM_REUSE_NEW_SILENT;
     }
 
@@ -594,6 +596,8 @@ reuse_end_unwanted(ngx_http_upstream_reuse_peer_t *rp,
         rp->account.holds = 0;
         rp->account.reason = NGX_HTTP_UPSTREAM_REUSE_CLOSE_KEPT;
 
+        ngx_http_upstream_reuse_spare(conn);
+
         return;
     }
 
@@ -669,11 +673,12 @@ reuse_end(ngx_http_upstream_reuse_peer_t *rp,
 static void
 reuse_begin_anew(ngx_http_upstream_reuse_peer_t *rp)
 {
-    ngx_http_upstream_reuse_end_wait(rp);
+    if (rp->watch.waiting) {
+        ngx_http_upstream_reuse_end_wait(rp);
+        rp->watch.waiting = 0;
+    }
 
-    rp->watch.waiting = 0;
     rp->again = 0;
-
     reuse_end(rp, NGX_HTTP_UPSTREAM_REUSE_CLOSE_UNREAD);
     reuse_reset(rp);
 

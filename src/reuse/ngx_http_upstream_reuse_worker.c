@@ -12,13 +12,13 @@
 
 
 static ngx_shm_zone_t *reuse_find_zone(ngx_cycle_t *cycle);
-static void reuse_sample_handler(ngx_event_t *ev);
+static void reuse_sample_handler(void);
 
 
 /* worker */
 
-static ngx_event_t       reuse_sample_event;
-static ngx_connection_t  reuse_sample_dummy;
+static ngx_http_upstream_reuse_task_t  reuse_sample_task =
+    ngx_http_upstream_reuse_task(reuse_sample_handler);
 
 
 /* An error here would end the master process. */
@@ -75,19 +75,10 @@ ngx_http_upstream_reuse_init_process(ngx_cycle_t *cycle)
 
     ngx_http_upstream_reuse_begin_handover(cycle);
     ngx_http_upstream_reuse_begin_queues(cycle);
-    ngx_http_upstream_reuse_begin_gone(cycle);
+    ngx_http_upstream_reuse_begin_gone();
 
-    /* a debug log names the connection of a timer */
-
-    reuse_sample_dummy.fd = (ngx_socket_t) -1;
-
-    reuse_sample_event.handler = reuse_sample_handler;
-    reuse_sample_event.data = &reuse_sample_dummy;
-    reuse_sample_event.log = ngx_cycle->log;
-    reuse_sample_event.cancelable = 1;
-
-    ngx_add_timer(&reuse_sample_event,
-                  NGX_HTTP_UPSTREAM_REUSE_INTERVAL * 1000);
+    ngx_http_upstream_reuse_schedule(&reuse_sample_task,
+                                     NGX_HTTP_UPSTREAM_REUSE_INTERVAL * 1000);
 
     return NGX_OK;
 }
@@ -129,7 +120,7 @@ reuse_find_zone(ngx_cycle_t *cycle)
 /* Of all workers, the first that gets here takes the sample. */
 
 static void
-reuse_sample_handler(ngx_event_t *ev)
+reuse_sample_handler(void)
 {
     ngx_shm_zone_t                  *shm_zone;
     ngx_slab_pool_t                 *shpool;
@@ -139,7 +130,8 @@ reuse_sample_handler(ngx_event_t *ev)
         return;
     }
 
-    ngx_add_timer(ev, NGX_HTTP_UPSTREAM_REUSE_INTERVAL * 1000);
+    ngx_http_upstream_reuse_schedule(&reuse_sample_task,
+                                     NGX_HTTP_UPSTREAM_REUSE_INTERVAL * 1000);
 
     shm_zone = reuse_find_zone((ngx_cycle_t *) ngx_cycle);
 

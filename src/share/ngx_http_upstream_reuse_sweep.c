@@ -35,7 +35,7 @@ typedef void (*reuse_end_pt)(ngx_http_upstream_reuse_parcel_t *parcel,
     ngx_socket_t fd, void *data);
 
 
-static void reuse_visit_handler(ngx_event_t *ev);
+static void reuse_visit_handler(void);
 static void reuse_take_out(ngx_http_upstream_reuse_visit_pt select,
     ngx_http_upstream_reuse_visit_pt visit, reuse_end_pt end, void *data);
 static void reuse_end_visited(ngx_http_upstream_reuse_parcel_t *parcel,
@@ -68,9 +68,10 @@ static ngx_http_upstream_reuse_close_e reuse_why_unwanted(
 
 /* worker */
 
-static ngx_uint_t        reuse_begun;
-static ngx_event_t       reuse_visit_event;
-static ngx_connection_t  reuse_visit_dummy;
+static ngx_uint_t  reuse_begun;
+
+static ngx_http_upstream_reuse_task_t  reuse_visit_task =
+    ngx_http_upstream_reuse_task(reuse_visit_handler);
 
 
 void
@@ -78,23 +79,15 @@ ngx_http_upstream_reuse_begin_sweep(void)
 {
     reuse_begun = 1;
 
-    /* a debug log names the connection of a timer */
-
-    reuse_visit_dummy.fd = (ngx_socket_t) -1;
-
-    reuse_visit_event.handler = reuse_visit_handler;
-    reuse_visit_event.data = &reuse_visit_dummy;
-    reuse_visit_event.log = ngx_cycle->log;
-    reuse_visit_event.cancelable = 1;
-
-    ngx_add_timer(&reuse_visit_event, NGX_HTTP_UPSTREAM_REUSE_VISIT / 2);
+    ngx_http_upstream_reuse_schedule(&reuse_visit_task,
+                                     NGX_HTTP_UPSTREAM_REUSE_VISIT / 2);
 }
 
 
 /* Whoever was last goes on, and others do if it has stopped. */
 
 static void
-reuse_visit_handler(ngx_event_t *ev)
+reuse_visit_handler(void)
 {
     ngx_msec_t         pause;
 
@@ -113,8 +106,9 @@ reuse_visit_handler(ngx_event_t *ev)
 
     mine = ngx_http_upstream_reuse_is_time_to_visit(pause);
 
-    ngx_add_timer(ev, mine ? NGX_HTTP_UPSTREAM_REUSE_VISIT / 2
-                           : NGX_HTTP_UPSTREAM_REUSE_LAPSE);
+    ngx_http_upstream_reuse_schedule(&reuse_visit_task,
+                                     mine ? NGX_HTTP_UPSTREAM_REUSE_VISIT / 2
+                                          : NGX_HTTP_UPSTREAM_REUSE_LAPSE);
 
     if (!mine) {
         return;

@@ -68,8 +68,10 @@ ngx_int_t ngx_http_upstream_reuse_read_tickets(
  * not known whom it trusts, no other SSL_CTX has the same value, nor has this
  * one after a reload.  NGX_OK, or NGX_ERROR if there is no memory.
  *
- * A setting that the SSL_CTX shows is added in ssl_digest.c; any other in
- * reuse_add_identity().
+ * A setting that the SSL_CTX shows is added in reuse_add_settings()
+ * (ssl_digest.c), any other in reuse_add_identity(); and where a handler has
+ * locations share an SSL_CTX, it compares it there, as same_ssl() does in
+ * src/proxy.
  */
 ngx_int_t ngx_http_upstream_reuse_add_ssl(EVP_MD_CTX *md,
     ngx_http_upstream_reuse_main_conf_t *rmcf, ngx_ssl_t *ssl,

@@ -22,7 +22,7 @@
 #define _NGX_HTTP_REUSE_WARM_H_INCLUDED_
 
 
-#include "ngx_http_upstream_reuse_limit.h"
+#include "ngx_http_upstream_reuse_silence.h"
 #include "ngx_http_upstream_reuse_sessions.h"
 
 

@@ -297,7 +297,7 @@ reuse_look_at_request(ngx_http_upstream_reuse_peer_t *rp, ngx_msec_t *next)
                    ? reuse_prompt(server) + 1
                    : server->record->starving.waited;
 
-        if (waited >= patience && rp->watch.queued) {
+        if (waited >= patience && ngx_http_upstream_reuse_may_be_lost(rp)) {
             *next = ngx_min(*next, NGX_HTTP_REUSE_WARM_UNKNOWN);
 
         } else if (waited >= patience) {
@@ -324,7 +324,7 @@ reuse_look_at_request(ngx_http_upstream_reuse_peer_t *rp, ngx_msec_t *next)
     if (alone >= patience
         || waited >= patience * NGX_HTTP_REUSE_WARM_BUSY)
     {
-        if (rp->watch.queued) {
+        if (ngx_http_upstream_reuse_may_be_lost(rp)) {
             *next = ngx_min(*next, NGX_HTTP_REUSE_WARM_UNKNOWN);
             return;
         }

@@ -50,6 +50,7 @@ static ngx_int_t damage_get(ngx_peer_connection_t *pc, void *data);
 static void damage_free(ngx_peer_connection_t *pc, void *data,
     ngx_uint_t state);
 static void damage_read(ngx_event_t *ev);
+static void damage_close(ngx_event_t *ev);
 
 
 static ngx_command_t  ngx_http_damage_commands[] = {
@@ -153,9 +154,7 @@ ngx_http_damage(ngx_conf_t *cf, ngx_command_t *cmd, void *conf)
             command->set = damage_keepalive;
         }
 
-        if (is("limits")
-            && ngx_strcmp(command->name.data, "keepalive_requests") == 0)
-        {
+        if (is((char *) command->name.data)) {
             command->post = &damage_post;
         }
     }
@@ -376,6 +375,14 @@ damage_free(ngx_peer_connection_t *pc, void *data, ngx_uint_t state)
         if (is("remove")) {
             c->read->handler = damage_read;
         }
+
+        if (is("order")) {
+            c->read->handler = damage_close;
+        }
+
+        if (is("timer") && c->read->timer_set) {
+            ngx_del_timer(c->read);
+        }
     }
 }
 
@@ -383,4 +390,20 @@ damage_free(ngx_peer_connection_t *pc, void *data, ngx_uint_t state)
 static void
 damage_read(ngx_event_t *ev)
 {
+}
+
+
+/* As the module does it, but in another order. */
+
+static void
+damage_close(ngx_event_t *ev)
+{
+    ngx_pool_t        *pool;
+    ngx_connection_t  *c;
+
+    c = ev->data;
+    pool = c->pool;
+
+    ngx_close_connection(c);
+    ngx_destroy_pool(pool);
 }
