@@ -171,7 +171,7 @@ def restart(origin, clients):
 
 
 def check(view):
-    requests, connections = view["requests"], view["connections"]
+    requests, connections = view["attempts"], view["connections"]
     assert requests["new"] == sum(requests["new_by_reason"].values())
     assert requests["total"] == (requests["reused"] + requests["warm"]
                                  + requests["new"])
@@ -183,12 +183,15 @@ def check(view):
     assert connections["idle"] <= connections["open"]
     assert all(0 <= count < 10 * REQUESTS for part in (
         requests["new_by_reason"], connections["closed_by_reason"],
-        view["retries"], view["tls"]) for count in part.values())
-    for key in ("connect_time", "tls_handshake_time"):
-        assert view[key]["count"] == sum(
-            count for _, count in view[key]["buckets"])
+        connections["closed_by"], view["stale_requests"],
+        view["tls_handshakes"]) for count in part.values())
+    assert connections["closed"] == sum(connections["closed_by"].values())
+    for key in ("connect_duration_seconds", "tls_handshake_duration_seconds"):
+        below = [bucket["count"] for bucket in view[key]["buckets"]]
+        assert below == sorted(below) and below[-1] == view[key]["count"]
         assert view[key]["count"] <= connections["opened"]
-    assert view["tls_handshake_time"]["count"] == sum(view["tls"].values())
+    assert view["tls_handshake_duration_seconds"]["count"] == sum(
+        view["tls_handshakes"].values())
 
 
 @pytest.mark.timeout((600 if SOAK else 120) * settings.SCALE)
@@ -217,12 +220,12 @@ def test_the_sums_hold(stage):
             check(server)
     total = status["total"]
     assert len(status["upstreams"]) == 3
-    assert total["requests"]["total"] >= sum(
+    assert total["attempts"]["total"] >= sum(
         count for code, count in clients.statuses.items() if code == 200)
     closed = {name for name, count
               in total["connections"]["closed_by_reason"].items() if count}
-    print(dict(clients.statuses), total["requests"], total["connections"],
-          total["retries"])
+    print(dict(clients.statuses), total["attempts"], total["connections"],
+          total["stale_requests"])
     assert {"close", "http10", "unframed", "excess", "announced", "closed",
             "error", "crash", "shutdown", "full", "identity"} <= closed
     for pid in nginx.workers():

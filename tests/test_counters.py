@@ -33,7 +33,7 @@ class Account:
 
     def __init__(self, view):
         self.view = view
-        requests, connections = view["requests"], view["connections"]
+        requests, connections = view["attempts"], view["connections"]
         self.total = requests["total"]
         self.reused = requests["reused"]
         self.new = nonzero(requests["new_by_reason"])
@@ -412,7 +412,7 @@ def test_refused_where_reuse_is_off(stage):
                         location=APP)
     assert nginx.get().status == 502
     found = account(nginx)
-    assert (found.new, found.closed) == ({"off": 1}, {"unconnected": 1})
+    assert (found.new, found.closed) == ({"off": 1}, {"connect_failed": 1})
 
 
 # requests that met an end
@@ -423,8 +423,8 @@ def test_a_retry_is_counted(stage):
     scene.meet()
     assert scene.response().status == 200
     found = account(scene.nginx)
-    assert found.view["retries"] == {
-        "proven": 1, "refused": 0, "lost": 0, "silent": 0}
+    assert found.view["stale_requests"] == {
+        "resent": 1, "unproven": 0, "not_resendable": 0, "resent_silent": 0}
     assert (found.reused, found.new) == (1, {"empty": 1, "retry": 1})
     assert (found.opened, found.closed) == (2, {"undelivered": 1})
 
@@ -441,8 +441,8 @@ def test_a_retry_that_is_refused_is_counted(stage):
     one_request(stage, nginx)
     assert nginx.post("/", b"body").status == 502
     found = account(nginx)
-    assert found.view["retries"] == {
-        "proven": 0, "refused": 1, "lost": 0, "silent": 0}
+    assert found.view["stale_requests"] == {
+        "resent": 0, "unproven": 1, "not_resendable": 0, "resent_silent": 0}
     assert (found.reused, found.closed) == (1, {"error": 1})
 
 
@@ -455,8 +455,8 @@ def test_a_request_that_is_gone_is_counted(stage):
     assert scene.response().status == 502
     scene.link.release("a")
     found = account(scene.nginx)
-    assert found.view["retries"] == {
-        "proven": 0, "refused": 0, "lost": 1, "silent": 0}
+    assert found.view["stale_requests"] == {
+        "resent": 0, "unproven": 0, "not_resendable": 1, "resent_silent": 0}
 
 
 # how long it took
@@ -481,9 +481,9 @@ def test_one_that_took_long_does_not_count_for_all(stage):
     for _ in range(4):
         ask(6)
     view = settled(stage, nginx, idle=6).view
-    assert view["connect_time"]["sum"] > 0.7
-    assert view["tls_handshake_time"]["sum"] > 0.7
-    assert 0 < view["time_saved"] < 24 * 0.1 * settings.SCALE
+    assert view["connect_duration_seconds"]["sum"] > 0.7
+    assert view["tls_handshake_duration_seconds"]["sum"] > 0.7
+    assert 0 < view["estimated_saved_seconds"] < 24 * 0.1 * settings.SCALE
 
 
 def test_times_of_connections(stage):
@@ -496,16 +496,18 @@ def test_times_of_connections(stage):
         assert nginx.get().status == 200
     took = time.monotonic() - begun
     view = account(nginx).view
-    tcp, tls = view["connect_time"], view["tls_handshake_time"]
+    tcp = view["connect_duration_seconds"]
+    tls = view["tls_handshake_duration_seconds"]
     assert (tcp["count"], tls["count"]) == (1, 1)
     assert 0.029 <= tcp["sum"]
     assert 0.029 <= tls["sum"]
     # three requests have a round trip each besides
     assert tcp["sum"] + tls["sum"] < took - 3 * 0.029
-    assert view["time_saved"] == pytest.approx(
+    assert view["estimated_saved_seconds"] == pytest.approx(
         2 * (tcp["sum"] + tls["sum"]), abs=1e-5)
     for histogram in (tcp, tls):
-        bound, = [bound for bound, count in histogram["buckets"] if count]
+        bound = next(bucket["le"] for bucket in histogram["buckets"]
+                     if bucket["count"])
         assert bound is None or bound >= histogram["sum"]
 
 
@@ -521,7 +523,7 @@ def test_a_slow_beginning_is_of_tcp(stage):
     stage.let_pass(0.5)
     link.release("b")
     assert client.read_response().status == 200
-    assert account(nginx).view["connect_time"]["sum"] >= 0.45
+    assert account(nginx).view["connect_duration_seconds"]["sum"] >= 0.45
 
 
 def test_times_where_sessions_are_not_kept(stage):
@@ -533,8 +535,8 @@ def test_times_where_sessions_are_not_kept(stage):
     assert nginx.get().status == 200
     took = time.monotonic() - begun
     view = account(nginx).view
-    tcp = view["connect_time"]["sum"]
-    tls = view["tls_handshake_time"]["sum"]
+    tcp = view["connect_duration_seconds"]["sum"]
+    tls = view["tls_handshake_duration_seconds"]["sum"]
     # where one ends and the other begins is the kernel's round trip, which
     # a busy machine makes longer; their sum is measured
     assert 0.029 <= tcp
@@ -551,8 +553,8 @@ def test_handshakes_full_and_resumed(stage):
     for _ in range(3):
         assert nginx.get().status == 200
     view = account(nginx).view
-    assert view["tls"] == {"full": 1, "resumed": 2}
-    assert view["tls_handshake_time"]["count"] == 3
+    assert view["tls_handshakes"] == {"full": 1, "resumed": 2}
+    assert view["tls_handshake_duration_seconds"]["count"] == 3
 
 
 def test_a_connection_that_was_not_made_has_no_time(stage):
@@ -560,8 +562,8 @@ def test_a_connection_that_was_not_made_has_no_time(stage):
     nginx = stage.nginx(location=PASS)
     assert nginx.get().status == 502
     view = account(nginx).view
-    assert view["connect_time"]["count"] == 0
-    assert view["connections"]["closed_by_reason"]["unconnected"] == 1
+    assert view["connect_duration_seconds"]["count"] == 0
+    assert view["connections"]["closed_by_reason"]["connect_failed"] == 1
 
 
 # the zone
@@ -586,8 +588,8 @@ def test_a_zone_that_is_full_says_so(stage):
     status = nginx.status()
     assert status["zone"]["full"] is True
     last = min(status["upstreams"], key=lambda upstream: upstream["name"])
-    assert last["name"] == ""
-    assert last["servers"][0]["address"] == ""
+    assert last["name"] == "(zone full)"
+    assert last["servers"][0]["address"] == "(zone full)"
     left = Account(last["servers"][0])
     found = Account(status["total"])
     assert 0 < left.total < 2 * MANY
@@ -632,7 +634,7 @@ def test_a_zone_that_is_large_enough(stage):
     status = nginx.status()
     assert len(status["upstreams"]) == MANY
     assert not status["zone"]["full"]
-    assert 0 < status["zone"]["free"] < status["zone"]["size"]
+    assert 0 < status["zone"]["free_bytes"] < status["zone"]["size_bytes"]
 
 
 def test_reloads_take_no_more_of_the_zone(stage):
@@ -647,16 +649,16 @@ def test_reloads_take_no_more_of_the_zone(stage):
 
     one_request(stage, nginx)
     reload()
-    free = nginx.status()["zone"]["free"]
+    free = nginx.status()["zone"]["free_bytes"]
     for _ in range(12):
         reload()
-    assert nginx.status()["zone"]["free"] == free
+    assert nginx.status()["zone"]["free_bytes"] == free
 
 
 def test_reuse_zone_has_a_size(stage):
     stage.origin()
     nginx = stage.nginx(http="reuse_zone 100k;", location=PASS)
-    assert nginx.status()["zone"]["size"] == 100 * 1024
+    assert nginx.status()["zone"]["size_bytes"] == 100 * 1024
 
 
 @pytest.mark.parametrize("lines, why", [
@@ -698,5 +700,5 @@ def test_the_ratio_is_kept(stage):
         return nginx.status()["history"]["samples"]
     stage.wait_until(samples)
     history = nginx.status()["history"]
-    assert history["interval"] == 10
-    assert history["samples"] == [[4, 3]]
+    assert history["interval_seconds"] == 10
+    assert history["samples"] == [{"attempts": 4, "ready": 3}]

@@ -12,6 +12,9 @@ COMPAT = settings.ROOT / "src/ngx_http_myproxy_compat.h"
 DIRECTIVES = settings.ROOT / "docs/directives.md"
 RUNBOOK = settings.ROOT / "docs/runbook.md"
 REASONS = settings.ROOT / "src/accounts/ngx_http_upstream_reuse_reasons.c"
+VERSIONS = re.findall(r"^## \[([\d.]+)\]",
+                      (settings.ROOT / "CHANGELOG.md").read_text(),
+                      re.MULTILINE)
 PAGES = sorted([*settings.ROOT.glob("*.md"), *settings.ROOT.glob("*/*.md")])
 
 SECTION = re.compile(r"^### (\w+)\n\n```\n(.*?)^```\n(.*?)(?=^##|\Z)",
@@ -63,8 +66,9 @@ def test_a_directive_is_documented_as_it_is(name):
     assert all(form == name or form.startswith(f"{name} ")
                for form in syntax.rstrip(";").split("; "))
     assert default == "-" or re.fullmatch(rf"{name} [^;]+;", default)
-    assert re.fullmatch(r"0\.1\.0(, with nginx \d\.\d+\.\d or later)?",
-                        appeared)
+    version, = re.fullmatch(r"([\d.]+)(?:, with nginx \d\.\d+\.\d or later)?",
+                            appeared).groups()
+    assert version in VERSIONS
     assert text.strip()
     if "NGX_CONF_FLAG" in flags:
         assert syntax == f"{name} on | off;"

@@ -139,7 +139,7 @@ def test_on_a_kept_connection(stage, kind):
         "/before"]
     assert scene.origin.connections == 1
     assert not scene.nginx.logged("may have been received|is sent again")
-    assert scene.nginx.status()["total"]["retries"]["refused"] == 0
+    assert scene.nginx.status()["total"]["stale_requests"]["unproven"] == 0
 
 
 def test_a_client_that_goes_on_sending(stage):

@@ -64,7 +64,7 @@ def test_the_configuration(stage):
             for origin in origins for request in origin.requests} == {
                 ("127.0.0.1", "http")}
     page = nginx.get("/", "Accept: application/json", port="status")
-    assert json.loads(page.body)["total"]["requests"]["reused"] == 4
+    assert json.loads(page.body)["total"]["attempts"]["reused"] == 4
 
     def lines():
         found = nginx.read("reuse.log").decode().splitlines()
@@ -84,7 +84,7 @@ def test_the_alert_rules():
 
 def test_the_alert_rules_are_of_metrics_that_there_are(stage):
     text = (EXAMPLES / "alerts.yml").read_text()
-    used = set(METRIC.findall(text.replace("upstream:nginx_reuse:", "")))
+    used = set(METRIC.findall(re.sub(r"\w+:nginx_reuse_\w+:", "", text)))
     assert used and used <= metrics(stage)
 
 

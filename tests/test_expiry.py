@@ -285,7 +285,7 @@ def test_the_limit_is_learned(stage):
     limit = closing.teach()
     assert 0.9 * LIMIT < limit
     server, = closing.nginx.status()["upstreams"][0]["servers"]
-    assert server["learned_idle_limit"] == pytest.approx(limit)
+    assert server["learned_idle_limit_seconds"] == pytest.approx(limit)
     assert not closing.opens(limit * 0.5)
     # about to be closed, for all that nginx knows
     assert closing.opens(limit * 1.05)
@@ -298,7 +298,7 @@ def test_the_limit_is_learned(stage):
     def counted():
         total = closing.nginx.status()["total"]
         return (total["connections"]["closed_by_reason"]["expired"] == 1
-                and total["requests"]["new_by_reason"]["expired"] == 1)
+                and total["attempts"]["new_by_reason"]["expired"] == 1)
     stage.wait_until(counted)
 
 
@@ -379,7 +379,8 @@ def test_resets_teach_as_well(stage, tls):
     for _ in range(14):
         assert forgetting.after(LIMIT * 1.6) == 200
     assert not forgetting.nginx.logged(NO_LONGER)
-    assert forgetting.nginx.status()["total"]["retries"]["refused"] == 3
+    total = forgetting.nginx.status()["total"]
+    assert total["stale_requests"]["unproven"] == 3
 
 
 @takes_root

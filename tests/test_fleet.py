@@ -89,11 +89,11 @@ class Books:
 
     @staticmethod
     def _counters(view):
-        requests, connections = view["requests"], view["connections"]
+        requests, connections = view["attempts"], view["connections"]
         found = {"total": requests["total"], "reused": requests["reused"],
                  "opened": connections["opened"],
                  "closed": connections["closed"],
-                 "connects": view["connect_time"]["count"]}
+                 "connects": view["connect_duration_seconds"]["count"]}
         found.update(connections["closed_by_reason"])
         found.update(requests["new_by_reason"])
         return found
@@ -132,9 +132,10 @@ def test_addresses_that_change_take_no_more_memory(stage, share):
         ask_all(nginx, [f"/?n={address(number)}"
                         for number in range(start, start + BATCH)])
         status = books.look()
-        assert status["total"]["requests"]["total"] == start + BATCH
+        assert status["total"]["attempts"]["total"] == start + BATCH
         assert len(servers(status, POOL)) <= 130
-        used.append(status["zone"]["size"] - status["zone"]["free"])
+        used.append(status["zone"]["size_bytes"]
+                    - status["zone"]["free_bytes"])
         grown.append(max(resident(pid) for pid in nginx.workers()))
     assert not status["zone"]["full"]
     print(used, grown)
@@ -144,7 +145,7 @@ def test_addresses_that_change_take_no_more_memory(stage, share):
         assert max(grown[half:]) <= max(grown[:half]) * 1.1
     if share == "off":
         removed = servers(status, POOL)["removed"]
-        assert removed["requests"]["total"] > ADDRESSES / 4
+        assert removed["attempts"]["total"] > ADDRESSES / 4
         assert removed["connections"]["open"] == 0
 
 
@@ -165,9 +166,9 @@ def test_an_address_without_a_request_for_an_hour(stage):
         found = servers(books.look(), POOL)
         return len(found) == 2 and found
     found = stage.wait_until(folded)
-    assert found["removed"]["requests"]["total"] == 19
+    assert found["removed"]["attempts"]["total"] == 19
     kept = found[f"127.{address(0)}:{nginx.port('back')}"]
-    assert kept["requests"]["total"] == 12
+    assert kept["attempts"]["total"] == 12
     # and one that comes back begins anew
     assert nginx.get(f"/?n={address(1)}").status == 200
     assert len(servers(books.look(), POOL)) == 3
@@ -188,7 +189,7 @@ def test_workers_that_are_killed_while_addresses_change(stage):
         stage.wait_until(lambda: victim not in nginx.workers()
                          and len(nginx.workers()) == 4)
         status = books.look()
-        assert status["total"]["requests"]["total"] == asked
+        assert status["total"]["attempts"]["total"] == asked
         check(status["total"])
     assert not status["zone"]["full"]
 
@@ -257,8 +258,8 @@ def test_a_server_that_a_reload_takes_out(stage):
     forward(clock, nginx, 61)
     stage.wait_until(lambda: set(servers(books.look())) == {stays, "removed"})
     after = servers(books.look())
-    assert (after["removed"]["requests"]["total"]
-            == before[gone]["requests"]["total"])
+    assert (after["removed"]["attempts"]["total"]
+            == before[gone]["attempts"]["total"])
     assert after["removed"]["connections"]["open"] == 0
     # what was measured of a server is not true of others
     assert before[gone]["round_trip"] is not None
@@ -279,7 +280,7 @@ def test_a_server_that_a_reload_takes_out(stage):
     all_closed(stays)
     forward(clock, nginx, 61)
     stage.wait_until(lambda: set(servers(books.look())) == {gone, "removed"})
-    assert nginx.status()["total"]["requests"]["total"] == 18
+    assert nginx.status()["total"]["attempts"]["total"] == 18
 
 
 @pytest.mark.timeout(90 * settings.SCALE)
@@ -306,9 +307,9 @@ def test_reloads_with_ever_new_servers_do_not_fill_the_zone(stage):
             return sum(name.startswith(f"127.1.{turn}.")
                        for name in found) == hosts
         stage.wait_until(all_known)
-        assert books.look()["total"]["requests"]["total"] == asked
+        assert books.look()["total"]["attempts"]["total"] == asked
     assert nginx.logged("is full")
-    assert servers(books.look())["removed"]["requests"]["total"] > 2 * hosts
+    assert servers(books.look())["removed"]["attempts"]["total"] > 2 * hosts
     stage.wait_until(lambda: not nginx.status()["zone"]["full"])
 
 
@@ -342,8 +343,8 @@ def test_an_address_that_a_name_does_not_have_any_more(stage, more):
                      and "removed" in servers(books.look()))
     found = servers(books.look())
     assert f"127.0.3.1:{back}" not in found
-    assert found["removed"]["requests"]["total"] == (
-        before["requests"]["total"])
+    assert found["removed"]["attempts"]["total"] == (
+        before["attempts"]["total"])
 
 
 # room
@@ -372,10 +373,10 @@ def test_a_share_of_a_worker_is_small(stage):
             assert client.read_response().status == 200
     status = nginx.status()
     assert len(servers(status)) == count
-    assert status["total"]["requests"]["total"] == (
+    assert status["total"]["attempts"]["total"] == (
         tried + (count - 1) * workers)
     assert not status["zone"]["full"]
-    took = (empty["free"] - status["zone"]["free"]) / count
+    took = (empty["free_bytes"] - status["zone"]["free_bytes"]) / count
     print(f"{took} bytes for a server and {workers} workers")
     # a slab has pages for each size
     assert took <= 2048 + 256 * workers + 100
@@ -388,8 +389,8 @@ def test_the_zone_is_as_large_as_the_configuration_needs(stage):
                         main="worker_rlimit_nofile 8192;")
     zone = nginx.status()["zone"]
     assert not zone["full"]
-    assert zone["size"] == 128 * 1024 * 1024
-    assert zone["free"] > 2000 * (2048 + 64 * 256)
+    assert zone["size_bytes"] == 128 * 1024 * 1024
+    assert zone["free_bytes"] > 2000 * (2048 + 64 * 256)
 
 
 def test_a_reload_does_not_make_the_zone_smaller(stage):
@@ -398,12 +399,12 @@ def test_a_reload_does_not_make_the_zone_smaller(stage):
                   for number in range(5000)), more="server %{origin};")
     nginx = stage.nginx(http=fleet, location=APP)
     assert nginx.get().status == 200
-    size = nginx.status()["zone"]["size"]
+    size = nginx.status()["zone"]["size_bytes"]
     assert size == 16 * 1024 * 1024
     nginx.reload(http=app("server %{origin};"))
     status = nginx.status()
-    assert status["zone"]["size"] == size
-    assert status["total"]["requests"]["total"] == 1
+    assert status["zone"]["size_bytes"] == size
+    assert status["total"]["attempts"]["total"] == 1
 
 
 @pytest.mark.timeout(120 * settings.SCALE)
@@ -418,7 +419,7 @@ def test_many_requests_to_one_server(stage):
     for _ in range(count // 10000):
         ask_all(nginx, ["/"] * 10000)
         books.look()
-    total = books.look()["total"]["requests"]
+    total = books.look()["total"]["attempts"]
     assert total["total"] == count
     assert total["new"] < 10
 
@@ -448,7 +449,7 @@ def test_metrics_of_upstreams_alone(stage, parameter, kept):
         assert nginx.get().status == 200
     found = shown(nginx)
     assert by_label(found) == ({str(first), str(second)} if kept else {"all"})
-    for name, key in (("requests_total", "requests"),
+    for name, key in (("attempts_total", "attempts"),
                       ("connections_opened_total", "connections")):
         whole = nginx.status()["total"][key]
         assert sum(value for (metric, _), value in found.items()

@@ -912,7 +912,7 @@ def test_a_worker_without_descriptors_leaves_places_alone(stage):
     nginx.resume_worker(second)
     assert workers.how(first) == "shared"
     workers.wait_parked(9)
-    assert workers.closed == {"error": 1, "unconnected": 3}
+    assert workers.closed == {"error": 1, "connect_failed": 3}
     assert origin.connections == 10
 
 
@@ -950,7 +950,7 @@ def test_a_worker_without_connections_leaves_places_alone(stage):
         client.close()
     workers.wait_parked()
     assert nginx.get().header("X-Connection") == "shared"
-    assert workers.closed == {"unconnected": 1}
+    assert workers.closed == {"connect_failed": 1}
 
 
 @pytest.mark.skipif("--with-select_module" not in build_info(),

@@ -744,7 +744,8 @@ def test_limits_are_shown_beside_what_is_open(stage):
 
     found = nginx.status()
     assert found["total"]["queue"]["limit"] == 20
-    limits = {(upstream["name"], server["address"]): server["limit"]
+    limits = {(upstream["name"], server["address"]):
+              server["connections_limit"]
               for upstream in found["upstreams"]
               for server in upstream["servers"]}
     first, second = (f"127.0.0.1:{origin.port}" for origin in (one, two))
@@ -776,4 +777,5 @@ def test_limits_are_shown_beside_what_is_open(stage):
         assert nginx.get(target).status == 200
     app = nginx.status()["upstreams"][0]
     assert app["queue"]["limit"] is None
-    assert [server["limit"] for server in app["servers"]] == [None, None]
+    assert [server["connections_limit"] for server in app["servers"]] == [
+        None, None]

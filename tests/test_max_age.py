@@ -258,7 +258,7 @@ def test_warm_ones_are_replaced_before(stage, line, location, tls, share):
     if settings.SCALE == 1:
         assert fewest >= 3
     assert nginx.get().status == 200
-    assert nginx.status()["total"]["requests"]["warm"] == 1
+    assert nginx.status()["total"]["attempts"]["warm"] == 1
 
 
 def test_it_holds_beside_keepalive_time(stage):
@@ -284,7 +284,7 @@ def test_it_is_shown(stage, form):
     text = nginx.get(f"/reuse-status?format={form}",
                      port="probe").body.decode()
     assert {"html": "it had the age at which",
-            "prometheus": 'reason="age"} 1'}[form] in text
+            "prometheus": 'reason="age",by="nginx"} 1'}[form] in text
 
 
 INVALID = 'it is "off" or the age, such as "10m"'

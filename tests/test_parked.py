@@ -113,8 +113,8 @@ def test_no_request_is_sent_where_something_has_arrived(stage, method, end):
         workers.wait_open(0)
     assert origin.carried == [1] * 8
     total = workers.nginx.status()["total"]
-    assert set(total["retries"].values()) == {0}
-    why = total["requests"]["new_by_reason"]
+    assert set(total["stale_requests"].values()) == {0}
+    why = total["attempts"]["new_by_reason"]
     assert why["stale"] > 0
     assert why["stale"] + why["empty"] == 8
 
@@ -247,7 +247,7 @@ def test_the_first_request_on_one_that_was_opened_ahead(stage):
                       http=APP.format("reuse_warm 1;"))
     workers.wait_parked()
     assert workers.nginx.get().header("X-Connection") == "warm"
-    requests = workers.nginx.status()["total"]["requests"]
+    requests = workers.nginx.status()["total"]["attempts"]
     assert (requests["warm"], requests["total"]) == (1, 1)
 
 

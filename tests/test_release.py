@@ -36,10 +36,10 @@ def test_changelogs_have_it():
 def test_the_status_page_shows_it(stage):
     nginx = stage.nginx(location="reuse_status;")
     found = json.loads(nginx.get("/?format=json").body)
-    assert found["module"] == VERSION
+    assert found["module_version"] == VERSION
     metrics = nginx.get("/?format=prometheus").body.decode()
     assert (f'nginx_reuse_build_info{{version="{VERSION}",'
-            f'nginx="{found["nginx"]}"}} 1\n') in metrics
+            f'nginx_version="{found["nginx_version"]}"}} 1\n') in metrics
     page = nginx.get("/?format=html").body.decode()
     assert f"<p>ngx_http_myproxy_module {VERSION}, nginx " in page
 

@@ -91,7 +91,7 @@ def test_what_is_damaged_is_noticed(stage, damage, what):
         assert nginx.get(target).status == 200
     assert origin.carried == [1, 1, 1]
     status = nginx.status()
-    assert status["total"]["requests"]["reused"] == 0
+    assert status["total"]["attempts"]["reused"] == 0
     assert status["total"]["connections"]["idle"] == 0
     assert re.search(FAULTS[what], str(status["warnings"]))
 

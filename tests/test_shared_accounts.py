@@ -179,8 +179,8 @@ def test_nothing_is_mixed_up(stage):
         for server in upstream["servers"]:
             check(server)
     total = status["total"]
-    print(dict(clients.statuses), total["requests"], total["connections"],
-          total["retries"])
+    print(dict(clients.statuses), total["attempts"], total["connections"],
+          total["stale_requests"])
     assert clients.statuses[200] > REQUESTS * 0.9
     assert total["connections"]["taken_over"] > REQUESTS / 50
     closed = total["connections"]["closed_by_reason"]

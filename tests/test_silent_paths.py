@@ -91,9 +91,9 @@ def test_an_idempotent_request_goes_to_a_new_connection(stage, method, tls):
     assert path.nginx.logged(AGAIN)
     assert not path.nginx.logged(r"\[error\]")
     total = counts(path.nginx)
-    assert total["retries"] == {"proven": 0, "refused": 0, "lost": 0,
-                                "silent": 1}
-    assert total["requests"]["new_by_reason"]["silent"] == 1
+    assert total["stale_requests"] == {
+        "resent": 0, "unproven": 0, "not_resendable": 0, "resent_silent": 1}
+    assert total["attempts"]["new_by_reason"]["silent"] == 1
     assert closed(path.nginx) == {"silent": 1}
 
 
@@ -106,8 +106,8 @@ def test_another_one_is_answered_504(stage, method, tls):
     assert status == 504
     assert 1.9 < took < SOON
     assert path.nginx.logged(GIVEN_UP)
-    assert counts(path.nginx)["retries"] == {
-        "proven": 0, "refused": 1, "lost": 0, "silent": 0}
+    assert counts(path.nginx)["stale_requests"] == {
+        "resent": 0, "unproven": 1, "not_resendable": 0, "resent_silent": 0}
     assert closed(path.nginx) == {"silent": 1}
     # the next one has a new connection
     status, took = path.ask(method, "/y")
@@ -303,7 +303,7 @@ def test_one_that_was_opened_ahead(stage):
     assert nginx.get("/x").status == 200
     assert time.monotonic() - begun < SOON
     assert received(origin) == 1
-    assert counts(nginx)["retries"]["silent"] == 1
+    assert counts(nginx)["stale_requests"]["resent_silent"] == 1
 
 
 @pytest.mark.parametrize("method, status", [("GET", 200), ("POST", 504)])

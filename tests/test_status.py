@@ -124,7 +124,7 @@ def test_it_may_be_included(stage):
     """, files={"html/page": '<!--#include virtual="/part?format=json" -->'})
     traffic(nginx)
     found = nginx.get("/page")
-    assert json.loads(found.body)["total"]["requests"]["total"] == 10
+    assert json.loads(found.body)["total"]["attempts"]["total"] == 10
 
 
 @pytest.mark.parametrize("lines, why", [
@@ -168,7 +168,8 @@ def test_json_before_there_is_anything(stage):
 
 
 REASON = re.compile(
-    r'\{ ngx_string\("(\w+)"\),\s+((?:"(?:[^"\\]|\\.)*"\s*)+),'
+    r'\{ ngx_string\("(\w+)"\), (NULL|"\w+"),'
+    r'\s+((?:"(?:[^"\\]|\\.)*"\s*)+),'
     r'\s+(NULL|(?:"(?:[^"\\]|\\.)*"\s*)+) \}')
 
 
@@ -185,17 +186,19 @@ def test_each_reason_has_the_same_words_in_the_documentation():
     for title, table in (("new connection", "new"), ("closed", "close"),
                          ("refused", "refused")):
         text = source[source.index(f"reuse_{table}_reasons[] ="):]
-        words = [(name, joined(meaning), joined(advice)) for
-                 name, meaning, advice in REASON.findall(
+        words = [(name, joined(by), joined(meaning), joined(advice)) for
+                 name, by, meaning, advice in REASON.findall(
                      text[:text.index("\n};")])]
         assert len(words) > 2
         section = re.search(rf"^## [^\n]*{title}[^\n]*$(.*?)^## ", page,
                             re.DOTALL | re.MULTILINE).group(1)
-        documented = re.findall(r"^\| (`\w+`) \| (.*?) \|(?: (.*?))? \|$",
-                                section, re.MULTILINE)
-        assert [(name.strip("`"), meaning.replace("`", '"'),
+        side = r" ?(\w*) \|" if table == "close" else "()"
+        documented = re.findall(
+            rf"^\| (`\w+`) \|{side} (.*?) \|(?: (.*?))? \|$",
+            section, re.MULTILINE)
+        assert [(name.strip("`"), by, meaning.replace("`", '"'),
                  advice.replace("`", '"'))
-                for name, meaning, advice in documented] == words
+                for name, by, meaning, advice in documented] == words
 
 
 def test_an_upstream_is_the_sum_of_its_servers(stage):
@@ -206,11 +209,11 @@ def test_an_upstream_is_the_sum_of_its_servers(stage):
     traffic(nginx, *["/app"] * 6)
     found = json.loads(status(nginx, "json"))
     app, = [one for one in found["upstreams"] if one["name"] == "app"]
-    assert app["requests"]["total"] == 6
-    assert [one["requests"]["total"] for one in app["servers"]] == [3, 3]
+    assert app["attempts"]["total"] == 6
+    assert [one["attempts"]["total"] for one in app["servers"]] == [3, 3]
     for whole, parts in [(found["total"], found["upstreams"]),
                          (app, app["servers"])]:
-        for part in ("requests", "connections"):
+        for part in ("attempts", "connections"):
             for name, count in whole[part].items():
                 if isinstance(count, int):
                     assert count == sum(one[part][name] for one in parts)
@@ -256,32 +259,68 @@ def test_prometheus_says_what_json_does(stage):
                    if found == f"nginx_reuse_{name}"
                    and labels.items() <= dict(pairs).items())
 
-    requests, connections = total["requests"], total["connections"]
-    assert sum_of("requests_total") == requests["total"] == 10
-    assert sum_of("requests_total", connection="reused") == (
+    requests, connections = total["attempts"], total["connections"]
+    assert sum_of("attempts_total") == requests["total"] == 10
+    assert sum_of("attempts_total", connection="reused") == (
         requests["reused"])
     for reason, count in requests["new_by_reason"].items():
-        assert sum_of("requests_total", connection="new",
+        assert sum_of("attempts_total", connection="new",
                       reason=reason) == count
     assert sum_of("connections_opened_total") == connections["opened"]
     assert sum_of("connections_open") == connections["open"]
     assert sum_of("connections_idle") == connections["idle"] == 2
     for reason, count in connections["closed_by_reason"].items():
         assert sum_of("connections_closed_total", reason=reason) == count
-    for kind, count in total["tls"].items():
+    assert connections["closed_by"]["origin"] == 2
+    for side, count in connections["closed_by"].items():
+        assert sum_of("connections_closed_total", by=side) == count
+    for outcome, count in total["stale_requests"].items():
+        assert sum_of("stale_requests_total", outcome=outcome) == count
+    for kind, count in total["tls_handshakes"].items():
         assert sum_of("tls_handshakes_total", kind=kind) == count
-    for name, key in (("connect", "connect_time"),
-                      ("tls_handshake", "tls_handshake_time")):
-        histogram = total[key]
-        metric = f"{name}_duration_seconds"
+    for metric in ("connect_duration_seconds",
+                   "tls_handshake_duration_seconds"):
+        histogram = total[metric]
         assert sum_of(f"{metric}_count") == histogram["count"] > 0
         assert sum_of(f"{metric}_sum") == pytest.approx(histogram["sum"])
-        below = 0
-        for bound, count in histogram["buckets"]:
-            below += count
-            le = "+Inf" if bound is None else f"{bound:.4f}"
-            assert sum_of(f"{metric}_bucket", le=le) == below
-    assert sum_of("saved_seconds") == pytest.approx(total["time_saved"])
+        for bucket in histogram["buckets"]:
+            le = "+Inf" if bucket["le"] is None else f"{bucket['le']:.4f}"
+            assert sum_of(f"{metric}_bucket", le=le) == bucket["count"]
+    assert sum_of("estimated_saved_seconds") == pytest.approx(
+        total["estimated_saved_seconds"])
+
+
+def test_the_time_since_which_is_counted(stage):
+    """A reload, or a second later, it is the same."""
+    nginx = start(stage)
+
+    def times():
+        found = json.loads(status(nginx, "json"))
+        shown = samples(status(nginx, "prometheus"))
+        begun = found["start_time_seconds"]
+        assert shown["nginx_reuse_start_time_seconds", ()] == begun
+        return begun, found["time_seconds"]
+
+    begun, now = times()
+    assert begun <= now < begun + 60
+    stage.wait_until(lambda: times()[1] > begun)
+    nginx.reload()
+    assert times()[0] == begun
+
+
+def test_a_unix_socket_has_one_form(stage):
+    origin = stage.origin(family="unix")
+    nginx = stage.nginx(server="""
+        location / { myproxy_pass http://%{origin}; }
+        location = /status { reuse_status; }
+    """)
+    traffic(nginx, "/")
+    upstream, = json.loads(status(nginx, "json"))["upstreams"]
+    server, = upstream["servers"]
+    assert upstream["name"] == server["address"] == str(origin)
+    labels = [dict(pairs) for (name, pairs) in samples(
+        status(nginx, "prometheus")) if name == "nginx_reuse_connections_open"]
+    assert labels == [{"upstream": str(origin), "server": str(origin)}]
 
 
 # names
@@ -381,20 +420,20 @@ class Page(html.parser.HTMLParser):
 def summary(found):
     """What the page shows first, from JSON."""
     total = found["total"]
-    return [("requests", total["requests"]["total"]),
-            ("fresh", total["requests"]["new"]),
+    return [("requests", total["attempts"]["total"]),
+            ("fresh", total["attempts"]["new"]),
             ("open", total["connections"]["open"]),
             ("idle", total["connections"]["idle"]),
             ("opened", total["connections"]["opened"]),
-            ("full", total["tls"]["full"]),
-            ("resumed", total["tls"]["resumed"])]
+            ("full", total["tls_handshakes"]["full"]),
+            ("resumed", total["tls_handshakes"]["resumed"])]
 
 
 def by_server(found):
     return [(name, value) for upstream in found["upstreams"]
             for server in upstream["servers"]
             for name, value in (
-                ("requests", server["requests"]["total"]),
+                ("requests", server["attempts"]["total"]),
                 ("open", server["connections"]["open"]),
                 ("idle", server["connections"]["idle"]),
                 ("opened", server["connections"]["opened"]))]
@@ -402,7 +441,7 @@ def by_server(found):
 
 def counts(found):
     """Of the reasons that there were, the most frequent first."""
-    for part, key in (("requests", "new_by_reason"),
+    for part, key in (("attempts", "new_by_reason"),
                       ("connections", "closed_by_reason")):
         yield from (("count", count) for count in sorted(filter(
             None, found["total"][part][key].values()), reverse=True))
@@ -416,9 +455,28 @@ def test_the_page_says_what_json_does(stage):
     assert page.numbers == [*summary(found), *by_server(found),
                             *counts(found)]
     ratio = re.search(r'id="ratio">([\d.]+)', page.source).group(1)
-    requests = found["total"]["requests"]
+    requests = found["total"]["attempts"]
     assert float(ratio) == pytest.approx(
         100 * requests["reused"] / requests["total"], abs=0.01)
+
+
+def test_each_upstream_has_its_reasons(stage):
+    """In a few words, which are not on a page of one upstream."""
+    nginx = start(stage)
+    traffic(nginx, "/closing")
+    assert "<details" not in status(nginx, "html")
+    traffic(nginx, *["/first"] * 3, *["/closing"] * 4)
+    source = status(nginx, "html")
+    found = dict(re.findall(
+        r'<details data-upstream="([^"]+)">(.*?)</details>', source))
+    closed = {upstream["name"]: upstream["connections"]["closed"]
+              for upstream in nginx.status()["upstreams"]}
+    assert sorted(closed.values()) == [0, 5]
+    assert {name: " ".join(re.sub("<.*?>", " ", text).split())
+            for name, text in found.items()} == {
+        name: "reasons new connections: empty 5 closed: close 5" if count
+        else "reasons new connections: empty 1"
+        for name, count in closed.items()}
 
 
 def test_the_page_needs_nothing_from_outside(stage):
@@ -612,6 +670,23 @@ def test_in_a_browser(stage, browser):
     stage.wait_until(lambda: shown(browser)[:7] == summary(later))
     assert shown(browser)[7:7 + len(by_server(later))] == by_server(later)
     assert browser.find_element("id", "live").text == "live"
+
+    # what was opened stays open, and keeps the focus
+    def opened():
+        return browser.execute_script(
+            "return Array.from(document.querySelectorAll('details[open]'),"
+            "    d => d.dataset.upstream)")
+
+    summaries = browser.find_elements("css selector", "details summary")
+    assert len(summaries) == 4 and opened() == []
+    summaries[0].click()
+    name, = opened()
+    traffic(nginx, *["/first"] * 3)
+    later = nginx.status()
+    stage.wait_until(lambda: shown(browser)[:7] == summary(later))
+    assert opened() == [name]
+    assert browser.execute_script(
+        "return document.activeElement.parentNode.dataset.upstream") == name
 
     # how it looks
     grounds = {}

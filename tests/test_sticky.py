@@ -82,7 +82,7 @@ class Pair:
 
     def check_reuse(self):
         """All but the first request to each server were on a kept one."""
-        found = self.nginx.status()["total"]["requests"]
+        found = self.nginx.status()["total"]["attempts"]
         assert found["new"] <= (0 if self.warm else 2), found
         assert found["reused"] + found["warm"] >= 4
         assert not self.nginx.logged(r"\[(warn|error|crit)\]")

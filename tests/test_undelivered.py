@@ -225,8 +225,8 @@ def test_nothing_comes_at_all(stage):
     assert not scene.nginx.logged(SENT_AGAIN)
     # nor is it an end
     assert not scene.nginx.logged("broke off")
-    retries = scene.nginx.status()["total"]["retries"]
-    assert not any(retries.values())
+    stale = scene.nginx.status()["total"]["stale_requests"]
+    assert not any(stale.values())
 
 
 def test_one_after_another_meets_it(stage):

@@ -95,7 +95,7 @@ def test_an_address_keeps_its_connections(stage, family, request):
     assert origin.carried == [3]
     server, = pool(nginx).values()
     assert server["address"] == str(origin)
-    assert server["requests"] == {**server["requests"],
+    assert server["attempts"] == {**server["attempts"],
                                   "total": 3, "reused": 2}
 
 
@@ -611,7 +611,7 @@ def test_a_connection_that_was_closed_is_not_used(stage, dns):
         assert nginx.post(target, b"body").status == 200
         stage.wait_until(lambda: idle(nginx) == 0)
         server, = pool(nginx).values()
-        assert server["requests"]["total"] == count
+        assert server["attempts"]["total"] == count
     assert origin.carried == [1] * 4
 
 
@@ -815,14 +815,14 @@ def test_what_is_known_of_addresses_is_bounded(stage):
     servers = pool(nginx)
     assert len(servers) == 129
     others = servers.pop("others")
-    assert others["requests"]["total"] == 2 * 11
-    assert {server["requests"]["total"] for server in servers.values()} == {2}
+    assert others["attempts"]["total"] == 2 * 11
+    assert {server["attempts"]["total"] for server in servers.values()} == {2}
     nginx.reload()
     ask_all()
     servers = pool(nginx)
     assert len(servers) == 129
-    assert servers["others"]["requests"]["total"] >= 4 * 11
-    assert sum(server["requests"]["total"]
+    assert servers["others"]["attempts"]["total"] >= 4 * 11
+    assert sum(server["attempts"]["total"]
                for server in servers.values()) == 4 * 139
     assert not nginx.logged("is full")
     assert nginx.status()["zone"]["full"] is False

@@ -42,7 +42,7 @@ class Line:
         return self.connection, self.reason, self.requests, self.fate
 
 
-def logged(stage, nginx, count, *, undelivered=0, unconnected=0):
+def logged(stage, nginx, count, *, undelivered=0, connect_failed=0):
     """The lines of the log, once there are so many.
 
     They are of the last attempt each; of others, which are not in the log,
@@ -57,7 +57,7 @@ def logged(stage, nginx, count, *, undelivered=0, unconnected=0):
     assert len(lines) == count
     lines = [Line(line) for line in lines]
     others = collections.Counter(undelivered=undelivered,
-                                 unconnected=unconnected)
+                                 connect_failed=connect_failed)
     check_counters(nginx, lines, others)
     return lines
 
@@ -65,11 +65,11 @@ def logged(stage, nginx, count, *, undelivered=0, unconnected=0):
 def check_counters(nginx, lines, others):
     """Exactly what the log has was counted."""
     total = nginx.status()["total"]
-    requests, connections = total["requests"], total["connections"]
+    requests, connections = total["attempts"], total["connections"]
     had = collections.Counter(line.connection for line in lines)
     new = collections.Counter(line.reason for line in lines
                               if line.connection == "new")
-    new["empty"] += others["unconnected"]
+    new["empty"] += others["connect_failed"]
     assert nonzero(requests["new_by_reason"]) == +new
     assert requests["new"] == sum(new.values())
     assert requests["reused"] == had["reused"] + others["undelivered"]
@@ -491,20 +491,20 @@ def test_fate_error(stage, data):
     assert logged(stage, nginx, 1)[0].fate == "error"
 
 
-def test_fate_unconnected(stage):
+def test_fate_connect_failed(stage):
     stage.origin(listening=False)
     nginx = start(stage)
     assert nginx.get().status == 502
     assert logged(stage, nginx, 1)[0].had == (
-        "new", "empty", "1", "unconnected")
+        "new", "empty", "1", "connect_failed")
 
 
-def test_fate_unconnected_without_a_handshake(stage):
+def test_fate_connect_failed_without_a_handshake(stage):
     stage.origin(lambda conn: conn.close())
     nginx = start(stage, location="myproxy_pass https://%{origin};"
                   "myproxy_ssl_verify off;")
     assert nginx.get().status == 502
-    assert logged(stage, nginx, 1)[0].fate == "unconnected"
+    assert logged(stage, nginx, 1)[0].fate == "connect_failed"
 
 
 def test_fate_of_the_last_of_two(stage):
@@ -515,7 +515,7 @@ def test_fate_of_the_last_of_two(stage):
         stage, location=APP,
         http="upstream app { server %{first}; server %{second} backup; }")
     assert nginx.get().status == 200
-    assert logged(stage, nginx, 1, unconnected=1)[0].had == (
+    assert logged(stage, nginx, 1, connect_failed=1)[0].had == (
         "new", "empty", "1", "kept")
 
 

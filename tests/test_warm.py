@@ -370,7 +370,7 @@ def test_they_are_replaced_before_their_end(stage, limit):
     found = counts(nginx)
     assert found["warm"]["opened"] == found["connections"]["opened"]
     assert found["warm"]["unused"] >= 3
-    assert found["requests"]["new"] == 0
+    assert found["attempts"]["new"] == 0
 
 
 def test_another_is_there_before_the_last_one_ends(stage):
@@ -464,7 +464,7 @@ def test_the_time_is_learned_at_which_an_unused_one_is_closed(stage):
     assert not any(conn.ended_itself for conn in later)
     # what holds for unused ones does not for others
     assert nginx.get().status == 200
-    assert counts(nginx)["requests"]["warm"] == 1
+    assert counts(nginx)["attempts"]["warm"] == 1
     stage.let_pass(2 * limit)
     used, = [conn for conn in list(origin.conns) if conn.requests]
     assert not used.closed
@@ -500,7 +500,7 @@ def test_connections_that_last_too_short_are_not_opened(stage):
         "kept warm: connections to it that carry no request last only 90 ms")
     assert nginx.get().status == 200
     assert origin.connections == 1
-    assert counts(nginx)["requests"]["new"] == 1
+    assert counts(nginx)["attempts"]["new"] == 1
 
 
 def test_restarts_are_no_waste(stage):
@@ -668,7 +668,7 @@ def test_they_are_shown(stage):
         return nginx.get(f"/reuse-status?format={form}",
                          port="probe").body.decode()
     found = counts(nginx)
-    assert found["warm"]["used"] == 1
+    assert found["attempts"]["warm"] == 1
     for form, pattern in [
             ("prometheus", r'nginx_reuse_warm_opened_total{[^}]*} (\d+)'),
             ("html", r'<data class="ahead" value="(\d+)">')]:
@@ -688,7 +688,8 @@ def test_the_history_has_them(stage):
     assert requests(nginx) == (3, 0, 0)
     clock.forward(10.1)
     stage.wait_until(lambda: nginx.status()["history"]["samples"])
-    assert nginx.status()["history"]["samples"] == [[3, 3]]
+    assert nginx.status()["history"]["samples"] == [
+        {"attempts": 3, "ready": 3}]
 
 
 def test_the_sums_hold(stage):
@@ -704,11 +705,11 @@ def test_the_sums_hold(stage):
         closed = found["connections"]["closed"]
         assert found["connections"]["opened"] == (
             found["connections"]["open"] + closed)
-        assert found["requests"]["total"] == 12
-        assert found["warm"]["used"] == found["requests"]["warm"] > 0
+        assert found["attempts"]["total"] == 12
+        assert found["attempts"]["warm"] == found["attempts"]["warm"] > 0
         assert found["warm"]["unused"] <= closed
         return found["warm"]["opened"] == (
-            found["warm"]["used"] + found["warm"]["unused"]
+            found["attempts"]["warm"] + found["warm"]["unused"]
             + len(unused(burst.origin)))
     stage.wait_until(hold, what="the sum of what was opened ahead")
 

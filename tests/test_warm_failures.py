@@ -104,7 +104,7 @@ def test_an_origin_that_does_not_want_them(stage, script):
     stage.wait_until(lambda: origin.connections >= 4)
     stage.let_pass(1)
     assert origin.connections <= 16
-    assert counts(nginx)["requests"]["total"] == 0
+    assert counts(nginx)["attempts"]["total"] == 0
 
 
 def hang(conn):
@@ -153,7 +153,7 @@ def test_whatever_it_does_is_accounted_for(stage, script, secure, reload):
     connections = found["connections"]
     assert connections["opened"] == (connections["open"]
                                      + connections["closed"])
-    assert found["requests"]["total"] == 0
+    assert found["attempts"]["total"] == 0
     assert origin.connections <= 60
 
 

@@ -211,8 +211,8 @@ def test_with_tls_a_worker_without_requests_opens_none(stage):
 def cost(nginx):
     """Those that were opened ahead and not used, for each request."""
     found = counts(nginx)
-    return (found["warm"]["opened"] - found["warm"]["used"],
-            found["requests"]["total"])
+    return (found["warm"]["opened"] - found["attempts"]["warm"],
+            found["attempts"]["total"])
 
 
 @pytest.mark.parametrize("secure", [False, True])

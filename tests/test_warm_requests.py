@@ -53,7 +53,7 @@ def test_hold_back_a_body_that_is_not_buffered(stage):
     stage.wait_until(lambda: origin.requests)
     client.send(b"body")
     assert client.read_response().status == 200
-    found = counts(nginx)["requests"]
+    found = counts(nginx)["attempts"]
     assert found["new_by_reason"]["unbuffered"] == 1
 
 
@@ -180,7 +180,7 @@ def test_the_end_of_tcp_alone_does_not_end_a_response(stage, authority,
     client.send(http1.request("GET", "/"))
     with pytest.raises(Truncated):
         client.read_response()
-    assert counts(nginx)["requests"]["warm"] == 1
+    assert counts(nginx)["attempts"]["warm"] == 1
     assert origin.carried[0] == 1
 
 
@@ -217,7 +217,7 @@ def test_a_part_of_a_record_is_no_ticket(stage, authority, maximum, method):
     stage.wait_until(lambda: hasattr(origin.conns[0], "said"))
     response = nginx.request(method, "/", body=b"x")
     assert (response.status, response.body) == (200, b"hello\n")
-    assert counts(nginx)["requests"]["new_by_reason"]["stale"] == 1
+    assert counts(nginx)["attempts"]["new_by_reason"]["stale"] == 1
 
 
 class TlsInMemory:
@@ -292,7 +292,7 @@ def test_tickets_that_come_with_the_request(stage, authority):
     assert response.status == 200
     assert response.body == b"ok"
     found = counts(nginx)
-    assert found["requests"]["warm"] == 1
+    assert found["attempts"]["warm"] == 1
     assert found["connections"]["closed_by_reason"]["excess"] == 0
 
 

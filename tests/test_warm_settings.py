@@ -261,8 +261,8 @@ def test_sessions_are_taken_up(stage, authority, zone, maximum):
     wait_idle(stage, nginx, 1)
     assert nginx.get().status == 200
     found = counts(nginx)
-    assert found["tls"]["full"] >= 1
-    assert found["requests"]["warm"] == 2
+    assert found["tls_handshakes"]["full"] >= 1
+    assert found["attempts"]["warm"] == 2
 
 
 @pytest.mark.parametrize("maximum", [
@@ -433,5 +433,5 @@ def test_sticky_on_either_side_of_keepalive(stage, order):
     wait_idle(stage, nginx, 2)
     workers = nginx.workers()
     assert nginx.get().status == 200
-    assert counts(nginx)["requests"]["warm"] == 1
+    assert counts(nginx)["attempts"]["warm"] == 1
     assert nginx.workers() == workers

@@ -190,6 +190,7 @@ ngx_http_upstream_reuse_take_snapshot(ngx_pool_t *pool)
 
     shot->size = rmcf->zone->shm.size;
     shot->free = shpool->pfree * ngx_pagesize;
+    shot->started = zone->started;
     shot->full = zone->full;
     shot->uncounted = zone->uncounted;
     shot->warnings = &rmcf->warnings;
@@ -242,10 +243,11 @@ reuse_group_servers(ngx_http_upstream_reuse_snapshot_t *shot,
                         sizeof(ngx_http_upstream_reuse_upstream_view_t));
 
             upstream->sum.upstream = view[i].upstream;
+            upstream->sum.name = view[i].name;
             ngx_str_set(&upstream->sum.address, "all");
             upstream->servers = &view[i];
             upstream->configured =
-                 ngx_http_upstream_reuse_find_conf(&view[i].upstream) != NULL;
+                 ngx_http_upstream_reuse_find_conf(&view[i].name) != NULL;
 
             reuse_view_queue(shot, upstream);
         }
@@ -280,7 +282,7 @@ reuse_view_limits(ngx_http_upstream_reuse_upstream_view_t *upstream)
     ngx_http_upstream_reuse_view_t      *view;
     ngx_http_upstream_reuse_srv_conf_t  *rcf;
 
-    rcf = ngx_http_upstream_reuse_find_conf(&upstream->sum.upstream);
+    rcf = ngx_http_upstream_reuse_find_conf(&upstream->sum.name);
 
     if (rcf == NULL || rcf->waiters == NULL) {
         return;
@@ -321,7 +323,7 @@ reuse_view_queue(ngx_http_upstream_reuse_snapshot_t *shot,
     for (queue = zone->queues; queue; queue = queue->next) {
 
         if (!ngx_http_upstream_reuse_same_name(&queue->name,
-                                               &upstream->sum.upstream))
+                                               &upstream->sum.name))
         {
             continue;
         }
@@ -348,7 +350,7 @@ reuse_view_record(ngx_http_upstream_reuse_snapshot_t *shot,
     ngx_http_upstream_reuse_record_t *record, ngx_pool_t *pool)
 {
     size_t                            len;
-    u_char                            text[NGX_SOCKADDR_STRLEN];
+    u_char                            text[NGX_SOCKADDR_STRLEN], *p;
     ngx_str_t                         name, *key;
     ngx_uint_t                        i;
     ngx_http_upstream_reuse_view_t   *view;
@@ -366,16 +368,34 @@ reuse_view_record(ngx_http_upstream_reuse_snapshot_t *shot,
 
     key = &record->node.str;
 
-    view->upstream.data = ngx_pnalloc(pool, key->len + len);
-    if (view->upstream.data == NULL) {
+    p = ngx_pnalloc(pool, sizeof("unix:") - 1 + key->len + len);
+    if (p == NULL) {
         return NGX_ERROR;
     }
 
-    view->upstream.len = name.len;
+    view->upstream.data = p;
+
+    /* nginx takes the path alone for the name of such a target */
+
+    if (name.len && name.data[0] == '/') {
+        p = ngx_cpymem(p, "unix:", sizeof("unix:") - 1);
+    }
+
+    view->name.data = p;
+    view->name.len = name.len;
+
+    p = ngx_cpymem(p, name.data, name.len);
+
+    view->upstream.len = p - view->upstream.data;
     view->address.len = len;
-    view->address.data = ngx_cpymem(view->upstream.data, name.data, name.len);
+    view->address.data = p;
 
     view->sockaddr.data = ngx_cpymem(view->address.data, text, len);
+
+    if (key->len == 0) {
+        ngx_str_set(&view->upstream, NGX_HTTP_UPSTREAM_REUSE_OVERFLOW);
+        ngx_str_set(&view->address, NGX_HTTP_UPSTREAM_REUSE_OVERFLOW);
+    }
 
     if (key->len > name.len + 2) {
         view->sockaddr.len = key->len - name.len - 1;

@@ -16,7 +16,8 @@
 /* one server, or what is the sum of some */
 
 typedef struct {
-    ngx_str_t                            upstream;
+    ngx_str_t                            upstream;  /* as it is shown */
+    ngx_str_t                            name;      /* as it is configured */
     ngx_str_t                            address;   /* as text; "all" */
     ngx_str_t                            sockaddr;  /* empty: it stands for
                                                        others */
@@ -88,6 +89,7 @@ typedef struct {
 
     size_t                               size;     /* of the zone, bytes */
     size_t                               free;
+    time_t                               started;  /* counted since then */
     ngx_uint_t                           workers;
     ngx_atomic_uint_t                    uncounted;  /* requests, for want
                                                         of memory */
@@ -96,12 +98,14 @@ typedef struct {
 
 
 /*
- * A reason: its name in variables, JSON and metrics, its meaning, and what the
- * operator may do about it; NULL: there is nothing to be done.
+ * A reason: its name in variables, JSON and metrics; of a close, on whose side
+ * the cause is: "origin", "nginx" or "client"; its meaning, and what the
+ * operator may do about it, NULL: there is nothing to be done.
  */
 
 typedef struct {
     ngx_str_t                            name;
+    const char                          *by;
     const char                          *meaning;
     const char                          *advice;
 } ngx_http_upstream_reuse_reason_t;

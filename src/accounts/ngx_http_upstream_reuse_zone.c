@@ -72,6 +72,7 @@ reuse_init_zone(ngx_shm_zone_t *shm_zone, void *data)
     ngx_rbtree_init(&zone->rbtree, &zone->sentinel,
                     ngx_str_rbtree_insert_value);
 
+    zone->started = ngx_time();
     zone->folded = ngx_current_msec;
     zone->lowered = ngx_current_msec;
     zone->parted = ngx_current_msec;

@@ -63,7 +63,7 @@ typedef enum {
     NGX_HTTP_UPSTREAM_REUSE_CLOSE_FOUND,
     NGX_HTTP_UPSTREAM_REUSE_CLOSE_UNDELIVERED,
     NGX_HTTP_UPSTREAM_REUSE_CLOSE_SILENT,
-    NGX_HTTP_UPSTREAM_REUSE_CLOSE_UNCONNECTED,
+    NGX_HTTP_UPSTREAM_REUSE_CLOSE_CONNECT_FAILED,
     NGX_HTTP_UPSTREAM_REUSE_CLOSE_TIMEOUT,
     NGX_HTTP_UPSTREAM_REUSE_CLOSE_ERROR,
     NGX_HTTP_UPSTREAM_REUSE_CLOSE_SHUTDOWN,
@@ -208,6 +208,9 @@ typedef struct {
 
 /* the address of the one that stands for all servers which are gone */
 #define NGX_HTTP_UPSTREAM_REUSE_REMOVED  "removed"
+
+/* the upstream, and the address, of all for which there was no room */
+#define NGX_HTTP_UPSTREAM_REUSE_OVERFLOW  "(zone full)"
 
 
 #endif /* _NGX_HTTP_UPSTREAM_REUSE_COUNTERS_H_INCLUDED_ */

@@ -234,6 +234,8 @@ typedef struct {
     ngx_rbtree_t                         rbtree;
     ngx_rbtree_node_t                    sentinel;
 
+    time_t                               started;  /* it counts since then */
+
     ngx_uint_t                           cycle;  /* number of the first one */
     ngx_uint_t                           nunbounded;  /* of that upstream */
 

@@ -516,7 +516,7 @@ reuse_free(ngx_peer_connection_t *pc, void *data, ngx_uint_t state)
 
     conn = reuse_prepare(pc, rp, state);
 
-    reason = NGX_HTTP_UPSTREAM_REUSE_CLOSE_UNCONNECTED;
+    reason = NGX_HTTP_UPSTREAM_REUSE_CLOSE_CONNECT_FAILED;
 
     if (conn) {
 
@@ -530,7 +530,7 @@ reuse_free(ngx_peer_connection_t *pc, void *data, ngx_uint_t state)
         reason = ngx_http_upstream_reuse_why_closed(rp, c, state);
 
         if (rp->account.holds && rp->account.why_new
-            && reason != NGX_HTTP_UPSTREAM_REUSE_CLOSE_UNCONNECTED)
+            && reason != NGX_HTTP_UPSTREAM_REUSE_CLOSE_CONNECT_FAILED)
         {
             ngx_http_upstream_reuse_count_peer_times(rp, c);
         }

@@ -10,6 +10,7 @@
  *     prometheus  text format 0.0.4
  *     html        the sections of page.html
  *     history     one of them: how reuse has gone over time
+ *     reasons     others: why connections are new, and are closed
  *
  * Each of the formats is a function that writes a snapshot.
  */
@@ -60,6 +61,14 @@ void ngx_http_reuse_status_write_time(ngx_http_reuse_status_text_t *text,
     uint64_t us);
 
 
+/*
+ * A number, for HTML, its digits in groups; as <data> with that class unless
+ * name is NULL.
+ */
+void ngx_http_reuse_status_write_number(ngx_http_reuse_status_text_t *text,
+    const char *name, ngx_atomic_uint_t number);
+
+
 /* formats */
 
 void ngx_http_reuse_status_json(ngx_http_reuse_status_text_t *text,
@@ -69,10 +78,19 @@ void ngx_http_reuse_status_prometheus(ngx_http_reuse_status_text_t *text,
 void ngx_http_reuse_status_html(ngx_http_reuse_status_text_t *text,
     ngx_http_upstream_reuse_snapshot_t *shot);
 
-/* history: a section of the page, which html writes with it */
+/* history and reasons: sections of the page, which html writes with them */
 
 void ngx_http_reuse_status_history(ngx_http_reuse_status_text_t *text,
     ngx_http_upstream_reuse_snapshot_t *shot);
+void ngx_http_reuse_status_new(ngx_http_reuse_status_text_t *text,
+    ngx_http_upstream_reuse_snapshot_t *shot);
+void ngx_http_reuse_status_closed(ngx_http_reuse_status_text_t *text,
+    ngx_http_upstream_reuse_snapshot_t *shot);
+
+/* reasons: those of one upstream, in a few words that can be opened */
+void ngx_http_reuse_status_upstream_reasons(
+    ngx_http_reuse_status_text_t *text,
+    ngx_http_upstream_reuse_view_t *upstream);
 
 
 #endif /* _NGX_HTTP_REUSE_STATUS_H_INCLUDED_ */

@@ -31,14 +31,7 @@ static void html_servers(ngx_http_reuse_status_text_t *text,
     ngx_http_upstream_reuse_snapshot_t *shot);
 static void html_server(ngx_http_reuse_status_text_t *text,
     ngx_http_upstream_reuse_view_t *view);
-static void html_new(ngx_http_reuse_status_text_t *text,
-    ngx_http_upstream_reuse_snapshot_t *shot);
-static void html_closed(ngx_http_reuse_status_text_t *text,
-    ngx_http_upstream_reuse_snapshot_t *shot);
-static void html_reasons(ngx_http_reuse_status_text_t *text,
-    ngx_http_upstream_reuse_reason_t *reasons, ngx_atomic_uint_t *counters,
-    ngx_uint_t n);
-static void html_retries(ngx_http_reuse_status_text_t *text,
+static void html_stale(ngx_http_reuse_status_text_t *text,
     ngx_http_upstream_reuse_snapshot_t *shot);
 static void html_shared(ngx_http_reuse_status_text_t *text,
     ngx_http_upstream_reuse_snapshot_t *shot);
@@ -49,10 +42,6 @@ static void html_queue(ngx_http_reuse_status_text_t *text,
 static void html_footer(ngx_http_reuse_status_text_t *text,
     ngx_http_upstream_reuse_snapshot_t *shot);
 
-static void html_upstream(ngx_http_reuse_status_text_t *text,
-    ngx_str_t *name);
-static void html_number(ngx_http_reuse_status_text_t *text, const char *name,
-    ngx_atomic_uint_t number);
 static void html_percent(ngx_http_reuse_status_text_t *text,
     ngx_atomic_uint_t part, ngx_atomic_uint_t whole);
 
@@ -67,9 +56,9 @@ static html_section_t  html_sections[] = {
     { ngx_string("history"), ngx_http_reuse_status_history },
     { ngx_string("warnings"), html_warnings },
     { ngx_string("servers"), html_servers },
-    { ngx_string("new"), html_new },
-    { ngx_string("closed"), html_closed },
-    { ngx_string("retries"), html_retries },
+    { ngx_string("new"), ngx_http_reuse_status_new },
+    { ngx_string("closed"), ngx_http_reuse_status_closed },
+    { ngx_string("stale"), html_stale },
     { ngx_string("shared"), html_shared },
     { ngx_string("warm"), html_warm },
     { ngx_string("queue"), html_queue },
@@ -141,27 +130,30 @@ html_summary(ngx_http_reuse_status_text_t *text,
     }
 
     ngx_http_reuse_status_write(text, "</span></div><div>requests<b>");
-    html_number(text, "requests", total->requests);
+    ngx_http_reuse_status_write_number(text, "requests", total->requests);
     ngx_http_reuse_status_write(text, "</b><span class=\"soft\">");
-    html_number(text, "fresh", total->fresh);
+    ngx_http_reuse_status_write_number(text, "fresh", total->fresh);
     ngx_http_reuse_status_write(text,
                                 " waited for a new connection</span></div>"
                                 "<div>connections open<b>");
-    html_number(text, "open", total->open);
+    ngx_http_reuse_status_write_number(text, "open", total->open);
     ngx_http_reuse_status_write(text, "</b><span class=\"soft\">");
-    html_number(text, "idle", n[NGX_HTTP_UPSTREAM_REUSE_IDLE]);
+    ngx_http_reuse_status_write_number(text, "idle",
+                                       n[NGX_HTTP_UPSTREAM_REUSE_IDLE]);
     ngx_http_reuse_status_write(text, " idle, ");
-    html_number(text, "opened", n[NGX_HTTP_UPSTREAM_REUSE_OPENED]);
+    ngx_http_reuse_status_write_number(text, "opened",
+                                       n[NGX_HTTP_UPSTREAM_REUSE_OPENED]);
     ngx_http_reuse_status_write(text,
                                 " opened in all</span></div>"
                                 "<div>handshake time saved<b>");
     ngx_http_reuse_status_write_time(text, total->saved);
     ngx_http_reuse_status_write(text,
                                 "</b><span class=\"soft\">TLS: ");
-    html_number(text, "full", n[NGX_HTTP_UPSTREAM_REUSE_HANDSHAKES_FULL]);
+    ngx_http_reuse_status_write_number(text, "full",
+                                   n[NGX_HTTP_UPSTREAM_REUSE_HANDSHAKES_FULL]);
     ngx_http_reuse_status_write(text, " full, ");
-    html_number(text, "resumed",
-                n[NGX_HTTP_UPSTREAM_REUSE_HANDSHAKES_RESUMED]);
+    ngx_http_reuse_status_write_number(text, "resumed",
+                                n[NGX_HTTP_UPSTREAM_REUSE_HANDSHAKES_RESUMED]);
     ngx_http_reuse_status_write(text, " resumed</span></div>");
 }
 
@@ -249,9 +241,9 @@ html_advice(ngx_http_reuse_status_text_t *text,
         }
 
         ngx_http_reuse_status_write(text, "<li><b>");
-        html_upstream(text, &upstream->upstream);
+        ngx_http_reuse_status_write_html(text, &upstream->upstream);
         ngx_http_reuse_status_write(text, "</b>: ");
-        html_number(text, NULL, count);
+        ngx_http_reuse_status_write_number(text, NULL, count);
         ngx_http_reuse_status_write(text,
                                     " connections were closed in the last "
                                     "half hour because %s: %s.</li>",
@@ -288,7 +280,12 @@ html_servers(ngx_http_reuse_status_text_t *text,
     for (i = 0; i < shot->upstreams.nelts; i++) {
         ngx_http_reuse_status_write(text,
             "<tr class=\"upstream\"><td class=\"all\" colspan=\"11\">");
-        html_upstream(text, &upstream[i].sum.upstream);
+        ngx_http_reuse_status_write_html(text, &upstream[i].sum.upstream);
+
+        if (shot->upstreams.nelts > 1) {
+            ngx_http_reuse_status_upstream_reasons(text, &upstream[i].sum);
+        }
+
         ngx_http_reuse_status_write(text, "</td></tr>");
 
         for (j = 0; j < upstream[i].nservers; j++) {
@@ -321,19 +318,21 @@ html_server(ngx_http_reuse_status_text_t *text,
                        : 0);
     html_percent(text, ready, view->requests);
     ngx_http_reuse_status_write(text, "</td><td data-name=\"requests\">");
-    html_number(text, "requests", view->requests);
+    ngx_http_reuse_status_write_number(text, "requests", view->requests);
     ngx_http_reuse_status_write(text, "</td><td data-name=\"open\">");
-    html_number(text, "open", view->open);
+    ngx_http_reuse_status_write_number(text, "open", view->open);
 
     if (view->most) {
         ngx_http_reuse_status_write(text, " of ");
-        html_number(text, "limit", view->most);
+        ngx_http_reuse_status_write_number(text, "limit", view->most);
     }
 
     ngx_http_reuse_status_write(text, "</td><td data-name=\"idle\">");
-    html_number(text, "idle", n[NGX_HTTP_UPSTREAM_REUSE_IDLE]);
+    ngx_http_reuse_status_write_number(text, "idle",
+                                       n[NGX_HTTP_UPSTREAM_REUSE_IDLE]);
     ngx_http_reuse_status_write(text, "</td><td data-name=\"opened\">");
-    html_number(text, "opened", n[NGX_HTTP_UPSTREAM_REUSE_OPENED]);
+    ngx_http_reuse_status_write_number(text, "opened",
+                                       n[NGX_HTTP_UPSTREAM_REUSE_OPENED]);
 
     ngx_http_reuse_status_write(text, "</td><td data-name=\"TCP\">");
 
@@ -364,106 +363,7 @@ html_server(ngx_http_reuse_status_text_t *text,
 
 
 static void
-html_new(ngx_http_reuse_status_text_t *text,
-    ngx_http_upstream_reuse_snapshot_t *shot)
-{
-    if (shot->total.fresh == 0) {
-        return;
-    }
-
-    ngx_http_reuse_status_write(text,
-                                "<h2>Why requests got a new connection</h2>"
-                                "<p class=\"soft\">All upstreams together; "
-                                "JSON has each server's.</p>");
-
-    html_reasons(text, ngx_http_upstream_reuse_new_reasons,
-                 &shot->total.counters[NGX_HTTP_UPSTREAM_REUSE_NEW],
-                 NGX_HTTP_UPSTREAM_REUSE_NEW_LAST);
-}
-
-
-static void
-html_closed(ngx_http_reuse_status_text_t *text,
-    ngx_http_upstream_reuse_snapshot_t *shot)
-{
-    if (shot->total.closed == 0) {
-        return;
-    }
-
-    ngx_http_reuse_status_write(text,
-                                "<h2>Why connections were closed</h2>"
-                                "<p class=\"soft\">All upstreams together; "
-                                "JSON has each server's.</p>");
-
-    html_reasons(text, ngx_http_upstream_reuse_close_reasons,
-                 &shot->total.counters[NGX_HTTP_UPSTREAM_REUSE_CLOSED],
-                 NGX_HTTP_UPSTREAM_REUSE_CLOSE_LAST);
-}
-
-
-/* Those that there were, the most frequent first. */
-
-static void
-html_reasons(ngx_http_reuse_status_text_t *text,
-    ngx_http_upstream_reuse_reason_t *reasons, ngx_atomic_uint_t *counters,
-    ngx_uint_t n)
-{
-    ngx_uint_t         i, most, shown[NGX_HTTP_UPSTREAM_REUSE_CLOSE_LAST];
-    ngx_atomic_uint_t  sum;
-
-    sum = 0;
-
-    for (i = 0; i < n; i++) {
-        sum += counters[i];
-        shown[i] = (counters[i] == 0);
-    }
-
-    ngx_http_reuse_status_write(text,
-        "<table class=\"reasons\"><thead><tr><th>reason</th><th></th>"
-        "<th class=\"bar\"></th><th class=\"text\">meaning</th></tr></thead>"
-        "<tbody>");
-
-    for ( ;; ) {
-
-        most = n;
-
-        for (i = 0; i < n; i++) {
-            if (!shown[i] && (most == n || counters[i] > counters[most])) {
-                most = i;
-            }
-        }
-
-        if (most == n) {
-            break;
-        }
-
-        shown[most] = 1;
-
-        ngx_http_reuse_status_write(text,
-            "<tr data-reason=\"%V\"><td><code>%V</code></td><td>",
-            &reasons[most].name, &reasons[most].name);
-        html_number(text, "count", counters[most]);
-        ngx_http_reuse_status_write(text,
-            "</td><td class=\"bar\"><span class=\"meter\"><i style=\"width:"
-            "%ui%%\"></i></span></td><td class=\"text\">%s",
-            (ngx_uint_t) ((double) counters[most] * 100 / sum),
-            reasons[most].meaning ? reasons[most].meaning : "");
-
-        if (reasons[most].advice) {
-            ngx_http_reuse_status_write(text,
-                                        "<br><span class=\"soft\">%s</span>",
-                                        reasons[most].advice);
-        }
-
-        ngx_http_reuse_status_write(text, "</td></tr>");
-    }
-
-    ngx_http_reuse_status_write(text, "</tbody></table>");
-}
-
-
-static void
-html_retries(ngx_http_reuse_status_text_t *text,
+html_stale(ngx_http_reuse_status_text_t *text,
     ngx_http_upstream_reuse_snapshot_t *shot)
 {
     ngx_atomic_uint_t  *n;
@@ -480,17 +380,21 @@ html_retries(ngx_http_reuse_status_text_t *text,
 
     ngx_http_reuse_status_write(text,
         "<h2>Requests that met a closing or dead connection</h2><p>");
-    html_number(text, "proven", n[NGX_HTTP_UPSTREAM_REUSE_PROVEN]);
+    ngx_http_reuse_status_write_number(text, "resent",
+                                       n[NGX_HTTP_UPSTREAM_REUSE_PROVEN]);
     ngx_http_reuse_status_write(text,
         " were provably not received, and sent again.</p><p>");
-    html_number(text, "refused", n[NGX_HTTP_UPSTREAM_REUSE_REFUSED]);
+    ngx_http_reuse_status_write_number(text, "unproven",
+                                       n[NGX_HTTP_UPSTREAM_REUSE_REFUSED]);
     ngx_http_reuse_status_write(text,
         " may have been received: \"myproxy_next_upstream\", or that of "
         "another handler, decided whether they were sent again.</p><p>");
-    html_number(text, "lost", n[NGX_HTTP_UPSTREAM_REUSE_LOST]);
+    ngx_http_reuse_status_write_number(text, "not-resendable",
+                                       n[NGX_HTTP_UPSTREAM_REUSE_LOST]);
     ngx_http_reuse_status_write(text,
         " were not received, but could not be sent again.</p><p>");
-    html_number(text, "silent", n[NGX_HTTP_UPSTREAM_REUSE_RENEWED]);
+    ngx_http_reuse_status_write_number(text, "resent-silent",
+                                       n[NGX_HTTP_UPSTREAM_REUSE_RENEWED]);
     ngx_http_reuse_status_write(text,
         " met a connection on which nothing came through, and were sent again "
         "on a new one by nginx's own rules.</p>");
@@ -511,12 +415,14 @@ html_shared(ngx_http_reuse_status_text_t *text,
 
     ngx_http_reuse_status_write(text,
                                 "<h2>Shared by worker processes</h2><p>");
-    html_number(text, "handed over", n[NGX_HTTP_UPSTREAM_REUSE_HANDED_OVER]);
+    ngx_http_reuse_status_write_number(text, "handed over",
+                                       n[NGX_HTTP_UPSTREAM_REUSE_HANDED_OVER]);
     ngx_http_reuse_status_write(text,
         " times an idle connection was left to all worker processes, ");
-    html_number(text, "taken over", n[NGX_HTTP_UPSTREAM_REUSE_TAKEN_OVER]);
+    ngx_http_reuse_status_write_number(text, "taken over",
+                                       n[NGX_HTTP_UPSTREAM_REUSE_TAKEN_OVER]);
     ngx_http_reuse_status_write(text, " times one was taken for a request; ");
-    html_number(text, "parked", shot->total.parked);
+    ngx_http_reuse_status_write_number(text, "parked", shot->total.parked);
     ngx_http_reuse_status_write(text, " wait there now.</p>");
 }
 
@@ -535,12 +441,15 @@ html_warm(ngx_http_reuse_status_text_t *text,
 
     ngx_http_reuse_status_write(text,
                                 "<h2>Connections opened ahead</h2><p>");
-    html_number(text, "ahead", n[NGX_HTTP_UPSTREAM_REUSE_AHEAD]);
+    ngx_http_reuse_status_write_number(text, "ahead",
+                                       n[NGX_HTTP_UPSTREAM_REUSE_AHEAD]);
     ngx_http_reuse_status_write(text,
                                 " were opened before they were needed; ");
-    html_number(text, "warm", n[NGX_HTTP_UPSTREAM_REUSE_WARM]);
+    ngx_http_reuse_status_write_number(text, "warm",
+                                       n[NGX_HTTP_UPSTREAM_REUSE_WARM]);
     ngx_http_reuse_status_write(text, " have served requests, ");
-    html_number(text, "unused", n[NGX_HTTP_UPSTREAM_REUSE_UNUSED]);
+    ngx_http_reuse_status_write_number(text, "unused",
+                                       n[NGX_HTTP_UPSTREAM_REUSE_UNUSED]);
     ngx_http_reuse_status_write(text,
                                 " were closed without having served any.</p>");
 
@@ -570,22 +479,24 @@ html_queue(ngx_http_reuse_status_text_t *text,
     }
 
     ngx_http_reuse_status_write(text, "<h2>Limited connections</h2><p>");
-    html_number(text, "waiting", shot->queue.waiting);
+    ngx_http_reuse_status_write_number(text, "waiting", shot->queue.waiting);
     ngx_http_reuse_status_write(text, " requests wait for a connection now");
 
     if (shot->queue.bounded) {
         ngx_http_reuse_status_write(text, ", of ");
-        html_number(text, "queue-limit", shot->queue.most);
+        ngx_http_reuse_status_write_number(text, "queue-limit",
+                                           shot->queue.most);
         ngx_http_reuse_status_write(text, " that may");
     }
 
     ngx_http_reuse_status_write(text, "; ");
-    html_number(text, "waited", shot->queue.waited);
+    ngx_http_reuse_status_write_number(text, "waited", shot->queue.waited);
     ngx_http_reuse_status_write(text, " had to wait. ");
-    html_number(text, "queue-full", shot->queue.full);
+    ngx_http_reuse_status_write_number(text, "queue-full", shot->queue.full);
     ngx_http_reuse_status_write(text,
                                 " were refused because the queue was full, ");
-    html_number(text, "queue-timeout", shot->queue.timeout);
+    ngx_http_reuse_status_write_number(text, "queue-timeout",
+                                       shot->queue.timeout);
     ngx_http_reuse_status_write(text,
                                 " because they had waited too long.</p>");
 
@@ -602,64 +513,24 @@ static void
 html_footer(ngx_http_reuse_status_text_t *text,
     ngx_http_upstream_reuse_snapshot_t *shot)
 {
+    u_char  since[sizeof("Mon, 28 Sep 1970 06:00:00 GMT")];
+
     ngx_http_reuse_status_write(text,
-        "<p>ngx_http_myproxy_module %s, nginx %s, %V. Counted since the "
-        "master process started, by %ui worker process%s now; %uzk of %uzk "
+        "<p>ngx_http_myproxy_module %s, nginx %s, %V. Counted since "
+        "%*s, by %ui worker process%s now; %uzk of %uzk "
         "of <code>reuse_zone</code> are free.</p>"
         "<p>The same as <a href=\"?format=json\">JSON</a>, and for "
         "<a href=\"?format=prometheus\">Prometheus</a>.</p>",
         NGX_HTTP_MYPROXY_VERSION, NGINX_VERSION, &ngx_cached_http_time,
+        (size_t) (ngx_http_time(since, shot->started) - since), since,
         shot->workers, shot->workers == 1 ? "" : "es", shot->free / 1024,
         shot->size / 1024);
 
     if (shot->uncounted) {
         ngx_http_reuse_status_write(text, "<p>");
-        html_number(text, "uncounted", shot->uncounted);
+        ngx_http_reuse_status_write_number(text, "uncounted", shot->uncounted);
         ngx_http_reuse_status_write(text,
             " requests were not counted, for want of room.</p>");
-    }
-}
-
-
-static void
-html_upstream(ngx_http_reuse_status_text_t *text, ngx_str_t *name)
-{
-    if (name->len) {
-        ngx_http_reuse_status_write_html(text, name);
-
-    } else {
-        ngx_http_reuse_status_write(text, "all further servers");
-    }
-}
-
-
-/* The digits in groups, with narrow spaces. */
-
-static void
-html_number(ngx_http_reuse_status_text_t *text, const char *name,
-    ngx_atomic_uint_t number)
-{
-    u_char       digits[NGX_INT64_LEN], *p, *last;
-
-    if (name) {
-        ngx_http_reuse_status_write(text,
-                                    "<data class=\"%s\" value=\"%uA\">", name,
-                                    number);
-    }
-
-    last = ngx_sprintf(digits, "%uA", number);
-
-    for (p = digits; p < last; p++) {
-
-        if (p > digits && (last - p) % 3 == 0) {
-            ngx_http_reuse_status_write(text, "\xe2\x80\xaf");
-        }
-
-        ngx_http_reuse_status_write(text, "%c", *p);
-    }
-
-    if (name) {
-        ngx_http_reuse_status_write(text, "</data>");
     }
 }
 

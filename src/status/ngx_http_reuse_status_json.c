@@ -26,6 +26,8 @@ static void json_view(ngx_http_reuse_status_text_t *text,
 static void json_named(ngx_http_reuse_status_text_t *text,
     ngx_http_upstream_reuse_reason_t *reasons,
     ngx_atomic_uint_t *counters, ngx_uint_t first, ngx_uint_t last);
+static void json_sides(ngx_http_reuse_status_text_t *text,
+    ngx_atomic_uint_t *closed);
 static void json_histogram(ngx_http_reuse_status_text_t *text,
     ngx_atomic_uint_t *bucket, ngx_atomic_uint_t count);
 static void json_seconds(ngx_http_reuse_status_text_t *text, uint64_t us);
@@ -40,12 +42,13 @@ ngx_http_reuse_status_json(ngx_http_reuse_status_text_t *text,
     ngx_http_upstream_reuse_sample_t  *sample;
 
     ngx_http_reuse_status_write(text,
-        "{\"version\":%d,\"module\":\"%s\",\"nginx\":\"%s\",\"time\":%T,"
-        "\"workers\":%ui,"
-        "\"zone\":{\"size\":%uz,\"free\":%uz,\"full\":%s,"
+        "{\"format_version\":%d,\"module_version\":\"%s\","
+        "\"nginx_version\":\"%s\",\"time_seconds\":%T,"
+        "\"start_time_seconds\":%T,\"workers\":%ui,"
+        "\"zone\":{\"size_bytes\":%uz,\"free_bytes\":%uz,\"full\":%s,"
         "\"uncounted_requests\":%uA},",
         NGX_HTTP_REUSE_STATUS_VERSION, NGX_HTTP_MYPROXY_VERSION, NGINX_VERSION,
-        ngx_time(), shot->workers, shot->size, shot->free,
+        ngx_time(), shot->started, shot->workers, shot->size, shot->free,
         shot->full ? "true" : "false", shot->uncounted);
 
     ngx_http_reuse_status_write(text, "\"warnings\":[");
@@ -58,14 +61,15 @@ ngx_http_reuse_status_json(ngx_http_reuse_status_text_t *text,
     }
 
     ngx_http_reuse_status_write(text,
-        "],\"history\":{\"interval\":%d,\"samples\":[",
+        "],\"history\":{\"interval_seconds\":%d,\"samples\":[",
         NGX_HTTP_UPSTREAM_REUSE_INTERVAL);
 
     sample = shot->samples.elts;
 
     for (i = 0; i < shot->samples.nelts; i++) {
-        ngx_http_reuse_status_write(text, "%s[%uA,%uA]", i ? "," : "",
-                                    sample[i].requests, sample[i].ready);
+        ngx_http_reuse_status_write(text, "%s{\"attempts\":%uA,\"ready\":%uA}",
+                                    i ? "," : "", sample[i].requests,
+                                    sample[i].ready);
     }
 
     ngx_http_reuse_status_write(text, "]},\"total\":{");
@@ -135,9 +139,9 @@ json_servers(ngx_http_reuse_status_text_t *text,
 
         ngx_http_reuse_status_write(text, "%s{\"address\":", i ? "," : "");
         ngx_http_reuse_status_write_json(text, &view[i].address);
-        ngx_http_reuse_status_write(text, ",\"limit\":");
+        ngx_http_reuse_status_write(text, ",\"connections_limit\":");
         json_limit(text, view[i].most, view[i].most);
-        ngx_http_reuse_status_write(text, ",\"learned_idle_limit\":");
+        ngx_http_reuse_status_write(text, ",\"learned_idle_limit_seconds\":");
 
         if (view[i].limit) {
             json_seconds(text, (uint64_t) view[i].limit * 1000);
@@ -146,7 +150,7 @@ json_servers(ngx_http_reuse_status_text_t *text,
             ngx_http_reuse_status_write(text, "null");
         }
 
-        ngx_http_reuse_status_write(text, ",\"round_trip\":");
+        ngx_http_reuse_status_write(text, ",\"round_trip_min_seconds\":");
 
         if (view[i].rtt) {
             json_seconds(text, view[i].rtt);
@@ -171,7 +175,7 @@ json_view(ngx_http_reuse_status_text_t *text,
     n = view->counters;
 
     ngx_http_reuse_status_write(text,
-        "\"requests\":{\"total\":%uA,\"reused\":%uA,\"warm\":%uA,\"new\":%uA,"
+        "\"attempts\":{\"total\":%uA,\"reused\":%uA,\"warm\":%uA,\"new\":%uA,"
         "\"new_by_reason\":{",
         view->requests, n[NGX_HTTP_UPSTREAM_REUSE_REUSED],
         n[NGX_HTTP_UPSTREAM_REUSE_WARM], view->fresh);
@@ -195,24 +199,28 @@ json_view(ngx_http_reuse_status_text_t *text,
                NGX_HTTP_UPSTREAM_REUSE_CLOSE_KEPT + 1,
                NGX_HTTP_UPSTREAM_REUSE_CLOSE_LAST);
 
+    ngx_http_reuse_status_write(text, "},\"closed_by\":{");
+    json_sides(text, &n[NGX_HTTP_UPSTREAM_REUSE_CLOSED]);
+
     ngx_http_reuse_status_write(text,
-        "}},\"retries\":{\"proven\":%uA,\"refused\":%uA,\"lost\":%uA,"
-        "\"silent\":%uA},"
-        "\"warm\":{\"opened\":%uA,\"used\":%uA,\"unused\":%uA,"
+        "}},\"stale_requests\":{\"resent\":%uA,\"unproven\":%uA,"
+        "\"not_resendable\":%uA,\"resent_silent\":%uA},"
+        "\"warm\":{\"opened\":%uA,\"unused\":%uA,"
         "\"held_back\":{\"unpaid\":%ui,\"starving\":%ui}},"
-        "\"tls\":{\"full\":%uA,\"resumed\":%uA},\"connect_time\":",
+        "\"tls_handshakes\":{\"full\":%uA,\"resumed\":%uA},"
+        "\"connect_duration_seconds\":",
         n[NGX_HTTP_UPSTREAM_REUSE_PROVEN], n[NGX_HTTP_UPSTREAM_REUSE_REFUSED],
         n[NGX_HTTP_UPSTREAM_REUSE_LOST], n[NGX_HTTP_UPSTREAM_REUSE_RENEWED],
-        n[NGX_HTTP_UPSTREAM_REUSE_AHEAD],
-        n[NGX_HTTP_UPSTREAM_REUSE_WARM], n[NGX_HTTP_UPSTREAM_REUSE_UNUSED],
+        n[NGX_HTTP_UPSTREAM_REUSE_AHEAD], n[NGX_HTTP_UPSTREAM_REUSE_UNUSED],
         view->unpaid, view->starving,
         n[NGX_HTTP_UPSTREAM_REUSE_HANDSHAKES_FULL],
         n[NGX_HTTP_UPSTREAM_REUSE_HANDSHAKES_RESUMED]);
 
     json_histogram(text, &n[NGX_HTTP_UPSTREAM_REUSE_CONNECT], view->connects);
-    ngx_http_reuse_status_write(text, ",\"tls_handshake_time\":");
+    ngx_http_reuse_status_write(text,
+                                ",\"tls_handshake_duration_seconds\":");
     json_histogram(text, &n[NGX_HTTP_UPSTREAM_REUSE_TLS], view->handshakes);
-    ngx_http_reuse_status_write(text, ",\"time_saved\":");
+    ngx_http_reuse_status_write(text, ",\"estimated_saved_seconds\":");
     json_seconds(text, view->saved);
 }
 
@@ -232,25 +240,61 @@ json_named(ngx_http_reuse_status_text_t *text,
 }
 
 
-/* Bounds are inclusive, in seconds, and each bucket counts for itself. */
+/* Connections that were closed, by whose side the cause is on. */
+
+static void
+json_sides(ngx_http_reuse_status_text_t *text, ngx_atomic_uint_t *closed)
+{
+    ngx_uint_t                         i, j;
+    ngx_atomic_uint_t                  sum;
+    ngx_http_upstream_reuse_reason_t  *reasons;
+
+    static const char  *sides[] = { "origin", "nginx", "client" };
+
+    reasons = ngx_http_upstream_reuse_close_reasons;
+
+    for (i = 0; i < sizeof(sides) / sizeof(sides[0]); i++) {
+        sum = 0;
+
+        for (j = NGX_HTTP_UPSTREAM_REUSE_CLOSE_KEPT + 1;
+             j < NGX_HTTP_UPSTREAM_REUSE_CLOSE_LAST;
+             j++)
+        {
+            if (ngx_strcmp(reasons[j].by, sides[i]) == 0) {
+                sum += closed[j];
+            }
+        }
+
+        ngx_http_reuse_status_write(text, "%s\"%s\":%uA", i ? "," : "",
+                                    sides[i], sum);
+    }
+}
+
+
+/* Bounds are inclusive, in seconds; each bucket includes those before. */
 
 static void
 json_histogram(ngx_http_reuse_status_text_t *text, ngx_atomic_uint_t *bucket,
     ngx_atomic_uint_t count)
 {
-    ngx_uint_t  i;
+    ngx_uint_t         i;
+    ngx_atomic_uint_t  below;
+
+    below = 0;
 
     ngx_http_reuse_status_write(text, "{\"count\":%uA,\"sum\":", count);
     json_seconds(text, bucket[NGX_HTTP_UPSTREAM_REUSE_BUCKETS]);
     ngx_http_reuse_status_write(text, ",\"buckets\":[");
 
     for (i = 0; i < NGX_HTTP_UPSTREAM_REUSE_BUCKETS - 1; i++) {
-        ngx_http_reuse_status_write(text, "[");
+        below += bucket[i];
+
+        ngx_http_reuse_status_write(text, "{\"le\":");
         json_seconds(text, ngx_http_upstream_reuse_bounds[i]);
-        ngx_http_reuse_status_write(text, ",%uA],", bucket[i]);
+        ngx_http_reuse_status_write(text, ",\"count\":%uA},", below);
     }
 
-    ngx_http_reuse_status_write(text, "[null,%uA]]}", bucket[i]);
+    ngx_http_reuse_status_write(text, "{\"le\":null,\"count\":%uA}]}", count);
 }
 
 

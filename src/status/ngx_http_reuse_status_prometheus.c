@@ -42,9 +42,9 @@ static void prometheus_line(ngx_http_reuse_status_text_t *text,
     ngx_http_upstream_reuse_view_t *view, const char *name, const char *label,
     const char *value, ngx_atomic_uint_t number);
 
-static void prometheus_requests(ngx_http_reuse_status_text_t *text,
+static void prometheus_attempts(ngx_http_reuse_status_text_t *text,
     ngx_http_upstream_reuse_view_t *view, const char *name);
-static void prometheus_request(ngx_http_reuse_status_text_t *text,
+static void prometheus_attempt(ngx_http_reuse_status_text_t *text,
     ngx_http_upstream_reuse_view_t *view, const char *name,
     const char *connection, const char *reason, ngx_atomic_uint_t number);
 static void prometheus_closed(ngx_http_reuse_status_text_t *text,
@@ -55,7 +55,7 @@ static void prometheus_most(ngx_http_reuse_status_text_t *text,
     ngx_http_upstream_reuse_view_t *view, const char *name);
 static void prometheus_parked(ngx_http_reuse_status_text_t *text,
     ngx_http_upstream_reuse_view_t *view, const char *name);
-static void prometheus_retries(ngx_http_reuse_status_text_t *text,
+static void prometheus_stale(ngx_http_reuse_status_text_t *text,
     ngx_http_upstream_reuse_view_t *view, const char *name);
 static void prometheus_held_back(ngx_http_reuse_status_text_t *text,
     ngx_http_upstream_reuse_view_t *view, const char *name);
@@ -78,16 +78,18 @@ static void prometheus_histogram(ngx_http_reuse_status_text_t *text,
 
 static prometheus_metric_t  prometheus_metrics[] = {
 
-    { "nginx_reuse_requests_total", "counter",
-      "Attempts to pass a request, by how the connection was had.",
-      prometheus_requests, 0 },
+    { "nginx_reuse_attempts_total", "counter",
+      "Attempts to pass a request to a server, by how it got its connection; "
+      "a request that is tried twice counts twice.",
+      prometheus_attempts, 0 },
 
     { "nginx_reuse_connections_opened_total", "counter",
-      "Connections opened, and attempts to.",
+      "Connections opened, including attempts that failed, which are closed "
+      "with the reason connect_failed.",
       NULL, NGX_HTTP_UPSTREAM_REUSE_OPENED },
 
     { "nginx_reuse_connections_closed_total", "counter",
-      "Connections closed, by reason.",
+      "Connections closed, by reason, and by whose side the cause is on.",
       prometheus_closed, 0 },
 
     { "nginx_reuse_connections_open", "gauge",
@@ -95,7 +97,7 @@ static prometheus_metric_t  prometheus_metrics[] = {
       prometheus_open, 0 },
 
     { "nginx_reuse_connections_limit", "gauge",
-      "Connections that may be open, idle ones included, by reuse_limit.",
+      "Connections that may be open, idle ones included, as of reuse_limit.",
       prometheus_most, 0 },
 
     { "nginx_reuse_connections_idle", "gauge",
@@ -103,24 +105,25 @@ static prometheus_metric_t  prometheus_metrics[] = {
       NULL, NGX_HTTP_UPSTREAM_REUSE_IDLE },
 
     { "nginx_reuse_connections_parked", "gauge",
-      "Connections that wait for a request of any worker process.",
+      "Idle connections that any worker process may take.",
       prometheus_parked, 0 },
 
     { "nginx_reuse_connections_handed_over_total", "counter",
-      "Idle connections that a worker process left to all of them.",
+      "Times that a worker process left an idle connection to all of them.",
       NULL, NGX_HTTP_UPSTREAM_REUSE_HANDED_OVER },
 
     { "nginx_reuse_connections_taken_over_total", "counter",
-      "Such connections that a worker process took for a request.",
+      "Times that a worker process took such a connection for a request.",
       NULL, NGX_HTTP_UPSTREAM_REUSE_TAKEN_OVER },
 
-    { "nginx_reuse_retries_total", "counter",
-      "Requests that failed on a kept connection before any response, by what "
-      "became of them.",
-      prometheus_retries, 0 },
+    { "nginx_reuse_stale_requests_total", "counter",
+      "Requests that failed on a kept connection before any byte of a "
+      "response, by what became of them.",
+      prometheus_stale, 0 },
 
     { "nginx_reuse_warm_opened_total", "counter",
-      "Connections opened before they were needed, and attempts to.",
+      "Connections opened before they were needed, including attempts that "
+      "failed; those used are attempts with the connection warm.",
       NULL, NGX_HTTP_UPSTREAM_REUSE_AHEAD },
 
     { "nginx_reuse_warm_unused_total", "counter",
@@ -129,8 +132,8 @@ static prometheus_metric_t  prometheus_metrics[] = {
       NULL, NGX_HTTP_UPSTREAM_REUSE_UNUSED },
 
     { "nginx_reuse_warm_held_back", "gauge",
-      "1 if fewer connections are opened before they are needed than wanted, "
-      "by reason.",
+      "Servers to which fewer connections are opened before they are needed "
+      "than wanted, by reason; 0 or 1 for one server.",
       prometheus_held_back, 0 },
 
     { "nginx_reuse_tls_handshakes_total", "counter",
@@ -138,23 +141,26 @@ static prometheus_metric_t  prometheus_metrics[] = {
       prometheus_handshakes, 0 },
 
     { "nginx_reuse_connect_duration_seconds", "histogram",
-      "Time to open a TCP connection.",
+      "Time to open a TCP connection; below 2 ms the kernel's round trip "
+      "time is taken.",
       prometheus_connect_time, 0 },
 
     { "nginx_reuse_tls_handshake_duration_seconds", "histogram",
       "Time for a TLS handshake.",
       prometheus_handshake_time, 0 },
 
-    { "nginx_reuse_saved_seconds", "gauge",
-      "Time that reused connections have saved, an estimate.",
+    { "nginx_reuse_estimated_saved_seconds", "gauge",
+      "Estimate of the time that attempts, reused and warm, did not wait for "
+      "a connection; may decrease.",
       prometheus_saved, 0 },
 
     { "nginx_reuse_learned_idle_limit_seconds", "gauge",
-      "Idle time after which the server closes connections, as learned.",
+      "Idle time after which the server closes connections; absent if "
+      "nothing was learned.",
       prometheus_limit, 0 },
 
-    { "nginx_reuse_round_trip_seconds", "gauge",
-      "The least round trip that was measured.",
+    { "nginx_reuse_round_trip_min_seconds", "gauge",
+      "Smallest TCP round trip time that was measured; absent if none was.",
       prometheus_round_trip, 0 },
 
     { NULL, NULL, NULL, NULL, 0 }
@@ -249,8 +255,8 @@ prometheus_queues(ngx_http_reuse_status_text_t *text,
     }
 
     prometheus_head(text, "nginx_reuse_queue_refused_total", "counter",
-                    "Requests that were answered 503 for want of a "
-                    "connection, by reason.");
+                    "Requests answered 503 because no connection was free, by "
+                    "reason.");
 
     for (i = 0; i < shot->upstreams.nelts; i++) {
         prometheus_queue(text, &upstream[i], "nginx_reuse_queue_refused_total",
@@ -302,26 +308,31 @@ prometheus_zone(ngx_http_reuse_status_text_t *text,
     prometheus_head(text, "nginx_reuse_build_info", "gauge",
                     "Always 1: the versions of the module and of nginx.");
     ngx_http_reuse_status_write(text,
-        "nginx_reuse_build_info{version=\"%s\",nginx=\"%s\"} 1\n",
+        "nginx_reuse_build_info{version=\"%s\",nginx_version=\"%s\"} 1\n",
         NGX_HTTP_MYPROXY_VERSION, NGINX_VERSION);
 
+    prometheus_head(text, "nginx_reuse_start_time_seconds", "gauge",
+                    "Time since which is counted, in seconds since 1970.");
+    ngx_http_reuse_status_write(text, "nginx_reuse_start_time_seconds %T\n",
+                                shot->started);
+
     prometheus_head(text, "nginx_reuse_zone_size_bytes", "gauge",
-                    "Size of the zone in which counters are kept.");
+                    "Size of reuse_zone, in which counters are kept.");
     ngx_http_reuse_status_write(text, "nginx_reuse_zone_size_bytes %uz\n",
                                 shot->size);
 
     prometheus_head(text, "nginx_reuse_zone_free_bytes", "gauge",
-                    "Whole pages of the zone that are free.");
+                    "Free memory of reuse_zone; counted in whole pages.");
     ngx_http_reuse_status_write(text, "nginx_reuse_zone_free_bytes %uz\n",
                                 shot->free);
 
     prometheus_head(text, "nginx_reuse_zone_full", "gauge",
-                    "Whether there was no room for a server in the zone.");
+                    "1 if reuse_zone has no room for further servers.");
     ngx_http_reuse_status_write(text, "nginx_reuse_zone_full %ui\n",
                                 shot->full);
 
     prometheus_head(text, "nginx_reuse_uncounted_requests_total", "counter",
-                    "Requests that are not counted for want of room.");
+                    "Requests not counted because reuse_zone is full.");
     ngx_http_reuse_status_write(text,
                                 "nginx_reuse_uncounted_requests_total %uA\n",
                                 shot->uncounted);
@@ -333,13 +344,13 @@ prometheus_zone(ngx_http_reuse_status_text_t *text,
                                 shot->servers.nelts);
 
     prometheus_head(text, "nginx_reuse_workers", "gauge",
-                    "Worker processes that count, also those of earlier "
-                    "configurations.");
+                    "Worker processes alive, old ones after a reload "
+                    "included.");
     ngx_http_reuse_status_write(text, "nginx_reuse_workers %ui\n",
                                 shot->workers);
 
     prometheus_head(text, "nginx_reuse_config_warnings", "gauge",
-                    "Settings in force that defeat reuse.");
+                    "Settings in force that defeat reuse; reuse off is none.");
     ngx_http_reuse_status_write(text, "nginx_reuse_config_warnings %ui\n",
                                 shot->warnings->nelts);
 }
@@ -385,7 +396,7 @@ prometheus_line(ngx_http_reuse_status_text_t *text,
 
 
 static void
-prometheus_requests(ngx_http_reuse_status_text_t *text,
+prometheus_attempts(ngx_http_reuse_status_text_t *text,
     ngx_http_upstream_reuse_view_t *view, const char *name)
 {
     ngx_uint_t                         i;
@@ -394,9 +405,9 @@ prometheus_requests(ngx_http_reuse_status_text_t *text,
 
     n = view->counters;
 
-    prometheus_request(text, view, name, "reused", "",
+    prometheus_attempt(text, view, name, "reused", "",
                        n[NGX_HTTP_UPSTREAM_REUSE_REUSED]);
-    prometheus_request(text, view, name, "warm", "",
+    prometheus_attempt(text, view, name, "warm", "",
                        n[NGX_HTTP_UPSTREAM_REUSE_WARM]);
 
     for (i = NGX_HTTP_UPSTREAM_REUSE_NEW_NONE + 1;
@@ -405,14 +416,14 @@ prometheus_requests(ngx_http_reuse_status_text_t *text,
     {
         reason = &ngx_http_upstream_reuse_new_reasons[i];
 
-        prometheus_request(text, view, name, "new", (char *) reason->name.data,
+        prometheus_attempt(text, view, name, "new", (char *) reason->name.data,
                            n[NGX_HTTP_UPSTREAM_REUSE_NEW + i]);
     }
 }
 
 
 static void
-prometheus_request(ngx_http_reuse_status_text_t *text,
+prometheus_attempt(ngx_http_reuse_status_text_t *text,
     ngx_http_upstream_reuse_view_t *view, const char *name,
     const char *connection, const char *reason, ngx_atomic_uint_t number)
 {
@@ -428,7 +439,10 @@ prometheus_closed(ngx_http_reuse_status_text_t *text,
     ngx_http_upstream_reuse_view_t *view, const char *name)
 {
     ngx_uint_t                         i;
+    ngx_atomic_uint_t                 *closed;
     ngx_http_upstream_reuse_reason_t  *reason;
+
+    closed = &view->counters[NGX_HTTP_UPSTREAM_REUSE_CLOSED];
 
     for (i = NGX_HTTP_UPSTREAM_REUSE_CLOSE_KEPT + 1;
          i < NGX_HTTP_UPSTREAM_REUSE_CLOSE_LAST;
@@ -436,8 +450,9 @@ prometheus_closed(ngx_http_reuse_status_text_t *text,
     {
         reason = &ngx_http_upstream_reuse_close_reasons[i];
 
-        prometheus_line(text, view, name, "reason", (char *) reason->name.data,
-                        view->counters[NGX_HTTP_UPSTREAM_REUSE_CLOSED + i]);
+        prometheus_labels(text, view, name);
+        ngx_http_reuse_status_write(text, ",reason=\"%V\",by=\"%s\"} %uA\n",
+                                    &reason->name, reason->by, closed[i]);
     }
 }
 
@@ -469,20 +484,20 @@ prometheus_parked(ngx_http_reuse_status_text_t *text,
 
 
 static void
-prometheus_retries(ngx_http_reuse_status_text_t *text,
+prometheus_stale(ngx_http_reuse_status_text_t *text,
     ngx_http_upstream_reuse_view_t *view, const char *name)
 {
     ngx_atomic_uint_t  *n;
 
     n = view->counters;
 
-    prometheus_line(text, view, name, "outcome", "proven",
+    prometheus_line(text, view, name, "outcome", "resent",
                     n[NGX_HTTP_UPSTREAM_REUSE_PROVEN]);
-    prometheus_line(text, view, name, "outcome", "refused",
+    prometheus_line(text, view, name, "outcome", "unproven",
                     n[NGX_HTTP_UPSTREAM_REUSE_REFUSED]);
-    prometheus_line(text, view, name, "outcome", "lost",
+    prometheus_line(text, view, name, "outcome", "not_resendable",
                     n[NGX_HTTP_UPSTREAM_REUSE_LOST]);
-    prometheus_line(text, view, name, "outcome", "silent",
+    prometheus_line(text, view, name, "outcome", "resent_silent",
                     n[NGX_HTTP_UPSTREAM_REUSE_RENEWED]);
 }
 

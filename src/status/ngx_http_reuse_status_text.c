@@ -249,3 +249,34 @@ ngx_http_reuse_status_write_time(ngx_http_reuse_status_text_t *text,
                                     us / ((uint64_t) 60 * 60000000));
     }
 }
+
+
+/* The digits in groups, with narrow spaces. */
+
+void
+ngx_http_reuse_status_write_number(ngx_http_reuse_status_text_t *text,
+    const char *name, ngx_atomic_uint_t number)
+{
+    u_char       digits[NGX_INT64_LEN], *p, *last;
+
+    if (name) {
+        ngx_http_reuse_status_write(text,
+                                    "<data class=\"%s\" value=\"%uA\">", name,
+                                    number);
+    }
+
+    last = ngx_sprintf(digits, "%uA", number);
+
+    for (p = digits; p < last; p++) {
+
+        if (p > digits && (last - p) % 3 == 0) {
+            ngx_http_reuse_status_write(text, "\xe2\x80\xaf");
+        }
+
+        ngx_http_reuse_status_write(text, "%c", *p);
+    }
+
+    if (name) {
+        ngx_http_reuse_status_write(text, "</data>");
+    }
+}

@@ -222,7 +222,7 @@ reuse_posted_handler(ngx_event_t *ev)
     ngx_http_reuse_warm_preconnect_t  *p = ev->data;
 
     if (p->peer.connection == NULL) {
-        reuse_give_up(p, NGX_HTTP_UPSTREAM_REUSE_CLOSE_UNCONNECTED);
+        reuse_give_up(p, NGX_HTTP_UPSTREAM_REUSE_CLOSE_CONNECT_FAILED);
         return;
     }
 
@@ -249,7 +249,7 @@ reuse_write_handler(ngx_event_t *ev)
     }
 
     if (ev->timedout || reuse_test_connect(c) != NGX_OK) {
-        reuse_give_up(p, NGX_HTTP_UPSTREAM_REUSE_CLOSE_UNCONNECTED);
+        reuse_give_up(p, NGX_HTTP_UPSTREAM_REUSE_CLOSE_CONNECT_FAILED);
         return;
     }
 
@@ -269,7 +269,7 @@ reuse_read_handler(ngx_event_t *ev)
     p = c->data;
 
     if (!p->event.posted && reuse_test_connect(c) != NGX_OK) {
-        reuse_give_up(p, NGX_HTTP_UPSTREAM_REUSE_CLOSE_UNCONNECTED);
+        reuse_give_up(p, NGX_HTTP_UPSTREAM_REUSE_CLOSE_CONNECT_FAILED);
     }
 }
 
@@ -362,7 +362,7 @@ static void
 reuse_secured(ngx_http_reuse_warm_preconnect_t *p, ngx_int_t rc)
 {
     if (rc != NGX_OK) {
-        reuse_give_up(p, NGX_HTTP_UPSTREAM_REUSE_CLOSE_UNCONNECTED);
+        reuse_give_up(p, NGX_HTTP_UPSTREAM_REUSE_CLOSE_CONNECT_FAILED);
         return;
     }
 
@@ -564,7 +564,7 @@ reuse_give_up(ngx_http_reuse_warm_preconnect_t *p,
 
     ngx_http_upstream_reuse_count_closed(p->server, reason);
 
-    p->failed = (reason == NGX_HTTP_UPSTREAM_REUSE_CLOSE_UNCONNECTED);
+    p->failed = (reason == NGX_HTTP_UPSTREAM_REUSE_CLOSE_CONNECT_FAILED);
 
     reuse_free_preconnect(p);
 }

@@ -44,7 +44,7 @@ def wait_idle(stage, nginx, count):
 
 
 def requests(nginx):
-    found = counts(nginx)["requests"]
+    found = counts(nginx)["attempts"]
     return found["warm"], found["reused"], found["new"]
 
 

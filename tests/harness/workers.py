@@ -82,7 +82,7 @@ class Workers:
     def learned(self):
         """The idle limit of the only server, in seconds; None."""
         server, = self.nginx.status()["upstreams"][0]["servers"]
-        return server["learned_idle_limit"]
+        return server["learned_idle_limit_seconds"]
 
     @property
     def closed(self):
