@@ -345,7 +345,7 @@ def test_one_that_has_ended_is_not_taken(stage):
     gate.open()
     stage.wait_until(lambda: origin.conns[0].closed)
     assert workers.how(second) == "new"
-    assert workers.nginx.status()["total"]["retries"]["proven"] == 0
+    assert workers.nginx.status()["total"]["stale_requests"]["resent"] == 0
 
 
 @pytest.mark.parametrize("end", ["close", "reset"])

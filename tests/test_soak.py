@@ -49,9 +49,9 @@ def test_everything_at_once(tmp_path):
     failed = sum(row["requests"] for row in modes.values()) - answered
     assert failed == sum(found["causes"].values()) > 0
     total = found["total"]
-    assert total["connections"]["taken_over"] and total["requests"]["warm"]
+    assert total["connections"]["taken_over"] and total["attempts"]["warm"]
     if link.missing() is None:
-        assert total["retries"]["proven"] > 0
+        assert total["stale_requests"]["resent"] > 0
 
 
 # what makes it stop
@@ -140,7 +140,7 @@ def test_sums_that_do_not_hold():
                    "closed_by_reason": {"idle": 2}}
     requests = {"total": 9, "reused": 5, "warm": 1, "new": 3,
                 "new_by_reason": {"empty": 3}}
-    status = {"total": {"requests": requests, "connections": connections},
+    status = {"total": {"attempts": requests, "connections": connections},
               "upstreams": []}
     soaked.Soak.sums(status)
     requests["reused"] = 4

@@ -397,7 +397,7 @@ class Soak:
             "worker_most_kb": max(own or [0]),
             "master_kb": processes.own_memory(self.nginx.master),
             "master_descriptors": self._descriptors(self.nginx.master),
-            "zone": zone["size"] - zone["free"]})
+            "zone": zone["size_bytes"] - zone["free_bytes"]})
         if zone["full"] or zone["uncounted_requests"]:
             raise Violation(f"the zone is full: {zone}")
         for mode, load in self.loads:
@@ -441,7 +441,7 @@ class Soak:
             views += [(f"{upstream['name']} {server['address']}", server)
                       for server in upstream["servers"]]
         for name, view in views:
-            requests, connections = view["requests"], view["connections"]
+            requests, connections = view["attempts"], view["connections"]
             for what, found, wanted in (
                     ("requests", requests["total"], requests["reused"]
                      + requests["warm"] + requests["new"]),
@@ -481,7 +481,7 @@ class Soak:
                    6 * settings.PATIENCE)
         self.sums(self.status)
         total = self.status["total"]
-        opened = total["requests"]["new"] + total["warm"]["opened"]
+        opened = total["attempts"]["new"] + total["warm"]["opened"]
         if total["connections"]["opened"] != opened:
             raise Violation(f"opened for requests and ahead are {opened} "
                             f"connections: {total}")
@@ -583,7 +583,7 @@ def show(found):
            f"{counts.get('restarts', 0)} restarts of origins")
     total = found["total"]
     if total:
-        requests, connections = total["requests"], total["connections"]
+        requests, connections = total["attempts"], total["connections"]
         passed = max(1, requests["total"])
         yield (f"{requests['total']} attempts: {requests['reused']} reused, "
                f"{requests['warm']} warm, {requests['new']} new: "
@@ -592,8 +592,9 @@ def show(found):
         yield (f"{connections['opened']} connections opened, "
                f"{connections['closed']} closed, "
                f"{connections['taken_over']} taken over from other workers")
-        yield "retries: " + ", ".join(
-            f"{name} {count}" for name, count in total["retries"].items())
+        yield "stale requests: " + ", ".join(
+            f"{name} {count}"
+            for name, count in total["stale_requests"].items())
     memory = found["memory"]
     for key, about in (("worker_kb", "a worker's own memory, kB"),
                        ("worker_most_kb", "the largest worker's, kB"),
