@@ -283,7 +283,7 @@ def test_sessions_are_left_when_switched_off(stage, authority, maximum):
     wait_idle(stage, nginx, 1)
     assert nginx.get().status == 200
     assert not any(conn.session_reused for conn in origin.conns)
-    assert counts(nginx)["tls"]["resumed"] == 0
+    assert counts(nginx)["tls_handshakes"]["resumed"] == 0
 
 
 def test_each_server_has_sessions_of_its_own(stage, authority):
