@@ -769,8 +769,8 @@ def test_limits_are_shown_beside_what_is_open(stage):
     nginx.reload(http=LIMITS.format("reuse_limit 5;"))
     found = nginx.status()
     assert found["total"]["queue"]["limit"] is None
-    assert {server["connections_limit"] for server in found["upstreams"][0]["servers"]} \
-        == {5, 7}
+    assert {server["connections_limit"]
+            for server in found["upstreams"][0]["servers"]} == {5, 7}
 
     nginx.reload(http=LIMITS.format(""))
     for target in ("/app", "/app"):
