@@ -254,8 +254,8 @@ def test_a_full_queue_refuses(stage):
     assert response.status == 503
     assert response.header("Retry-After") == "5"
     assert nginx.wait_log("request refused: all connections to upstream "
-                          '"app" that "reuse_limit" allows are in use, and 1 '
-                          "requests wait for one")
+                          '"app" that "reuse_limit" allows are in use, and '
+                          "its queue is full: 1 of 1 wait")
     gate.open()
     assert first.read_response().status == 200
     assert second.read_response().status == 200
@@ -779,3 +779,33 @@ def test_limits_are_shown_beside_what_is_open(stage):
     assert app["queue"]["limit"] is None
     assert [server["connections_limit"] for server in app["servers"]] == [
         None, None]
+
+
+# what is of no use
+
+@pytest.mark.parametrize("http, upstream, warned", [
+    ("reuse_limit 2; reuse off;", "", True),
+    ("reuse_limit 2;", "reuse off;", True),
+    ("reuse_limit 2;", "", False),
+    ("reuse off;", "", False),
+])
+def test_a_limit_without_reuse_has_a_warning(stage, http, upstream, warned):
+    stage.origin()
+    code, text = stage.config_test(
+        http=http + "upstream app { server %{origin}; " + upstream + " }",
+        location="myproxy_pass http://app;")
+    assert code == 0
+    assert warned == ('"reuse_limit" limits no connections to upstream "app", '
+                      'as none are kept: remove "reuse off"' in text)
+
+
+@pytest.mark.parametrize("warm, warned", [(5, True), (4, False)])
+def test_more_warm_ones_than_the_limit_have_a_warning(stage, warm, warned):
+    stage.origin()
+    code, text = stage.config_test(
+        http="upstream app { server %%{origin}; reuse_limit 4; "
+             "reuse_warm %d; }" % warm,
+        location="myproxy_pass http://app;")
+    assert code == 0
+    assert warned == ("no more than 4 connections to a server, fewer than "
+                      'the 5 of its "reuse_warm"' in text)

@@ -129,6 +129,8 @@ def test_it_may_be_included(stage):
 
 @pytest.mark.parametrize("lines, why", [
     ("reuse_status a b;", 'number of arguments in "reuse_status"'),
+    ("reuse_status servers=off; reuse_status;",
+     '"reuse_status" directive is duplicate'),
     ("if ($arg_a) { reuse_status; }", '"reuse_status" directive is not '
                                       "allowed here"),
 ])

@@ -586,16 +586,16 @@ reuse_log_refused(ngx_http_upstream_reuse_wait_t *w)
     case NGX_HTTP_UPSTREAM_REUSE_REFUSED_TIMEOUT:
         ngx_log_error(NGX_LOG_ERR, log, 0,
                       "request refused: no connection to upstream \"%V\" was "
-                      "free within %M ms, the timeout of \"reuse_limit\"",
+                      "free within %M ms (\"timeout=\" of \"reuse_limit\")",
                       &rcf->name, rcf->queue_timeout);
         return;
 
     case NGX_HTTP_UPSTREAM_REUSE_REFUSED_FULL:
         ngx_log_error(NGX_LOG_ERR, log, 0,
                       "request refused: all connections to upstream \"%V\" "
-                      "that \"reuse_limit\" allows are in use, and %uA "
-                      "requests wait for one",
-                      &rcf->name, w->peer->conf->waiters->queue->waiting);
+                      "that \"reuse_limit\" allows are in use, and its queue "
+                      "is full: %uA of %i wait", &rcf->name,
+                      w->peer->conf->waiters->queue->waiting, rcf->queue);
         return;
 
     default: /* NGX_HTTP_UPSTREAM_REUSE_REFUSED_SHUTDOWN */

@@ -413,10 +413,11 @@ invalid:
 
     ngx_conf_log_error(NGX_LOG_EMERG, cf, 0,
                        "invalid value \"%V\" of \"reuse_limit\": it is how "
-                       "many connections a server may have, from 1 on, then "
+                       "many connections a server may have, from 1 on; "
                        "\"queue=\" and how many requests may wait, and "
-                       "\"timeout=\" and how long, such as "
-                       "\"reuse_limit 30 queue=500 timeout=10s\"", &value[i]);
+                       "\"timeout=\" and how long, may follow, each once, "
+                       "as in \"reuse_limit 30 queue=500 timeout=10s\"",
+                       &value[i]);
 
     return NGX_CONF_ERROR;
 }

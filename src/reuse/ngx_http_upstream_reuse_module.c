@@ -388,6 +388,18 @@ reuse_complete(ngx_conf_t *cf, ngx_http_upstream_srv_conf_t *uscf,
 
     reuse_inherit_conf(rcf, http);
 
+    if (rcf->reuse == 0 && rcf->limit) {
+
+        if (wanted && !rcf->main->unsound) {
+            ngx_http_upstream_reuse_warn(cf, uscf->file_name, uscf->line,
+                            "\"reuse_limit\" limits no connections to "
+                            "upstream \"%V\", as none are kept: remove "
+                            "\"reuse off\"", &uscf->host);
+        }
+
+        rcf->limit = 0;
+    }
+
     if (rcf->unbounded) {
 
         /* nobody knows which servers will be needed */
@@ -523,10 +535,6 @@ reuse_inherit_conf(ngx_http_upstream_reuse_srv_conf_t *rcf,
         rcf->limit = ngx_max(http->limit, 0);
         rcf->queue = http->queue;
         rcf->queue_timeout = http->queue_timeout;
-    }
-
-    if (rcf->reuse == 0) {
-        rcf->limit = 0;
     }
 }
 

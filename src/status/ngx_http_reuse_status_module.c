@@ -140,6 +140,12 @@ reuse_status(ngx_conf_t *cf, ngx_command_t *cmd, void *conf)
     ngx_str_t                 *value;
     ngx_http_core_loc_conf_t  *clcf;
 
+    clcf = ngx_http_conf_get_module_loc_conf(cf, ngx_http_core_module);
+
+    if (clcf->handler == reuse_status_handler) {
+        return "is duplicate";
+    }
+
     value = cf->args->elts;
     n = NGX_HTTP_REUSE_STATUS_SERVERS;
 
@@ -166,7 +172,6 @@ reuse_status(ngx_conf_t *cf, ngx_command_t *cmd, void *conf)
 
     slcf->servers = n;
 
-    clcf = ngx_http_conf_get_module_loc_conf(cf, ngx_http_core_module);
     clcf->handler = reuse_status_handler;
 
     return NGX_CONF_OK;

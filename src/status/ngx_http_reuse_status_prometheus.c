@@ -97,7 +97,7 @@ static prometheus_metric_t  prometheus_metrics[] = {
       prometheus_open, 0 },
 
     { "nginx_reuse_connections_limit", "gauge",
-      "Connections that may be open, idle ones included, as of reuse_limit.",
+      "Connections that may be open, by reuse_limit or max_conns.",
       prometheus_most, 0 },
 
     { "nginx_reuse_connections_idle", "gauge",

@@ -233,6 +233,15 @@ reuse_check_upstream(ngx_conf_t *cf, ngx_http_upstream_srv_conf_t *uscf,
         return NGX_DECLINED;
     }
 
+    if (rcf->limit && rcf->warm > rcf->limit) {
+        ngx_http_upstream_reuse_warn(cf, uscf->file_name, uscf->line,
+                            "upstream \"%V\" may have no more than %i "
+                            "connections to a server, fewer than the %i of "
+                            "its \"reuse_warm\": raise \"reuse_limit\", or "
+                            "lower \"reuse_warm\"", &uscf->host,
+                            rcf->limit, rcf->warm);
+    }
+
     if (rcf->warm > 0 && rcf->size && (ngx_uint_t) rcf->warm > rcf->size) {
         ngx_http_upstream_reuse_warn(cf, uscf->file_name, uscf->line,
                             "upstream \"%V\" keeps no more than %ui idle "
