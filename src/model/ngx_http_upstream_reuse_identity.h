@@ -28,7 +28,9 @@ typedef struct ngx_http_upstream_reuse_peer_s  ngx_http_upstream_reuse_peer_t;
  *     find_identity(), and the condition there for "reuse_plain", which is
  *     the identity of all that have nothing special; foresee_identity();
  *     reuse_add_identity() (sessions.c), which makes the key of TLS sessions,
- *     unless these may be resumed across it.
+ *     unless these may be resumed across it;
+ *     reuse_set_profile() and reuse_is_constant() (src/warm, profiles.c), so
+ *     that connections opened ahead have it.
  *
  * A setting of an SSL_CTX is none of these: see add_ssl() (sessions.h).
  */

@@ -99,7 +99,8 @@ typedef struct {
     ngx_msec_t                       start;  /* the connection was opened */
     ngx_msec_t                       connected;  /* and TLS began */
     ngx_msec_t                       end;    /* the request was over */
-    ngx_uint_t                       rtt;    /* microseconds, if known */
+    ngx_uint_t                       rtt;    /* of this connection,
+                                                microseconds; 0: not known */
     ngx_uint_t                       requests;  /* 0: there is none yet */
     ngx_http_upstream_reuse_new_e    why_new;
     ngx_http_upstream_reuse_close_e   explained;  /* by the handler; PENDING:

@@ -135,6 +135,10 @@ void ngx_http_upstream_reuse_read_keepalive(ngx_conf_t *cf,
 /*
  * Tells whether a balancer has its servers as core's round robin does; to be
  * called before they are copied to a zone.
+ *
+ * Besides pool_conf.c the structs of round robin are read in slots.c, drain.c
+ * and warm's plan.c; pool.c makes one of its own, and assertions.c checks
+ * their types.
  */
 ngx_uint_t ngx_http_upstream_reuse_has_round_robin(
     ngx_http_upstream_srv_conf_t *uscf);

@@ -72,6 +72,10 @@ void ngx_http_upstream_reuse_exit_process(ngx_cycle_t *cycle);
  * $reuse_connection, $reuse_reason (..._new_e, ..._refused_e),
  * $reuse_requests, $reuse_age (since it was opened), $reuse_idle,
  * $reuse_fate (..._close_e), $reuse_queue_time
+ *
+ * They are read when the request is logged, and rp->server and rp->conn may be
+ * gone by then: what is of them is copied to rp->account while the attempt
+ * has its connection (peer.c).
  */
 
 ngx_int_t ngx_http_upstream_reuse_add_variables(ngx_conf_t *cf);

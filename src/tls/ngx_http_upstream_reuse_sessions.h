@@ -69,7 +69,8 @@ ngx_int_t ngx_http_upstream_reuse_read_tickets(
  * one after a reload.  NGX_OK, or NGX_ERROR if there is no memory.
  *
  * A setting that the SSL_CTX shows is added in reuse_add_settings()
- * (ssl_digest.c), any other in reuse_add_identity(); and where a handler has
+ * (ssl_digest.c); what it does not show, its handler tells by one more
+ * parameter of ngx_http_upstream_reuse_describe_ssl().  Where a handler has
  * locations share an SSL_CTX, it compares it there, as same_ssl() does in
  * src/proxy.
  */
