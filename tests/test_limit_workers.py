@@ -163,6 +163,33 @@ def resume_if_alive(nginx):
             pass
 
 
+def test_a_worker_that_hangs_does_not_hold_up_the_others(stage):
+    """The first of all who wait is one of its requests."""
+    origin, gate = waiting_origin(stage)
+    workers = limited(stage, 1, workers=2)
+    nginx = workers.nginx
+    one, other = nginx.workers()
+    first = send_to(nginx, other, "/wait")
+    stage.wait_until(lambda: len(origin.requests) == 1)
+    resume(nginx)
+    late = send_to(nginx, one, "/late")
+    wait_queued(stage, nginx, 1)
+    resume(nginx)
+    nginx.pause_worker(one)
+    others = [send(nginx, "/1")]
+    wait_queued(stage, nginx, 2)
+    gate.open()
+    assert first.read_response().status == 200
+    others.append(send(nginx, "/2"))
+    for client in others:
+        assert client.read_response().status == 200
+    nginx.resume_worker(one)
+    assert late.read_response().status == 200
+    assert [request.target for request in origin.requests] == [
+        "/wait", "/1", "/2", "/late"]
+    assert queue(nginx)["waiting"] == 0
+
+
 def test_workers_are_killed_all_the_time(stage):
     """None of the connections, and nobody who waits, is lost."""
     watch = Watch()
