@@ -14,6 +14,12 @@
 /* besides two for each worker: while a reload lasts, old ones go on */
 #define NGX_HTTP_UPSTREAM_REUSE_MORE_BELLS  8
 
+/*
+ * milliseconds after which a worker that does not hear hangs: longer than
+ * from one look of a worker whose requests wait to the next one
+ */
+#define NGX_HTTP_UPSTREAM_REUSE_HANGS       2000
+
 
 static void reuse_part_zones(ngx_cycle_t *cycle);
 static ngx_uint_t reuse_is_any_limited(ngx_cycle_t *cycle);
@@ -232,6 +238,7 @@ ngx_http_upstream_reuse_take_bell(ngx_cycle_t *cycle,
     }
 
     zone->bells[i].rung = 0;
+    zone->bells[i].unheard = 0;
     zone->bells[i].pid = ngx_pid;
 
     ngx_http_upstream_reuse_bell = i;
@@ -313,6 +320,8 @@ reuse_bell_handler(ngx_event_t *ev)
 
     /* whatever is free is looked for after this */
 
+    reuse_zone->bells[ngx_http_upstream_reuse_bell].unheard = 0;
+
     (void) ngx_atomic_cmp_set(
                  &reuse_zone->bells[ngx_http_upstream_reuse_bell].rung, 1, 0);
 
@@ -329,6 +338,10 @@ ngx_http_upstream_reuse_ring(ngx_uint_t i)
         || !ngx_atomic_cmp_set(&reuse_zone->bells[i].rung, 0, 1))
     {
         return;
+    }
+
+    if (reuse_zone->bells[i].unheard == 0) {
+        reuse_zone->bells[i].unheard = ngx_max(ngx_current_msec, 1);
     }
 
     ngx_log_debug1(NGX_LOG_DEBUG_HTTP, ngx_cycle->log, 0,
@@ -350,6 +363,29 @@ ngx_http_upstream_reuse_reset_bells(void)
     for (i = 0; i < reuse_nbells; i++) {
         reuse_zone->bells[i].rung = 0;
     }
+
+    if (ngx_http_upstream_reuse_bell != NGX_ERROR) {
+
+        /* another worker may have the same socket */
+
+        reuse_zone->bells[ngx_http_upstream_reuse_bell].unheard = 0;
+    }
+}
+
+
+/* The clock of whoever has rung may be a little ahead of ours. */
+
+ngx_uint_t
+ngx_http_upstream_reuse_hangs(ngx_uint_t i)
+{
+    ngx_msec_t  unheard;
+
+    unheard = reuse_zone->bells[i].unheard;
+
+    return unheard
+           && (ngx_int_t) i != ngx_http_upstream_reuse_bell
+           && (ngx_msec_int_t) (ngx_current_msec - unheard)
+              >= NGX_HTTP_UPSTREAM_REUSE_HANGS;
 }
 
 

@@ -127,6 +127,9 @@ void ngx_http_upstream_reuse_ring_worker(ngx_pid_t pid);
 /* Has all be rung anew, also those that seem to ring. */
 void ngx_http_upstream_reuse_reset_bells(void);
 
+/* Tells whether the worker of a bell was woken long ago, and has not heard. */
+ngx_uint_t ngx_http_upstream_reuse_hangs(ngx_uint_t i);
+
 /*
  * With the lock: forgets workers that are gone, and the requests which they
  * had waiting.

@@ -513,17 +513,21 @@ reuse_give(ngx_http_upstream_reuse_waiters_t *waiters, ngx_uint_t bell)
 }
 
 
-/* The number of the bell of the worker that has the first request of all. */
+/*
+ * The number of the bell of the worker that has the first request of all.  One
+ * that hangs would hold up all others: it comes after them.
+ */
 
 static ngx_int_t
 reuse_find_first(ngx_http_upstream_reuse_queue_t *queue)
 {
     ngx_int_t          first;
-    ngx_uint_t         i;
+    ngx_uint_t         i, hangs, late;
     ngx_atomic_uint_t  number, least;
 
     first = NGX_ERROR;
     least = 0;
+    late = 0;
 
     if (queue->waiting == 0) {
         return NGX_ERROR;
@@ -533,9 +537,19 @@ reuse_find_first(ngx_http_upstream_reuse_queue_t *queue)
 
         number = *(volatile ngx_atomic_uint_t *) &queue->lines[i].first;
 
-        if (number && (first == NGX_ERROR || number < least)) {
+        if (number == 0) {
+            continue;
+        }
+
+        hangs = ngx_http_upstream_reuse_hangs(i);
+
+        if (first == NGX_ERROR
+            || hangs < late
+            || (hangs == late && number < least))
+        {
             first = i;
             least = number;
+            late = hangs;
         }
     }
 

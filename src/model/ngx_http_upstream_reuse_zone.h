@@ -185,6 +185,7 @@ typedef struct {
 typedef struct {
     ngx_pid_t                            pid;    /* 0: nobody's */
     ngx_atomic_t                         rung;   /* and not heard so far */
+    ngx_msec_t                           unheard;  /* since then; 0: heard */
 } ngx_http_upstream_reuse_bell_t;
 
 
