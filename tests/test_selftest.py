@@ -209,8 +209,14 @@ def test_core_makes_a_connection_as_we_do():
     assert new <= {("c", "need_flush_buf")}  # of datagrams
 
 
-def test_core_writes_nothing_to_the_pipe_of_a_response_that_has_ended():
-    """All of them have one pipe in common, `ended` in body.c."""
-    found = re.findall(r"u->pipe->(\w+) \S?= ", function(
-        "http/ngx_http_upstream.c", "ngx_http_upstream_finalize_request"))
-    assert set(found) <= {"upstream"}
+def test_core_ends_no_response_whose_header_it_has_not_sent():
+    """That is all it asks the flag for when a request is over."""
+    text = function("http/ngx_http_upstream.c",
+                    "ngx_http_upstream_finalize_request")
+    over = text[text.index("u->finalize_request(r, rc)"):]
+    assert over.count("header_sent") == 1
+    before, after = over.split("if (!u->header_sent")
+    assert "ngx_http_send_special" not in before
+    assert re.match(r"[^{}]*\{\s*ngx_http_finalize_request\(r, rc\);"
+                    r"\s*return;\s*\}", after)
+    assert "ngx_http_send_special(r, NGX_HTTP_LAST)" in after

@@ -43,11 +43,6 @@ static void end_of_body(ngx_http_request_t *r, ngx_uint_t excess);
 static ngx_int_t invalid_chunk(ngx_http_request_t *r);
 
 
-/* the pipe of all whose end has been sent; core writes only NULL to it */
-
-static ngx_event_pipe_t  ended = { .downstream_error = 1 };
-
-
 ngx_int_t
 ngx_http_myproxy_prepare_body(ngx_http_request_t *r,
     ngx_http_myproxy_ctx_t *ctx)
@@ -693,8 +688,8 @@ ngx_http_myproxy_finalize_request(ngx_http_request_t *r, ngx_int_t rc)
 
     if (ctx && ctx->ended) {
 
-        /* core must not end the response once more */
+        /* core ends no response whose header it has not sent */
 
-        r->upstream->pipe = &ended;
+        r->upstream->header_sent = 0;
     }
 }
