@@ -184,7 +184,7 @@ def test_cold_fails_where_the_goal_is_missed(tmp_path):
          "0.5", "--contenders", "stock"], stdin=subprocess.DEVNULL,
         capture_output=True, text=True, check=False)
     assert done.returncode == 1
-    assert "plain, ours-20, from the second on" in done.stdout
+    assert "plain, ours-auto, from the second on" in done.stdout
 
 
 def test_mixed_counts_who_waited_in_two_ways(tmp_path):

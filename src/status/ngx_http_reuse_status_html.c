@@ -456,8 +456,8 @@ html_warm(ngx_http_reuse_status_text_t *text,
     if (shot->total.unpaid) {
         ngx_http_reuse_status_write(text,
             "<p>\"reuse_warm auto\" holds back at %ui server%s: within the "
-            "last hour there were not more requests than connections opened "
-            "ahead and not used.</p>", shot->total.unpaid,
+            "last hour too many connections were opened ahead and not used, "
+            "two for each request.</p>", shot->total.unpaid,
             shot->total.unpaid == 1 ? "" : "s");
     }
 

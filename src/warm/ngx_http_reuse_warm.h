@@ -273,6 +273,12 @@ ngx_uint_t ngx_http_reuse_warm_count_wanted(ngx_http_reuse_warm_t *warm,
     ngx_http_upstream_reuse_server_t *server,
     ngx_http_reuse_warm_part_t *part, ngx_http_reuse_warm_part_t *weight);
 
+/*
+ * With "auto", how many connections there are to be in all, those in use
+ * included, if so many were used at a time; none if none was.
+ */
+ngx_uint_t ngx_http_reuse_warm_add_spare(ngx_uint_t peak);
+
 
 /* starving */
 

@@ -21,6 +21,9 @@
 #define NGX_HTTP_REUSE_WARM_PART                                              \
     (3600 * 1000 / NGX_HTTP_UPSTREAM_REUSE_PARTS)
 
+/* so many that end unused are worth one request that need not wait */
+#define NGX_HTTP_REUSE_WARM_PAID   2
+
 /* milliseconds: other workers may soon have requests if they had some then */
 #define NGX_HTTP_REUSE_WARM_BUSY   10000
 
@@ -384,9 +387,9 @@ reuse_add_counters(ngx_http_upstream_reuse_paid_t *paid,
 
 
 /*
- * Each connection that is opened ahead costs what a request may save.  So
- * there are to be more requests within the last hour than connections that
- * were opened in it and not used; those that still may be are among these.
+ * The requests of the last hour pay for connections that were opened in it and
+ * not used; those that still may be are among these.  One set of those that are
+ * to be ready is granted, so that the first requests find the second one.
  */
 
 static ngx_int_t
@@ -398,8 +401,10 @@ reuse_find_credit(ngx_http_upstream_reuse_zone_t *zone,
 
     before = &record->paid[zone->part];
 
-    return (ngx_int_t) ((stock->paid.requests - before->requests)
-                        - (stock->paid.unused - before->unused));
+    return (ngx_int_t) (NGX_HTTP_REUSE_WARM_PAID
+                        * (stock->paid.requests - before->requests)
+                        - (stock->paid.unused - before->unused)
+                        + ngx_http_reuse_warm_add_spare(record->peak));
 }
 
 

@@ -25,7 +25,6 @@ static ngx_uint_t reuse_count_own(ngx_http_reuse_warm_t *warm,
 static ngx_uint_t reuse_room(ngx_http_reuse_warm_t *warm,
     ngx_http_upstream_reuse_server_t *server,
     ngx_http_reuse_warm_part_t *weight);
-static ngx_uint_t reuse_with_spare(ngx_uint_t peak);
 
 
 ngx_uint_t
@@ -86,8 +85,8 @@ reuse_count_for_all(ngx_http_reuse_warm_t *warm,
 
     /* so many in all */
 
-    wanted = ngx_http_reuse_warm_part(reuse_with_spare(server->record->peak),
-                                      part);
+    wanted = ngx_http_reuse_warm_add_spare(server->record->peak);
+    wanted = ngx_http_reuse_warm_part(wanted, part);
 
     used = ngx_http_upstream_reuse_is_shared(warm->conf)
            ? ngx_http_reuse_warm_count_used(server) : server->ahead.used;
@@ -123,8 +122,8 @@ reuse_count_own(ngx_http_reuse_warm_t *warm,
                        ngx_min(wanted, used));
     }
 
-    wanted = ngx_http_reuse_warm_part(reuse_with_spare(server->ahead.peak),
-                                      part);
+    wanted = ngx_http_reuse_warm_add_spare(server->ahead.peak);
+    wanted = ngx_http_reuse_warm_part(wanted, part);
     used = ngx_http_reuse_warm_part(server->ahead.used, part);
 
     return wanted - ngx_min(wanted, used);
@@ -140,7 +139,7 @@ reuse_room(ngx_http_reuse_warm_t *warm,
 {
     ngx_uint_t  most, have;
 
-    most = reuse_with_spare(server->record->peak);
+    most = ngx_http_reuse_warm_add_spare(server->record->peak);
 
     /* those that are near their end are replaced, and so are not counted */
 
@@ -159,10 +158,8 @@ reuse_room(ngx_http_reuse_warm_t *warm,
 }
 
 
-/* With "auto", how many there are, those in use included. */
-
-static ngx_uint_t
-reuse_with_spare(ngx_uint_t peak)
+ngx_uint_t
+ngx_http_reuse_warm_add_spare(ngx_uint_t peak)
 {
     return peak ? peak + ngx_max(peak / 4, NGX_HTTP_REUSE_WARM_SPARE) : 0;
 }
