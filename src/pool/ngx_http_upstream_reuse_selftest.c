@@ -362,6 +362,10 @@ reuse_test_init_module(reuse_test_t *t)
     }
 
     uscfp = ngx_array_push(&umcf->upstreams);
+    if (uscfp == NULL) {
+        return NGX_ERROR;
+    }
+
     *uscfp = &t->uscf;
 
     own = *(ngx_http_conf_ctx_t *) cf->ctx;

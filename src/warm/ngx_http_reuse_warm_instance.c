@@ -388,8 +388,8 @@ reuse_add_counters(ngx_http_upstream_reuse_paid_t *paid,
 
 /*
  * The requests of the last hour pay for connections that were opened in it and
- * not used; those that still may be are among these.  One set of those that are
- * to be ready is granted, so that the first requests find the second one.
+ * not used; those that still may be are among these.  So many as are to be
+ * ready are granted besides, or the first requests could not have them.
  */
 
 static ngx_int_t

@@ -499,11 +499,12 @@ class Nginx:
 
 def compose(prefix, main="", events="", http="", server="", location=None,
             listen="", workers=1, master=True, log_level=None,
-            server_name="localhost", connections=512, shutdown="3s"):
+            server_name="localhost", connections=512, shutdown="3s",
+            module=settings.MODULE):
     """The whole nginx.conf around what the test has written."""
     load = ""
-    if settings.MODULE != "static" and not settings.STOCK:
-        load = f"load_module {settings.MODULE};"
+    if module != "static" and not settings.STOCK:
+        load = f"load_module {module};"
     user = "user root;" if os.geteuid() == 0 else ""
     pools = ""
     if settings.PRELOAD:
