@@ -338,7 +338,7 @@ reuse_test_init_module(reuse_test_t *t)
     ngx_conf_t                      *cf;
     ngx_http_module_t               *module;
     ngx_http_conf_ctx_t              own;
-    ngx_http_upstream_srv_conf_t   **uscfp;
+    ngx_http_upstream_srv_conf_t    *uscf;
     ngx_http_upstream_main_conf_t   *umcf;
 
     cf = t->cf;
@@ -352,21 +352,14 @@ reuse_test_init_module(reuse_test_t *t)
                            sizeof(void *) * ngx_http_max_module);
     umcf = ngx_pcalloc(cf->temp_pool, sizeof(ngx_http_upstream_main_conf_t));
 
-    if (main_conf == NULL
-        || umcf == NULL
-        || ngx_array_init(&umcf->upstreams, cf->temp_pool, 1,
-                          sizeof(ngx_http_upstream_srv_conf_t *))
-           != NGX_OK)
-    {
+    if (main_conf == NULL || umcf == NULL) {
         return NGX_ERROR;
     }
 
-    uscfp = ngx_array_push(&umcf->upstreams);
-    if (uscfp == NULL) {
-        return NGX_ERROR;
-    }
+    uscf = &t->uscf;
 
-    *uscfp = &t->uscf;
+    umcf->upstreams.elts = &uscf;
+    umcf->upstreams.nelts = 1;
 
     own = *(ngx_http_conf_ctx_t *) cf->ctx;
 
