@@ -212,6 +212,18 @@
 #endif
 
 
+/*
+ * Angie 1.7.0: connections in use can be closed when their server goes.  It
+ * does so at once if it is not told otherwise.
+ */
+
+#if (defined angie_version && angie_version >= 1007000)
+#define NGX_HTTP_MYPROXY_CONNECTION_DROP  1
+#else
+#define NGX_HTTP_MYPROXY_CONNECTION_DROP  0
+#endif
+
+
 /* Angie 1.12.0: the servers of a resolver are a list, and no array */
 
 #if (defined angie_version && angie_version >= 1012000)

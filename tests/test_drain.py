@@ -5,7 +5,7 @@ import time
 import pytest
 
 from harness import http1, settings
-from harness.nginx import version
+from harness.nginx import product, version
 from harness.warming import wait_idle
 from harness.workers import Workers, waiting_origin
 
@@ -239,6 +239,25 @@ def test_one_in_use_whose_address_goes(stage, first):
         assert fresh.read_response().status == 200
     wait_drained(stage, nginx, origin.connections)
     assert counts(nginx)["open"] == 0
+
+
+@resolves
+@pytest.mark.skipif(product() != "angie", reason="Angie has it")
+def test_those_in_use_are_closed_if_so_configured(stage):
+    origin, gate = waiting_origin(stage)
+    dns = stage.dns({"app.test": [FIRST]})
+    nginx = stage.nginx(
+        http=resolved().replace("%{port.back}", str(origin.port)),
+        location=PASS + "myproxy_connection_drop on;")
+    repeat(stage, lambda: nginx.get("/").status == 200)
+    held = nginx.connect()
+    held.send(http1.request("GET", "/wait"))
+    stage.wait_until(lambda: origin.requests[-1].target == "/wait")
+    gone(stage, dns, "app.test", [SECOND])
+    stage.let_pass(1)
+    gate.open()
+    assert held.read_response().status == 502
+    stage.wait_until(lambda: counts(nginx)["open"] == 0)
 
 
 @resolves

@@ -10,6 +10,7 @@ import subprocess
 import pytest
 
 from harness import http1, settings
+from harness.nginx import product
 
 REQUESTS = 200
 
@@ -140,6 +141,9 @@ def test_system_calls_of_a_connection_that_is_taken_over(stage, lines):
             for name in set(counts["on"]) | set(counts["off"])}
     each = {"sendmsg": 1, "recvmsg": 1, "epoll_ctl": 2, "close": 1,
             "recvfrom": 1}
+    if product() == "angie":
+        # its pool is asked by a call that opens a connection, and cannot
+        each["socket"] = 1
     for name, count in each.items():
         assert abs(more[name] - count * taken["on"]) <= 4, (name, more, taken)
     # no timer ends the wait for events, as the last one was not used in time

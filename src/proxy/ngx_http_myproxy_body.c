@@ -686,7 +686,7 @@ ngx_http_myproxy_finalize_request(ngx_http_request_t *r, ngx_int_t rc)
 
     ctx = ngx_http_get_module_ctx(r, ngx_http_myproxy_module);
 
-    if (ctx && ctx->ended) {
+    if (ctx && ctx->ended && rc == NGX_OK) {
 
         /* core ends no response whose header it has not sent */
 

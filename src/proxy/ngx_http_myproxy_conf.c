@@ -140,6 +140,9 @@ ngx_http_myproxy_create_loc_conf(ngx_conf_t *cf)
     ucf->read_timeout = NGX_CONF_UNSET_MSEC;
     ucf->next_upstream_timeout = NGX_CONF_UNSET_MSEC;
     ucf->next_upstream_tries = NGX_CONF_UNSET_UINT;
+#if (NGX_HTTP_MYPROXY_CONNECTION_DROP)
+    ucf->connection_drop = NGX_CONF_UNSET_MSEC;
+#endif
 
     ucf->send_lowat = NGX_CONF_UNSET_SIZE;
     ucf->buffer_size = NGX_CONF_UNSET_SIZE;
@@ -320,6 +323,11 @@ merge_connection(ngx_http_myproxy_loc_conf_t *prev,
                               pucf->next_upstream_tries, 0);
     ngx_conf_merge_msec_value(ucf->next_upstream_timeout,
                               pucf->next_upstream_timeout, 0);
+
+#if (NGX_HTTP_MYPROXY_CONNECTION_DROP)
+    ngx_conf_merge_msec_value(ucf->connection_drop, pucf->connection_drop,
+                              NGX_HTTP_UPSTREAM_CONNECTION_DROP_OFF);
+#endif
 }
 
 

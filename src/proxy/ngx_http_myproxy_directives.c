@@ -268,6 +268,15 @@ ngx_command_t  ngx_http_myproxy_commands[] = {
       offsetof(ngx_http_myproxy_loc_conf_t, upstream.limit_rate),
       NULL },
 
+#if (NGX_HTTP_MYPROXY_CONNECTION_DROP)
+    { ngx_string("myproxy_connection_drop"),
+      NGX_HTTP_MAIN_CONF|NGX_HTTP_SRV_CONF|NGX_HTTP_LOC_CONF|NGX_CONF_TAKE1,
+      ngx_http_upstream_connection_drop_set_slot,
+      NGX_HTTP_LOC_CONF_OFFSET,
+      offsetof(ngx_http_myproxy_loc_conf_t, upstream.connection_drop),
+      NULL },
+#endif
+
     { ngx_string("myproxy_force_ranges"),
       NGX_HTTP_MAIN_CONF|NGX_HTTP_SRV_CONF|NGX_HTTP_LOC_CONF|NGX_CONF_FLAG,
       ngx_conf_set_flag_slot,

@@ -51,7 +51,7 @@ RELATIVES = {
         like=(1, 29, 5),
         inherits="ANGIE",
         own=frozenset({
-            "proxy_connection_drop", "proxy_http3_hq",
+            "proxy_http3_hq",
             "proxy_http3_max_concurrent_streams",
             "proxy_http3_max_table_capacity", "proxy_http3_stream_buffer_size",
             "proxy_quic_active_connection_id_limit", "proxy_quic_gso",
