@@ -179,7 +179,8 @@ def test_the_binary_has_nothing_that_we_lack(tmp_path):
     mine, my_variables = ours(tables.number(version()))
     if settings.MODULE != "static":
         # some are there for a relative of nginx only
-        mine = binary.Binary(settings.MODULE).commands("ngx_http_myproxy_module")
+        mine = binary.Binary(settings.MODULE).commands(
+            "ngx_http_myproxy_module")
     lacking, checked = [], 0
 
     for name in sorted(names):
