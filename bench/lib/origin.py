@@ -39,6 +39,8 @@ class Connection:
         self.handshaking = isinstance(sock, ssl.SSLSocket)
         #: When a request could be read from it.
         self.ready = None if self.handshaking else time.monotonic()
+        #: "TCP", or that of TLS once the handshake is over.
+        self.protocol = None if self.handshaking else "TCP"
         #: When the first one came.
         self.used = None
         #: When it is closed as idle.
@@ -175,6 +177,8 @@ class Origin:
                 conn.sock.do_handshake()
                 conn.handshaking = False
                 conn.ready = time.monotonic()
+                # it is not known any more when the connection has ended
+                conn.protocol = conn.sock.version()
                 if self.journal and not conn.sock.session_reused:
                     self.journal.full_handshakes.append(conn.ready)
             data = conn.sock.recv(65536)
@@ -292,9 +296,8 @@ class Journal:
         if conn.ready is None:
             return
         self.connections.append([conn.ready, conn.used, time.monotonic()])
-        tls = isinstance(conn.sock, ssl.SSLSocket)
-        protocol = conn.sock.version() if tls else "TCP"
-        self.protocols[protocol] = self.protocols.get(protocol, 0) + 1
+        self.protocols[conn.protocol] = (
+            self.protocols.get(conn.protocol, 0) + 1)
 
 
 def has_come(conn):
