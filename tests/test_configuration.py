@@ -99,6 +99,17 @@ WRONG = [
      'invalid value "X-Nonsense"'),
     ("myproxy_bind nonsense;", 'invalid address "nonsense"'),
     ("myproxy_nonsense on;", 'unknown directive "myproxy_nonsense"'),
+    # variables without a name
+    ("myproxy_set_header X-A a$;", "invalid variable name"),
+    ("myproxy_set_header X-A ${;", "invalid variable name"),
+    ("myproxy_set_body a$;", "invalid variable name"),
+    ("myproxy_set_body ${;", "invalid variable name"),
+    ("myproxy_redirect $ /;", "invalid variable name"),
+    ("myproxy_redirect / $;", "invalid variable name"),
+    ("myproxy_cookie_flags $ secure;", "invalid variable name"),
+    ("myproxy_cookie_flags a $;", "invalid variable name"),
+    ("myproxy_store %{prefix}/$;", "invalid variable name"),
+    ("myproxy_cache a$;", "invalid variable name"),
 ]
 
 
@@ -326,6 +337,7 @@ URLS = [
     ("http://127.0.0.1:/", "invalid port in upstream"),
     ("http://unix:", "no path in the unix domain socket"),
     ("http://name.invalid", 'host not found in upstream "name.invalid"'),
+    ("http://$", "invalid variable name"),
 ]
 
 
@@ -365,8 +377,13 @@ def test_a_pass_outside_of_locations(stage, level):
 @pytest.mark.parametrize("url", ["ftp://origin", "origin", ""])
 def test_a_wrong_url_of_variables(stage, url):
     origin = stage.origin()
-    nginx = stage.nginx(location="myproxy_pass $arg_url;")
-    assert nginx.get(f"/?url={url}").status == 500
+    nginx = stage.nginx(location="""
+        myproxy_pass $arg_url;
+        add_header X-Target "<$myproxy_host$myproxy_port>" always;
+    """)
+    response = nginx.get(f"/?url={url}")
+    assert response.status == 500
+    assert response.header("X-Target") == "<>"
     assert nginx.logged(f'invalid URL "{url}" in "myproxy_pass", it must '
                         'begin with "http://" or "https://"')
     assert origin.connections == 0
@@ -375,11 +392,13 @@ def test_a_wrong_url_of_variables(stage, url):
 @pytest.mark.parametrize("url, message", [
     ("http://:80", "no host"),
     ("http://127.0.0.1:99999", "invalid port"),
+    ("http://127.0.0.1:0", "invalid port"),
+    ("http://[::1]:0", "invalid port"),
 ])
 def test_a_wrong_address_of_variables(stage, url, message):
     nginx = stage.nginx(location="myproxy_pass $arg_url;")
     assert nginx.get(f"/?url={url}").status == 500
-    assert nginx.logged(f'{message} in "myproxy_pass" "{url}"')
+    assert nginx.logged(f'{message} in "myproxy_pass" "{re.escape(url)}"')
 
 
 # redirects

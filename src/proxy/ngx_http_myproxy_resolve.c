@@ -247,11 +247,6 @@ find_addresses(ngx_http_request_t *r, ngx_http_myproxy_question_t *question)
         if (rc != NGX_OK) {
             return rc;
         }
-
-    } else if (resolved->port == 0
-               && resolved->sockaddr->sa_family != AF_UNIX)
-    {
-        return NGX_DECLINED;
     }
 
     ctx = ngx_http_get_module_ctx(r, ngx_http_myproxy_module);
