@@ -426,6 +426,31 @@ def test_conditions_of_the_client_do_not_reach_the_origin(stage):
     assert not names & set(origin.request.names)
 
 
+def test_a_condition_of_the_operator_replaces_nginxs(stage):
+    origin = stage.origin(numbered(STALE, 'ETag: "tag"'))
+    nginx = stage.nginx(http=ZONE, location=VALID + """
+        myproxy_cache_revalidate on;
+        myproxy_set_header if-none-match '"own"';
+        myproxy_set_header X-If-None-Match 1;
+    """)
+    assert ask(nginx) == ("MISS", b"1")
+    assert ask(nginx) == ("EXPIRED", b"2")
+    for request in origin.requests:
+        assert request.values("If-None-Match") == ['"own"']
+        assert request.values("If-Modified-Since") == []
+
+
+def test_what_connection_names_is_no_reason_if_it_is_not_there(stage):
+    """Nor if no request passes it."""
+    origin = stage.origin(numbered())
+    nginx = stage.nginx(http=ZONE, location=VALID)
+    assert ask(nginx, "/", "Connection: X-Not-Here, TE, Range, Keep-Alive",
+               "TE: trailers", "Keep-Alive: 5", "X-Other: 1"
+               ) == ("MISS", b"1")
+    assert ask(nginx) == ("HIT", b"1")
+    assert len(origin.requests) == 1
+
+
 def test_conditions_of_the_client_pass_without_a_cache(stage):
     origin = stage.origin()
     stage.nginx(location=PASS).get("/", *CONDITIONS)

@@ -153,6 +153,41 @@ def test_a_client_that_goes_on_sending(stage):
     assert (response.status, response.body) == (413, body)
 
 
+@pytest.mark.parametrize("chunked", [False, True], ids=["length", "chunked"])
+def test_an_origin_that_reads_no_more_while_it_answers(stage, chunked):
+    """Writing fails behind the header: the client goes on, for nobody."""
+    def script(conn):
+        conn.read_until(b"\r\n\r\n")
+        conn.send(b"HTTP/1.1 200 OK\r\nContent-Length: 8\r\n\r\nslow")
+        begun.wait()
+        conn.sock.shutdown(socket.SHUT_RD)
+        deaf.open()
+        uploaded.wait()
+        conn.send(b"ness")
+
+    origin = stage.origin(script, family="unix")
+    begun, deaf, uploaded = (origin.gate() for _ in range(3))
+    nginx = stage.nginx(server=ANY,
+                        location=PASS + STREAM + "myproxy_buffering off;")
+    data = b"x" * 20000
+    client = nginx.connect()
+    client.send(http1.request(
+        "POST", "/x", "Transfer-Encoding: chunked" if chunked
+        else "Content-Length: 20000000"))
+    client.read_until(b"slow")
+    begun.open()
+    deaf.wait()
+    for _ in range(999):
+        # far more than fits between us and nginx: it is read
+        client.send(http1.chunk(data) if chunked else data)
+    uploaded.open()
+    assert client.read(4) == b"ness"
+    assert len(nginx.logged("its response is read")) == 1
+    assert origin.connections == 1
+    closed = nginx.status()["total"]["connections"]["closed_by_reason"]
+    assert closed["early"] == 1
+
+
 @kinds
 def test_there_is_no_response(stage, kind):
     scene = Streamed(stage, lambda conn: conn.close(), kind=kind)

@@ -341,6 +341,25 @@ def test_a_handler_that_has_discarded_the_body(stage, how):
     assert len(nginx.logged(REFUSED)) == 1
 
 
+@pytest.mark.parametrize("framing", ["length", "chunked"])
+def test_a_handler_that_is_discarding_the_body(stage, framing):
+    """The fallback is asked while the client still sends."""
+    nginx, second = play(stage, None, first="""
+        set $memcached_key $uri;
+        memcached_pass %{first};
+        error_page 502 = @fallback;
+    """)
+    client = nginx.connect()
+    if framing == "chunked":
+        client.send(http1.request("GET", "/", "Transfer-Encoding: chunked"),
+                    http1.chunk(FIRST))
+    else:
+        client.send(http1.request("GET", "/", "Content-Length: 100"), FIRST)
+    assert client.read_response().status == 502
+    assert second.connections == 0
+    assert len(nginx.logged(REFUSED)) == 1
+
+
 @pytest.mark.parametrize("how", WHOLE)
 def test_a_body_that_is_too_large_for_the_first_location(stage, how):
     nginx, second = play(stage, None, first="""

@@ -361,8 +361,9 @@ def test_set_body_is_inherited(stage):
 @pytest.mark.parametrize("body", [b"body", [b"bo", b"dy"], LARGE],
                          ids=["length", "chunked", "large"])
 @pytest.mark.parametrize("more", [
-    "", 'myproxy_set_header Content-Length "";'],
-    ids=["alone", "with-set-header"])
+    "", 'myproxy_set_header Content-Length "";',
+    "myproxy_request_buffering off;"],
+    ids=["alone", "with-set-header", "unbuffered"])
 def test_without_the_body_none_is_announced(stage, body, more):
     origin = stage.origin()
     client = stage.nginx(location=PASS + """
@@ -374,6 +375,23 @@ def test_without_the_body_none_is_announced(stage, body, more):
         assert request.body == b""
         assert request.header("Content-Length") in (None, "0")
         assert not request.chunked
+
+
+def test_a_chunked_body_is_buffered_for_an_http10_origin(stage):
+    """There it can have nothing but a length."""
+    origin = stage.origin()
+    client = stage.nginx(location=PASS + """
+        myproxy_request_buffering off;
+        myproxy_http_version 1.0;
+    """).connect()
+    client.send(http1.request("POST", "/", "Transfer-Encoding: chunked"),
+                http1.chunk(b"bo"))
+    client.wait_until_delivered()
+    client.send(http1.chunk(b"dy"), b"0\r\n\r\n")
+    assert client.read_response().status == 200
+    assert origin.request.body == b"body"
+    assert origin.request.header("Content-Length") == "4"
+    assert not origin.request.chunked
 
 
 def test_without_the_body_it_may_still_be_set(stage):

@@ -225,6 +225,23 @@ def test_all_fields_that_connection_names_stay_behind(stage):
     assert sorted(origin.request.names) == ["host", "user-agent", "x-d"]
 
 
+@pytest.mark.parametrize("named, status", [(64, 200), (65, 400)])
+def test_no_client_has_more_to_name_than_64_fields(stage, named, status):
+    origin = stage.origin()
+    nginx = stage.nginx(location=PASS)
+    options = ["close", "keep-alive", "cookie"] + [
+        f"x-{number}" for number in range(named)]
+    response = nginx.get("/", "Connection: " + ", ".join(options),
+                         "X-0: 1", "X-63: 2", "X-64: 3")
+    assert response.status == status
+    if status == 200:
+        assert sorted(origin.request.names) == ["host", "x-64"]
+    else:
+        assert origin.connections == 0
+        assert nginx.logged(r"\[info\].*client sent more than 64 options in "
+                            "Connection")
+
+
 @pytest.mark.parametrize("line", [
     "Authorization: Bearer x",
     "Cookie: a=b",
@@ -300,6 +317,18 @@ def test_set_header_adds_and_replaces(stage):
     assert origin.request.values("X-Old") == ["other"]
     assert origin.request.header("X-Kept") == "1"
     assert origin.request.header("Host") == "localhost"
+
+
+@pytest.mark.parametrize("value, passed", [
+    ("$http_x_a1", "one"), ("${http_x_a1}", "one"), ("$HTTP_X_A1", "one"),
+    ("$http_x_a1$http_x_b", "onetwo"), ("${http_x_a1}2", "one2"),
+    ("${http_x_a1}${http_x_b}", "onetwo"), ("$http_x_a1}", "one}"),
+    ("$http_x_none", None)])
+def test_set_header_with_one_variable_or_more(stage, value, passed):
+    origin = stage.origin()
+    stage.nginx(location=PASS + f'myproxy_set_header X-New "{value}";').get(
+        "/", "X-A1: one", "X-B: two")
+    assert origin.request.header("X-New") == passed
 
 
 def test_set_header_may_repeat_a_name(stage):
@@ -391,7 +420,7 @@ def test_add_x_forwarded_for(stage):
     nginx = stage.nginx(location=PASS + """
         myproxy_set_header X-Forwarded-For $myproxy_add_x_forwarded_for;
     """)
-    nginx.get("/")
+    nginx.get("/", "X-Forwarded-Foo: of the same length")
     nginx.get("/", "X-Forwarded-For: 192.0.2.1")
     nginx.get("/", "X-Forwarded-For: 192.0.2.1",
               "X-Forwarded-For: 192.0.2.2")
@@ -648,6 +677,17 @@ def test_a_host_of_variables_is_looked_at(stage, value, status, variable):
     assert origin.connections == (status == 200)
     if status == 400:
         assert nginx.logged(r"\[info\].*invalid Host \"good\.example")
+
+
+def test_a_host_of_variables_that_is_empty(stage):
+    origin = stage.origin()
+    nginx = stage.nginx(location=PASS + f"{HOST} $http_x_host;")
+    assert nginx.get("/").status == 400
+    assert nginx.logged('there is no Host for the origin: the value of '
+                        '"myproxy_set_header Host .http_x_host" is empty')
+    assert origin.connections == 0
+    assert nginx.get("/", "X-Host: good.example").status == 200
+    assert origin.request.header("Host") == "good.example"
 
 
 @pytest.mark.parametrize("value", [

@@ -834,6 +834,32 @@ def test_data_that_follows_later_ends_the_connection(stage, way, method,
     assert origin.carried == [1, 1]
 
 
+@pytest.mark.parametrize("framing", ["length", "one-chunk"])
+def test_data_behind_what_the_client_has_not_taken_yet(stage, framing):
+    """Its last bytes wait for a window; the origin sends more meanwhile."""
+    body = pattern(65535 + 100)
+
+    def script(conn):
+        conn.read_request()
+        conn.send(FRAMINGS[framing](body))
+        conn.wait_until_delivered()
+        conn.send(SMUGGLED)
+        conn.wait_until_delivered()
+        taken.open()
+        conn.wait_for_close()
+
+    origin = stage.origin(script, family="unix")
+    taken = origin.gate()
+    nginx = stage.nginx(listen="http2", location=WAYS["unbuffered"])
+    client = nginx.connect_h2()
+    stream = client.send_request("GET")
+    taken.wait()
+    response = client.read_response(stream)
+    assert (response.status, response.body) == (200, body)
+    assert len(nginx.logged(r"\[warn\].*upstream sent data after")) == 1
+    assert origin.connections == 1
+
+
 @pairs
 def test_data_behind_a_large_body_is_not_passed(stage, way):
     origin = stage.origin([http1.response(body=LARGE) + SMUGGLED])

@@ -260,6 +260,8 @@ def test_the_status_is_passed(stage, status):
     b"HTTP/1.1 200OK",
     b"HTTP/1.1 2x0 OK",
     b"HTTP/1.1 -20 OK",
+    b"HTTP/1.1 2 00 OK",
+    b"HTTP/1.1 22 2 OK",
     b"HTTP/1.1 099 OK",
     b"HTTP/1.1 000 OK",
     b"HTTP/1.1200 OK",
@@ -270,6 +272,7 @@ def test_the_status_is_passed(stage, status):
     b"\0\1\2\3\xff",
     b" HTTP/1.1 200 OK",
     b"\r\nHTTP/1.1 200 OK",
+    b"\nHTTP/1.1 200 OK",
     b"XHTTP/1.1 200 OK",
 ], ids=repr)
 def test_a_malformed_status_line_is_refused(stage, line):
@@ -422,6 +425,16 @@ def test_close_with_a_blank_before_the_colon_counts(stage):
 ], ids=repr)
 def test_a_blank_before_a_colon_hides_nothing(stage, line, reason):
     refused(stage, with_line(line), reason)
+
+
+def test_a_colon_that_does_not_come_is_not_waited_for(stage):
+    stage.origin(lambda conn: (
+        conn.read_request(),
+        conn.send(b"HTTP/1.1 200 OK\r\nX-Long" + b" " * 65),
+        conn.wait_for_close()))
+    nginx = stage.nginx(location=PASS)
+    assert nginx.get("/").status == 502
+    assert nginx.logged("upstream sent invalid header")
 
 
 def test_a_first_header_line_that_is_folded_is_refused(stage):

@@ -321,8 +321,9 @@ def test_a_cookie_without_a_rule_passes_byte_for_byte(stage, config):
     ("a=b", "a=b"),
 ])
 @pytest.mark.parametrize("dot", ["", "."])
-def test_a_cookies_domain_is_replaced(stage, dot, before, after):
-    assert cookie(stage, f"myproxy_cookie_domain {dot}example.org own.test;",
+@pytest.mark.parametrize("to", ["own.test", ".own.test"])
+def test_a_cookies_domain_is_replaced(stage, dot, to, before, after):
+    assert cookie(stage, f"myproxy_cookie_domain {dot}example.org {to};",
                   before) == after
 
 

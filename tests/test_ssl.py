@@ -121,6 +121,34 @@ def test_certificates_with_variables(stage, authority, asking, tmp_path):
                                                         "two.test"]
 
 
+def test_each_location_has_its_own_certificate(stage, authority, asking,
+                                               tmp_path):
+    def using(path):
+        return f"""
+            myproxy_ssl_certificate {tmp_path}/{path}.crt;
+            myproxy_ssl_certificate_key {tmp_path}/{path}.key;
+        """
+
+    for name in ("one", "two"):
+        own = authority.issue(f"{name}.test")
+        os.symlink(own.cert_path, tmp_path / f"{name}.crt")
+        os.symlink(own.key_path, tmp_path / f"{name}.key")
+    nginx = stage.nginx(http=APP, server=TRUST + f"""
+        location /a {{ {PASS} {using("one")} }}
+        location /b {{ {PASS} {using("$arg_name")} }}
+        location /c {{ {PASS} }}
+        location /d {{ {PASS} {using("two")} }}
+        location /e {{ {PASS} {using("$arg_name")} }}
+        location /f {{ {PASS} {using("one")} }}
+    """)
+    for target in ("/a", "/b?name=two", "/d", "/e?name=one", "/f"):
+        assert nginx.get(target).status == 200
+    assert [subject(conn)[:3] for conn in asking.conns] == [
+        "one", "two", "two", "one", "one"]
+    assert nginx.get("/c").status in (400, 502)
+    assert len(asking.requests) == 5
+
+
 @pytest.mark.skipif(version() < (1, 27, 4),
                     reason="this nginx caches no certificates")
 @pytest.mark.parametrize("lines, second", [

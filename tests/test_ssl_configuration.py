@@ -13,16 +13,17 @@ from harness import tls
 from harness.secured import APP, Chain, NAME, PASS, TRUST, ask, encrypted, pem
 
 
-@pytest.mark.parametrize("target", ["app", "app/", "app/uri"])
-def test_a_name_without_a_dot_is_warned_of(stage, target):
+@pytest.mark.parametrize("name", ["app", "localhose"])
+@pytest.mark.parametrize("uri", ["", "/", "/uri"])
+def test_a_name_without_a_dot_is_warned_of(stage, name, uri):
     stage.origin()
     code, text = stage.config_test(
-        http="upstream app { server %{origin}; }",
-        location=f"myproxy_pass https://{target};")
+        http=f"upstream {name} {{ server %{{origin}}; }}",
+        location=f"myproxy_pass https://{name}{uri};")
     assert code == 0
     assert "[warn]" in text
-    assert f'certificate of "https://{target}"' in text
-    assert 'for the name "app"' in text
+    assert f'certificate of "https://{name}{uri}"' in text
+    assert f'for the name "{name}"' in text
     assert 'write "myproxy_ssl_name"' in text
 
 

@@ -443,3 +443,28 @@ def test_the_uri_that_try_files_found_is_mapped(stage, uri, passed):
     assert nginx.get("/a").status == 200
     assert origin.request.target == passed
     assert nginx.get("/none").status == 404
+
+
+def test_try_files_may_find_no_uri_at_all(stage):
+    origin = stage.origin()
+    nginx = stage.nginx(server="""
+        location / { try_files /none $arg_none; }
+        location ~ ^$ { myproxy_pass http://%{origin}; }
+    """)
+    client = nginx.connect()
+    assert client.get("/a").status == 500
+    assert nginx.logged("there is no URI to ask the origin for")
+    assert origin.connections == 0
+
+
+def test_the_uri_that_try_files_found_may_be_shorter_than_the_location(stage):
+    origin = stage.origin()
+    nginx = stage.nginx(
+        files={"html/a": ""},
+        server="""
+            root %{prefix}/html;
+            location /location { try_files /a =404;
+                                 myproxy_pass http://%{origin}/uri; }
+        """)
+    assert nginx.get("/location/b?c").status == 200
+    assert origin.request.target == "/a?c"

@@ -355,7 +355,9 @@ def test_a_name_server_that_is_silent(stage, dns):
     assert origin.connections == 1
 
 
-@pytest.mark.parametrize("lines", ["", "myproxy_ignore_client_abort on;"])
+@pytest.mark.parametrize("lines", [
+    "", "myproxy_ignore_client_abort on;",
+    "myproxy_store %{prefix}/stored$uri$args;"])
 def test_a_client_that_does_not_wait(stage, dns, lines):
     origin = stage.origin()
     nginx = stage.nginx(location=NAMED + lines)
@@ -371,6 +373,26 @@ def test_a_client_that_does_not_wait(stage, dns, lines):
     assert nginx.get(B).status == 200
     assert sum(origin.carried) == (3 if lines else 2)
     assert origin.connections == 1
+
+
+def test_a_client_that_has_its_response_already(stage, dns):
+    """What is asked for after it waits for a name, and not for the client."""
+    stage.origin()
+    nginx = stage.nginx(location="""
+        post_action /after;
+        return 200 done;
+    """, server="""
+        location /after {
+            resolver %{dns} ipv6=off;
+            set $name a;
+            myproxy_pass http://$name.test:%{origin.port};
+        }
+    """)
+    with waiting(stage, dns, nginx, http1.request("GET", "/")) as client:
+        assert client.read_response().body == b"done"
+    dns.release()
+    stage.wait_until(lambda: idle(nginx) == 1)
+    assert stage.names["origin"].request.target == "/after"
 
 
 def test_nginx_ends_while_it_waits(stage, dns):
@@ -434,6 +456,17 @@ def test_a_miss_waits_and_is_cached(stage, dns):
     assert ask(nginx, A, 4) == ("MISS", 200)
     assert ask(nginx, B, 5) == ("MISS", 200)
     assert origin.carried == [1, 3, 1]
+
+
+def test_a_miss_for_a_name_that_is_none(stage, dns):
+    """The resolver says so at once, and asks no server."""
+    stage.origin()
+    nginx = stage.nginx(http=ZONE, location=CACHED)
+    assert ask(nginx, "/?name=a..test", 1)[1] == 502
+    assert len(nginx.logged(
+        r"a\.\.test could not be resolved \(3: Host not found\)")) == 1
+    assert dns.questions == []
+    assert ask(nginx, A, 1) == ("MISS", 200)
 
 
 def test_a_request_waits_for_one_that_waits_for_a_name(stage, dns):
@@ -781,6 +814,38 @@ def test_a_copy_that_waits_for_a_name_leaves_the_original_alone(stage, dns):
         dns.release()
         stage.wait_until(lambda: len(copy.requests) == 1)
         assert client.read_until_close() == b""
+
+
+def test_a_copy_leaves_the_original_of_an_http2_client_alone(stage, dns):
+    stage.origin()
+    original = stage.origin(lambda conn: conn.wait_for_close(),
+                            name="original")
+    nginx = stage.nginx(listen="http2", location="""
+        mirror /copy;
+        mirror_request_body off;
+        myproxy_request_buffering off;
+        client_body_timeout 500ms;
+        myproxy_pass http://%{original};
+    """, server="""
+        location /copy {
+            resolver %{dns} ipv6=off;
+            set $name a;
+            myproxy_pass http://$name.test:%{origin.port};
+        }
+    """)
+    copy = stage.names["origin"]
+    dns.hold()
+    client = nginx.connect_h2()
+    stream = client.send_request("POST", "/", ("content-length", "9"),
+                                 body=b"abc", end=False)
+    stage.wait_until(lambda: dns.questions == ["a.test"])
+    client.send_data(stream, b"def")
+    stage.wait_until(lambda: original.conns and bytes(
+        original.conns[0].received).endswith(b"abcdef"))
+    dns.release()
+    stage.wait_until(lambda: len(copy.requests) == 1)
+    assert client.read_response(stream).reset is not None
+    client.close()
 
 
 # how many

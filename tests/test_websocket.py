@@ -267,6 +267,16 @@ def test_a_listed_protocol_passes(stage, listed):
     assert origin.request.tokens("Connection") == ["upgrade"]
 
 
+def test_all_listed_protocols_pass(stage):
+    origin = stage.origin(accept)
+    client = stage.nginx(location=PASS + "myproxy_upgrade foo bar websocket;"
+                         ).connect()
+    assert client.get("/", *upgrade_to("Bar, other/1.0 ,foo, foo/2, foobar")
+                      ).status == 101
+    assert origin.request.values("Upgrade") == ["Bar, foo"]
+    assert origin.request.tokens("Connection") == ["upgrade"]
+
+
 @pytest.mark.parametrize("listed", ["foo", "off"])
 def test_websocket_does_not_pass_unless_it_is_listed(stage, listed):
     origin = stage.origin()
