@@ -354,7 +354,8 @@ def test_a_handler_that_is_discarding_the_body(stage, framing):
         client.send(http1.request("GET", "/", "Transfer-Encoding: chunked"),
                     http1.chunk(FIRST))
     else:
-        client.send(http1.request("GET", "/", "Content-Length: 100"), FIRST)
+        client.send(http1.request("GET", "/", f"Content-Length: {LENGTH}"),
+                    FIRST)
     assert client.read_response().status == 502
     assert second.connections == 0
     assert len(nginx.logged(REFUSED)) == 1

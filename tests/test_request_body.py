@@ -380,18 +380,22 @@ def test_without_the_body_none_is_announced(stage, body, more):
 def test_a_chunked_body_is_buffered_for_an_http10_origin(stage):
     """There it can have nothing but a length."""
     origin = stage.origin()
-    client = stage.nginx(location=PASS + """
+    nginx = stage.nginx(location=PASS + """
         myproxy_request_buffering off;
         myproxy_http_version 1.0;
-    """).connect()
+    """)
+    client = nginx.connect()
     client.send(http1.request("POST", "/", "Transfer-Encoding: chunked"),
                 http1.chunk(b"bo"))
     client.wait_until_delivered()
+    assert nginx.get("/behind").status == 200
     client.send(http1.chunk(b"dy"), b"0\r\n\r\n")
     assert client.read_response().status == 200
-    assert origin.request.body == b"body"
-    assert origin.request.header("Content-Length") == "4"
-    assert not origin.request.chunked
+    assert [request.target for request in origin.requests] == ["/behind", "/"]
+    request = origin.requests[1]
+    assert request.body == b"body"
+    assert request.header("Content-Length") == "4"
+    assert not request.chunked
 
 
 def test_without_the_body_it_may_still_be_set(stage):
