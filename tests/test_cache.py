@@ -45,6 +45,15 @@ def files(nginx, name="cache"):
             for name in names]
 
 
+def test_the_zone_of_another_module_has_another_name(stage):
+    stage.origin(numbered())
+    nginx = stage.nginx(location=VALID, http="""
+        limit_req_zone $host zone=once:1m rate=1000r/s;
+    """ + ZONE)
+    assert ask(nginx) == ("MISS", b"1")
+    assert ask(nginx) == ("HIT", b"1")
+
+
 # hit and miss
 
 def test_what_was_cached_is_not_asked_for(stage):

@@ -331,6 +331,15 @@ def test_set_header_with_one_variable_or_more(stage, value, passed):
     assert origin.request.header("X-New") == passed
 
 
+def test_set_header_with_a_group_of_a_regex(stage):
+    origin = stage.origin()
+    stage.nginx(server=r"""
+        location ~ ^/(\w+) { myproxy_pass http://%{origin};
+                             myproxy_set_header X-New $1; }
+    """).get("/a/b")
+    assert origin.request.header("X-New") == "a"
+
+
 def test_set_header_may_repeat_a_name(stage):
     origin = stage.origin()
     stage.nginx(location=PASS + """
@@ -450,6 +459,11 @@ def test_variables_tell_host_and_port_of_the_pass(stage, target, host, port):
         assert told == wanted
 
 
+def test_there_is_no_host_of_a_pass_elsewhere(stage):
+    nginx = stage.nginx(location='return 200 "<$myproxy_host$myproxy_port>";')
+    assert nginx.get("/").body == b"<>"
+
+
 def test_the_host_variable_leaves_out_the_standard_port(stage):
     dns = stage.dns({})
     nginx = stage.nginx(
@@ -469,7 +483,7 @@ def test_the_host_variable_leaves_out_the_standard_port(stage):
 # myproxy_method, myproxy_pass_request_headers
 
 @pytest.mark.parametrize("method, passed", [
-    ("POST", "POST"), ("DELETE", "DELETE"), ("$arg_m", "PUT")])
+    ("POST", "POST"), ("OPTIONS", "OPTIONS"), ("$arg_m", "PUT")])
 def test_method_replaces_the_clients(stage, method, passed):
     origin = stage.origin()
     stage.nginx(location=PASS + f"myproxy_method {method};").get("/?m=PUT")

@@ -273,6 +273,7 @@ def test_the_status_is_passed(stage, status):
     b" HTTP/1.1 200 OK",
     b"\r\nHTTP/1.1 200 OK",
     b"\nHTTP/1.1 200 OK",
+    b"garbage\nHTTP/1.1 200 OK",
     b"XHTTP/1.1 200 OK",
 ], ids=repr)
 def test_a_malformed_status_line_is_refused(stage, line):

@@ -318,6 +318,8 @@ def test_a_cookie_without_a_rule_passes_byte_for_byte(stage, config):
     ("a=example.org; Path=example.org", "a=example.org; Path=example.org"),
     ("domain=example.org; Path=/", "domain=example.org; Path=/"),
     ("a=b; Domain", "a=b; Domain"),
+    ("a=b; Domain=", "a=b; Domain="),
+    ("a=b; Domain=.", "a=b; Domain=."),
     ("a=b", "a=b"),
 ])
 @pytest.mark.parametrize("dot", ["", "."])

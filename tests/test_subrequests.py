@@ -457,14 +457,15 @@ def test_try_files_may_find_no_uri_at_all(stage):
     assert origin.connections == 0
 
 
-def test_the_uri_that_try_files_found_may_be_shorter_than_the_location(stage):
+@pytest.mark.parametrize("file", ["a", "locations", "lacation.txt"])
+def test_the_uri_that_try_files_found_may_be_in_another_location(stage, file):
     origin = stage.origin()
     nginx = stage.nginx(
-        files={"html/a": ""},
-        server="""
-            root %{prefix}/html;
-            location /location { try_files /a =404;
-                                 myproxy_pass http://%{origin}/uri; }
+        files={f"html/{file}": ""},
+        server=f"""
+            root %{{prefix}}/html;
+            location /location/ {{ try_files /{file} =404;
+                                   myproxy_pass http://%{{origin}}/uri/; }}
         """)
     assert nginx.get("/location/b?c").status == 200
-    assert origin.request.target == "/a?c"
+    assert origin.request.target == f"/{file}?c"
