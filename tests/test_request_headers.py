@@ -490,6 +490,14 @@ def test_method_replaces_the_clients(stage, method, passed):
     assert origin.request.method == passed
 
 
+def test_a_method_of_variables_that_is_empty(stage):
+    origin = stage.origin()
+    nginx = stage.nginx(location=PASS + "myproxy_method $arg_m;")
+    assert nginx.get("/").status == 500
+    assert nginx.logged('invalid method "" from "myproxy_method .arg_m"')
+    assert origin.connections == 0
+
+
 #: The path as the client meant it, without the slash.
 DECODED = 'map $uri $decoded { "~(?s)^/(?<text>.*)$" $text; }'
 
