@@ -188,7 +188,10 @@ def test_without_the_body_its_rest_is_not_missed(stage, framing):
 
 @pytest.mark.parametrize("body, status", [
     ("$request_body", 502), ("a=${request_body}&b", 502),
-    ("$request_body_file", 200), ("constant", 200), ("$uri", 200)])
+    ("$uri:$REQUEST_BODY:", 502), ("$request_body[0]", 502),
+    ("$request_body~", 502), ("$request_time/$1$request_body", 502),
+    ("$request_body_file", 200), ("$request_time", 200),
+    ("constant", 200), ("$uri", 200)])
 def test_set_body_with_what_was_read_of_a_body(stage, body, status):
     nginx, second = play(stage, None, fallback=f'myproxy_set_body "{body}";')
     client = nginx.connect()
