@@ -119,7 +119,7 @@ def test_attributes_behind_the_path_of_a_cookie(stage):
 
 
 @pytest.mark.parametrize("value", ["a\r\nB: c", "a\nB: c", "a\rB", "\r\n",
-                                   r"a\r\nB: c", r"a\n", "a\r\n$uri"],
+                                   r"a\r\nB: c", r"a\n", "a\r\n$uri", "a\0B"],
                          ids=repr)
 def test_a_line_break_in_the_configuration(stage, value):
     stage.origin()

@@ -557,3 +557,23 @@ def test_a_rule_for_cookies_that_makes_no_sense_is_an_error(stage, name,
         location=PASS + text.replace("{}", name))
     assert code == 1
     assert word in said.lower()
+
+
+# what is too much for a regex
+
+@pytest.mark.parametrize("config, line", [
+    ("myproxy_redirect ~^(a+)+$ b;", "Location: "),
+    ("myproxy_cookie_path ~^(a+)+$ b;", "Set-Cookie: a=b; Path="),
+    ("myproxy_cookie_domain ~^(a+)+$ b;", "Set-Cookie: a=b; Domain="),
+    ("myproxy_cookie_flags ~^(a+)+$ secure;", "Set-Cookie: "),
+])
+def test_a_regex_that_gives_up_replaces_nothing_half(stage, config, line):
+    """PCRE has a limit to its attempts; the worker's time has one, too."""
+    origin = stage.origin(http1.response(
+        200, line + "a" * 40 + "!" + ("=1" if line.endswith(": ") else "")))
+    nginx = stage.nginx(location=PASS + config)
+    nginx.expect_log(r"\[alert\].*(ngx_regex_exec|pcre_exec|pcre2_match)\(\) "
+                     "failed")
+    assert nginx.get("/").status == 500
+    assert nginx.get("/none").status == 500
+    assert len(origin.requests) == 2

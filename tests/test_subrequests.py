@@ -445,14 +445,15 @@ def test_the_uri_that_try_files_found_is_mapped(stage, uri, passed):
     assert nginx.get("/none").status == 404
 
 
-def test_try_files_may_find_no_uri_at_all(stage):
+@pytest.mark.parametrize("cache", ["", "myproxy_cache zone;"])
+def test_try_files_may_find_no_uri_at_all(stage, cache):
     origin = stage.origin()
-    nginx = stage.nginx(server="""
-        location / { try_files /none $arg_none; }
-        location ~ ^$ { myproxy_pass http://%{origin}; }
-    """)
-    client = nginx.connect()
-    assert client.get("/a").status == 500
+    nginx = stage.nginx(
+        http="myproxy_cache_path %{prefix}/cache keys_zone=zone:1m;",
+        server="""
+            location / { try_files /none $arg_none; }
+            location ~ ^$ { myproxy_pass http://%{origin}; """ + cache + "}")
+    assert nginx.get("/a").status == 500
     assert nginx.logged("there is no URI to ask the origin for")
     assert origin.connections == 0
 
