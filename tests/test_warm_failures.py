@@ -248,3 +248,54 @@ def test_a_server_for_which_the_zone_has_no_room(stage):
     stage.let_pass(2.5)
     assert nginx.get("/?n=60").status == 200
     assert nginx.workers() == workers
+
+
+def test_the_way_into_a_unix_socket(stage):
+    """There a connection is refused, or made, at once."""
+    origin = stage.origin(family="unix", listening=False)
+    nginx = stage.nginx(http=UP.format("reuse_warm 3;"), location=PASS)
+    pattern = r'connect\(\) .*failed .* for "reuse_warm" of upstream: "app"'
+    nginx.expect_log(pattern)
+    nginx.wait_log(pattern)
+    stage.wait_until(lambda: counts(nginx)["warm"]["opened"] >= 3 + 2)
+    found = counts(nginx)["connections"]
+    assert found["closed_by_reason"]["connect_failed"] == found["closed"]
+    assert len(nginx.logged(pattern)) == 1
+    origin.listen()
+    wait_idle(stage, nginx, 3)
+    stage.wait_until(lambda: origin.connections == 3)
+    assert nginx.get().status == 200
+    assert requests(nginx) == (1, 0, 0)
+
+
+def test_a_ca_that_is_not_trusted(stage, tmp_path):
+    origin = stage.origin(tls="app")
+    stranger = tls.Authority(tmp_path, "Another CA")
+    nginx = stage.nginx(
+        http=UP.format("reuse_warm 2;"),
+        location="myproxy_pass https://app; "
+                 f"myproxy_ssl_trusted_certificate {stranger.path};")
+    pattern = 'certificate verify error: .* for "reuse_warm" of upstream:'
+    nginx.expect_log("certificate verify error")
+    nginx.wait_log(pattern)
+    stage.wait_until(lambda: counts(nginx)["warm"]["opened"] >= 3)
+    stage.wait_until(lambda: all(conn.closed for conn in origin.conns[:2]))
+    assert idle(nginx) == 0
+    assert len(nginx.logged(pattern)) == 1
+
+
+def test_a_name_that_is_too_long_for_tls(stage):
+    """It is refused before anything is sent, and that is told once."""
+    stage.origin(tls="app")
+    nginx = stage.nginx(
+        http=UP.format("reuse_warm 2;"),
+        location=TLS_PASS + f"myproxy_ssl_name {'a' * 300};")
+    pattern = r'SSL_set_tlsext_host_name\("aaa.*for "reuse_warm" of upstream:'
+    nginx.expect_log("SSL_set_tlsext_host_name")
+    nginx.wait_log(pattern)
+    stage.wait_until(lambda: counts(nginx)["warm"]["opened"] >= 2 + 2)
+    stage.let_pass(0.5)
+    found = counts(nginx)
+    assert found["warm"]["opened"] <= 2 + 4
+    assert found["connections"]["closed"] == found["warm"]["opened"]
+    assert len(nginx.logged(pattern)) == 1

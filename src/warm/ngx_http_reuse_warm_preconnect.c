@@ -337,7 +337,7 @@ reuse_connected(ngx_http_reuse_warm_preconnect_t *p)
     if (p->profile->identity->ssl) {
 
         if (ngx_http_reuse_warm_handshake(p, reuse_secured) != NGX_OK) {
-            reuse_give_up(p, NGX_HTTP_UPSTREAM_REUSE_CLOSE_ERROR);
+            reuse_give_up(p, NGX_HTTP_UPSTREAM_REUSE_CLOSE_CONNECT_FAILED);
         }
 
         return;
