@@ -1,6 +1,7 @@
 """Connections that are opened ahead and fail."""
 
 import math
+import ssl
 import time
 
 import pytest
@@ -9,6 +10,7 @@ from harness import settings, tls
 from harness.warming import (
     NAMES, PASS, TLS_PASS, UP, counts, idle, live, pay, reached, requests,
     two, unused, wait_idle)
+from test_warm_requests import TlsInMemory
 
 
 def test_a_failure_is_logged_once_and_the_next_try_waits(stage):
@@ -299,3 +301,48 @@ def test_a_name_that_is_too_long_for_tls(stage):
     assert found["warm"]["opened"] <= 2 + 4
     assert found["connections"]["closed"] == found["warm"]["opened"]
     assert len(nginx.logged(pattern)) == 1
+
+
+def test_a_record_that_has_begun_with_the_handshake(stage, authority):
+    """What it will be is not known, so that it cannot be kept."""
+    server = tls.Server(authority.issue("app"),
+                        maximum=ssl.TLSVersion.TLSv1_2)
+
+    def script(conn):
+        if conn.number > 1:
+            conn.sock = server.wrap(conn)
+            conn.serve()
+            return
+        ours = TlsInMemory(conn.sock, server.context)
+        ours.until_there(ours.tls.do_handshake)
+        conn.sock.sendall(ours.sent.read() + b"\x17\x03\x03\x01\x00part")
+        conn.wait_for_close()
+
+    stage.origin(script)
+    nginx = stage.nginx(http=UP.format("reuse_warm 1;"), location=TLS_PASS)
+    wait_idle(stage, nginx, 1)
+    found = counts(nginx)
+    assert found["warm"]["opened"] == 2
+    assert found["connections"]["closed_by_reason"]["unread"] == 1
+    assert found["tls_handshake_duration_seconds"]["count"] == 2
+    assert nginx.get().status == 200
+    assert requests(nginx) == (1, 0, 0)
+
+
+@pytest.mark.parametrize("secure", [False, True], ids=["plain", "tls"])
+def test_no_time_to_connect(stage, secure):
+    """What is connected at once needs none, but a handshake does."""
+    origin = stage.origin(hang if secure else None, family="unix")
+    nginx = stage.nginx(
+        http=UP.format("reuse_warm 2;"),
+        location=(TLS_PASS if secure else PASS)
+        + "myproxy_connect_timeout 0;")
+    if secure:
+        nginx.expect_log("upstream timed out")
+        nginx.wait_log("upstream timed out .*while SSL handshaking")
+        stage.wait_until(lambda: counts(nginx)["warm"]["opened"] >= 2 + 1)
+    else:
+        wait_idle(stage, nginx, 2)
+        assert nginx.get().status == 200
+        assert requests(nginx) == (1, 0, 0)
+        assert origin.connections == 2

@@ -1,5 +1,6 @@
 """What connections are opened with ahead of need, and for which handlers."""
 
+import os
 import ssl
 
 import pytest
@@ -201,6 +202,74 @@ def test_a_further_name_takes_the_place_of_a_forgotten_one(stage, authority):
         ask("new.test")
     end_used(stage, nginx, origin)
     stage.wait_until(lambda: "new.test" in names_of(unused(origin)))
+
+
+def test_more_names_than_are_remembered(stage, authority):
+    """Requests are for ten, and connections are opened ahead for eight."""
+    names = EIGHT + ["i.test", "j.test"]
+    origin = stage.origin(tls=tls.Server(authority.issue(*names)))
+    nginx = stage.nginx(
+        http=UP.format("reuse_warm 12;"),
+        server="myproxy_ssl_trusted_certificate %{authority.path};" + "".join(
+            f"location /{name} {{ myproxy_pass https://app;"
+            f"myproxy_ssl_name {name}; }}" for name in names))
+    wait_idle(stage, nginx, 12)
+    stage.wait_until(lambda: set(names_of(live(origin))) == set(EIGHT))
+    for name in reversed(names):
+        assert nginx.get(f"/{name}").status == 200
+    assert {request.target[1:] == conn.sni for conn in origin.conns
+            for request in conn.requests} == {True}
+    assert requests(nginx) == (8, 0, 2)
+
+
+def test_a_name_longer_than_most(stage, authority):
+    """A client may bring it along where it is not sent to the origin."""
+    origin = stage.origin(tls=tls.Server(authority.issue("*.app.test")))
+    nginx = stage.nginx(
+        http=UP.format("reuse_warm 4;"),
+        location="myproxy_pass https://app; myproxy_ssl_name $http_host; "
+                 "myproxy_ssl_trusted_certificate %{authority.path}; "
+                 "myproxy_ssl_server_name off;")
+    host = f"Host: {'a' * 700}.app.test"
+    assert nginx.get("/", host).status == 200
+    stage.wait_until(lambda: len(unused(origin)) == 3)
+    wait_idle(stage, nginx, 4)
+    for _ in range(2):
+        assert nginx.get("/", host).status == 200
+    assert requests(nginx)[2] == 1
+
+
+def test_a_certificate_that_a_variable_names(stage, authority):
+    """Which it is, no request has shown; and it is no name."""
+    ours = authority.issue("client")
+    origin = stage.origin(tls=tls.Server(
+        authority.issue("app"), client_ca=authority.ca.cert_path))
+    nginx = stage.nginx(
+        http=UP.format("reuse_warm 2;"),
+        location=TLS_PASS + f"""
+            set $cert {ours.cert_path};
+            myproxy_ssl_certificate $cert;
+            myproxy_ssl_certificate_key {ours.key_path};""")
+    for _ in range(2):
+        assert nginx.get().status == 200
+    stage.let_pass(0.2)
+    assert counts(nginx)["warm"]["opened"] == 0
+    assert origin.connections == 1
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="transparent takes root")
+def test_an_address_of_the_client(stage):
+    """It is known only of the client that there is."""
+    origin = stage.origin()
+    nginx = stage.nginx(
+        http=UP.format("reuse_warm 2;"),
+        location=PASS + "myproxy_bind 127.0.0.2 transparent;")
+    for _ in range(2):
+        assert nginx.get().status == 200
+    stage.let_pass(0.2)
+    assert counts(nginx)["warm"]["opened"] == 0
+    assert {conn.sock.getpeername()[0] for conn in origin.conns} == {
+        "127.0.0.2"}
 
 
 def test_an_upstream_that_variables_name(stage):

@@ -205,14 +205,15 @@ reuse_connect(ngx_http_reuse_warm_preconnect_t *p)
     c->read->handler = reuse_read_handler;
     c->write->handler = reuse_write_handler;
 
-    ngx_add_timer(c->write, p->profile->conf->connect_timeout);
-
     if (rc == NGX_OK) {
 
         /* the plan that has asked for it goes on first */
 
         ngx_post_event(&p->event, &ngx_posted_events);
+        return;
     }
+
+    ngx_add_timer(c->write, p->profile->conf->connect_timeout);
 }
 
 
@@ -226,6 +227,11 @@ reuse_posted_handler(ngx_event_t *ev)
         return;
     }
 
+    /* a handshake may follow */
+
+    ngx_add_timer(p->peer.connection->write,
+                  p->profile->conf->connect_timeout);
+
     reuse_connected(p);
 }
 
@@ -238,10 +244,6 @@ reuse_write_handler(ngx_event_t *ev)
 
     c = ev->data;
     p = c->data;
-
-    if (p->event.posted) {
-        return;
-    }
 
     if (ev->timedout) {
         ngx_log_error(NGX_LOG_ERR, &p->log, NGX_ETIMEDOUT,
@@ -268,7 +270,7 @@ reuse_read_handler(ngx_event_t *ev)
     c = ev->data;
     p = c->data;
 
-    if (!p->event.posted && reuse_test_connect(c) != NGX_OK) {
+    if (reuse_test_connect(c) != NGX_OK) {
         reuse_give_up(p, NGX_HTTP_UPSTREAM_REUSE_CLOSE_CONNECT_FAILED);
     }
 }
