@@ -5,6 +5,7 @@ something may have happened.
 """
 
 import os
+import re
 import select
 import socket
 import threading
@@ -286,6 +287,16 @@ def test_the_limit_is_learned(stage):
     assert 0.9 * LIMIT < limit
     server, = closing.nginx.status()["upstreams"][0]["servers"]
     assert server["learned_idle_limit_seconds"] == pytest.approx(limit)
+    text, page = (closing.nginx.get(f"/reuse-status?format={form}",
+                                    port="probe").body.decode()
+                  for form in ("prometheus", "html"))
+    line, = re.findall(r"^nginx_reuse_learned_idle_limit_seconds\{.*", text,
+                       re.MULTILINE)
+    assert line.endswith(f'server="{server["address"]}"}} {limit:.3f}')
+    shown, milli = re.search(
+        r'<td data-name="idle limit">([\d.]+)&nbsp;(m?)s', page).groups()
+    assert float(shown) == pytest.approx(limit * (1000 if milli else 1),
+                                         abs=0.1)
     assert not closing.opens(limit * 0.5)
     # about to be closed, for all that nginx knows
     assert closing.opens(limit * 1.05)

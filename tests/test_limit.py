@@ -781,6 +781,26 @@ def test_limits_are_shown_beside_what_is_open(stage):
         None, None]
 
 
+def test_the_limit_of_a_server_that_is_gone_is_shown(stage):
+    """Its own went with its line, and there is that of the upstream."""
+    one = stage.origin(name="one")
+    stage.origin(name="two")
+    lines = "upstream app {{ {} server %{{two}} max_conns=7; reuse_limit 5; }}"
+    nginx = stage.nginx(http=lines.format("server %{one} max_conns=3;"),
+                        location=PASS)
+    for _ in range(2):
+        assert nginx.get().status == 200
+
+    def limits():
+        upstream, = nginx.status()["upstreams"]
+        return {server["address"].endswith(f":{one.port}"):
+                server["connections_limit"] for server in upstream["servers"]}
+
+    assert limits() == {True: 3, False: 7}
+    nginx.reload(http=lines.format(""))
+    assert limits() == {True: 5, False: 7}
+
+
 # what is of no use
 
 @pytest.mark.parametrize("http, upstream, warned", [

@@ -9,7 +9,7 @@ import urllib.parse
 
 import pytest
 
-from harness import http1, settings
+from harness import http1, settings, tls
 from harness.clock import Clock
 
 jsonschema = pytest.importorskip("jsonschema")
@@ -604,6 +604,149 @@ def test_a_large_page(stage):
     assert page.numbers == [*summary(found), *by_server(found),
                             *counts(found)]
     assert len(samples(status(nginx, "prometheus"))) > 50 * many
+
+
+def test_the_page_groups_digits(stage):
+    stage.origin()
+    nginx = stage.nginx(
+        http="upstream app { server %{origin}; reuse_limit 1234567; }",
+        server="location /app { myproxy_pass http://app; }"
+               "location = /status { reuse_status; }")
+    traffic(nginx, "/app")
+    page = Page(status(nginx, "html"))
+    assert ("limit", 1234567) in page.numbers
+    assert "1 of 1\u202f234\u202f567" in page.text
+
+
+def test_the_page_tells_of_requests_that_failed(stage):
+    """Of those that may have been received; and there were no others."""
+    def script(conn):
+        conn.read_request()
+        conn.respond()
+        conn.read_request()
+
+    stage.origin(script)
+    nginx = stage.nginx(server="""
+        location /app { myproxy_pass http://%{origin}; }
+        location = /status { reuse_status; }
+    """)
+    traffic(nginx, "/app")
+    assert "met a closing" not in Page(status(nginx, "html")).text
+    assert nginx.post("/app", b"body").status == 502
+    page = Page(status(nginx, "html"))
+    assert "1 may have been received" in page.text
+    assert [pair for pair in page.numbers if pair[0] in (
+        "resent", "unproven", "not-resendable", "resent-silent")] == [
+            ("resent", 0), ("unproven", 1), ("not-resendable", 0),
+            ("resent-silent", 0)]
+
+
+@pytest.mark.parametrize("seconds, shown", [
+    (1.25, r"1\.\d\xa0s"), (150, r"15\d\.\d\xa0s"), (1500, r"25\xa0min"),
+    (90000, r"25\xa0h")])
+def test_the_page_has_times_of_all_sizes(stage, seconds, shown):
+    """A handshake that lasts as long, once it is saved."""
+    clock = Clock(stage)
+    origin = stage.origin(lambda conn: gate.wait() or serve_tls(conn))
+    gate = origin.gate()
+    server = tls.Server(stage.authority.issue("origin.test"))
+
+    def serve_tls(conn):
+        conn.sock = server.wrap(conn)
+        conn.serve()
+
+    nginx = stage.nginx(env=clock.env, http="""
+        upstream app { server %{origin}; keepalive_time 10d; }
+    """, server="""
+        location /app { myproxy_pass https://app;
+                        myproxy_ssl_verify off;
+                        myproxy_connect_timeout 10d; }
+        location = /status { reuse_status; }
+    """)
+    client = nginx.connect()
+    client.send(http1.request("GET", "/app"))
+    stage.wait_until(lambda: origin.connections)
+    clock.forward(seconds)
+    gate.open()
+    assert client.read_response().status == 200
+    traffic(nginx, "/app")
+    found = nginx.status()["total"]
+    # where TCP ends and TLS begins is not known so exactly
+    assert found["estimated_saved_seconds"] == pytest.approx(sum(
+        found[f"{what}_duration_seconds"]["sum"]
+        for what in ("connect", "tls_handshake")), abs=0.01)
+    assert re.search(shown, Page(status(nginx, "html")).text)
+
+
+def test_the_page_tells_of_a_full_zone(stage):
+    """In time, and when it is too late."""
+    stage.origin()
+    many = 60
+    nginx = stage.nginx(
+        http="reuse_zone 64k;" + "".join(
+            f"upstream app{number} {{ server %{{origin}}; }}"
+            for number in range(many)),
+        server="""
+            location /app { myproxy_pass http://app$arg_n; }
+            location = /status { reuse_status; }
+        """)
+    nginx.expect_log("is full")
+    told = []
+    for number in range(many):
+        traffic(nginx, f"/app?n={number}")
+        text = Page(status(nginx, "html")).text
+        found = re.search("There is (little|no) room for further servers",
+                          text)
+        told.append(found and found[1])
+        assert not found or "make reuse_zone larger than 64k" in text
+    assert list(dict.fromkeys(told)) == [None, "little", "no"]
+
+
+def test_the_page_tells_of_requests_that_are_not_counted(stage):
+    """Of workers that find no room for anything."""
+    stage.origin()
+    many = 60
+    nginx = stage.nginx(
+        http="reuse_zone 64k;" + "".join(
+            f"upstream app{number} {{ server %{{origin}}; }}"
+            for number in range(many)),
+        server="""
+            location /app { myproxy_pass http://app$arg_n; }
+            location = /status { reuse_status; }
+        """)
+    nginx.expect_log("is full")
+    traffic(nginx, *(f"/app?n={number}" for number in range(many)))
+    nginx.reload(workers=64)
+    for _ in range(1000):
+        traffic(nginx, "/app?n=1")
+        uncounted = nginx.status()["zone"]["uncounted_requests"]
+        if uncounted:
+            break
+    assert f"{uncounted} requests were not counted" in Page(
+        status(nginx, "html")).text
+
+
+def test_the_page_tells_of_refused_requests(stage):
+    origin = stage.origin(lambda conn: conn.serve(
+        lambda _: gate.wait() or http1.response()))
+    gate = origin.gate()
+    nginx = stage.nginx(
+        http="upstream app { server %{origin}; reuse_limit 1 queue=0; }",
+        server="""
+            location /app { myproxy_pass http://app; }
+            location = /status { reuse_status; }
+        """)
+    client = nginx.connect()
+    client.send(http1.request("GET", "/app"))
+    stage.wait_until(lambda: origin.requests)
+    advice = "If servers can take more, raise"
+    assert advice not in Page(status(nginx, "html")).text
+    assert nginx.get("/app").status == 503
+    page = Page(status(nginx, "html"))
+    assert ("queue-full", 1) in page.numbers
+    assert advice in page.text
+    gate.open()
+    assert client.read_response().status == 200
 
 
 # in a browser
