@@ -11,6 +11,7 @@ from harness.nginx import build_info, has, product, version
 from harness.warming import (
     NAMES, NATIVE, PASS, TLS_PASS, UP, counts, live, requests, two,
     unused, wait_idle)
+from test_other_handlers import HANDLERS, method_of
 
 needs_sticky = pytest.mark.skipif(
     version() < (1, 29, 6) and product() != "angie",
@@ -58,6 +59,17 @@ def test_no_address_is_a_name(stage, host, request):
     nginx = stage.nginx(
         http="reuse_warm 1;",
         location="myproxy_pass https://%{origin}; myproxy_ssl_verify off;")
+    wait_idle(stage, nginx, 1)
+    assert nginx.get().status == 200
+    assert requests(nginx) == (1, 0, 0)
+    assert origin.conns[0].sni is None
+
+
+def test_a_bracket_that_is_not_closed(stage):
+    """As core has it, that is an address as well, up to a colon."""
+    origin = stage.origin(tls="app")
+    nginx = stage.nginx(http=UP.format("reuse_warm 1;"),
+                        location=TLS_PASS + 'myproxy_ssl_name "[app:8443";')
     wait_idle(stage, nginx, 1)
     assert nginx.get().status == 200
     assert requests(nginx) == (1, 0, 0)
@@ -309,6 +321,32 @@ def test_a_client_certificate(stage, authority):
     assert requests(nginx) == (1, 0, 0)
     stage.wait_until(lambda: all(conn.client_certificate
                                  for conn in live(origin)))
+
+
+@pytest.mark.parametrize("name", ["fastcgi", "memcached", "grpc"])
+def test_for_other_handlers(stage, name):
+    """But none that begin with what only a request brings along."""
+    answer, passing = HANDLERS[name]
+
+    def script(conn):
+        while answer(conn):
+            pass
+
+    origin = stage.origin(script)
+    nginx = stage.nginx(
+        http=UP.format("keepalive 8; reuse on; reuse_warm 3;"),
+        location=passing)
+
+    def ask():
+        assert nginx.request(method_of(name), "/key").status == 200
+    ask()
+    if name == "grpc":
+        stage.let_pass(1.1)
+    else:
+        stage.wait_until(lambda: origin.connections == 3)
+    wait_idle(stage, nginx, 1 if name == "grpc" else 3)
+    ask()
+    assert requests(nginx)[2] == 1
 
 
 @pytest.mark.parametrize("maximum", [

@@ -15,8 +15,7 @@
 
 
 static ngx_uint_t reuse_is_constant(ngx_http_upstream_conf_t *conf);
-static ngx_uint_t reuse_may_be_silent(ngx_http_upstream_conf_t *conf,
-    ngx_http_upstream_reuse_identity_t *id);
+static ngx_uint_t reuse_may_be_silent(ngx_http_upstream_reuse_peer_t *rp);
 static ngx_http_reuse_warm_profile_t *reuse_look_up(
     ngx_http_reuse_warm_t *warm,
     ngx_http_upstream_reuse_identity_t *id, ngx_http_upstream_conf_t *conf);
@@ -117,18 +116,19 @@ reuse_is_constant(ngx_http_upstream_conf_t *conf)
  */
 
 static ngx_uint_t
-reuse_may_be_silent(ngx_http_upstream_conf_t *conf,
-    ngx_http_upstream_reuse_identity_t *id)
+reuse_may_be_silent(ngx_http_upstream_reuse_peer_t *rp)
 {
-    ngx_str_t  *module;
+    ngx_str_t  *schema;
 
-    module = &conf->module;
+    /* core's memcached module names itself nowhere else */
 
-    return id->create_request == NULL
-           || (module->len == 7
-               && ngx_strncmp(module->data, "fastcgi", 7) == 0)
-           || (module->len == 9
-               && ngx_strncmp(module->data, "memcached", 9) == 0);
+    schema = &rp->upstream->schema;
+
+    return rp->identity->create_request == NULL
+           || (schema->len == 10
+               && ngx_strncmp(schema->data, "fastcgi://", 10) == 0)
+           || (schema->len == 12
+               && ngx_strncmp(schema->data, "memcached://", 12) == 0);
 }
 
 
@@ -185,7 +185,7 @@ ngx_http_reuse_warm_learn_profile(ngx_http_upstream_reuse_peer_t *rp)
 
     if (profile
         || !reuse_is_constant(conf)
-        || !reuse_may_be_silent(conf, rp->identity))
+        || !reuse_may_be_silent(rp))
     {
         return profile;
     }
