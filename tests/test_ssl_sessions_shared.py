@@ -555,6 +555,68 @@ def test_a_ca_that_is_gone_from_the_directory(stage, authority, tmp_path):
     assert len(origin.requests) == 1
 
 
+def test_the_directory_that_openssl_has_by_itself(stage, authority,
+                                                  monkeypatch):
+    """It is read for all locations, however else they differ."""
+    monkeypatch.delenv("SSL_CERT_DIR", raising=False)
+    origin = closing_origin(stage, authority)
+    nginx = stage.nginx(
+        http=APP, location=PASS, env={"SSL_CERT_FILE": authority.path},
+        server=f"location /older {{ {PASS} myproxy_ssl_protocols TLSv1.2; }}")
+    for _ in range(2):
+        for target in ("/", "/older"):
+            assert nginx.get(target).status == 200
+        nginx.reload()
+    assert resumed(origin) == [False, False, True, True]
+
+
+def no_directory(path):
+    path.write_text("")
+
+
+def a_directory(path):
+    path.mkdir()
+    (path / "00000000.0").mkdir()
+
+
+def a_circle(path):
+    path.mkdir()
+    os.symlink("00000000.0", path / "00000000.0")
+
+
+def too_large(path):
+    path.mkdir()
+    with open(path / "00000000.0", "wb") as file:
+        file.truncate(1024 * 1024 + 1)
+
+
+@pytest.mark.parametrize("make", [no_directory, a_directory, a_circle,
+                                  too_large])
+def test_a_directory_that_cannot_be_read(stage, authority, tmp_path, make):
+    """What OpenSSL trusts is not known: only workers share sessions then."""
+    origin = closing_origin(stage, authority)
+    make(tmp_path / "certs")
+    nginx = stage.nginx(http=APP, location=PASS + PID, workers=2,
+                        env={"SSL_CERT_FILE": authority.path,
+                             "SSL_CERT_DIR": str(tmp_path / "certs")})
+    for worker in ready(stage, nginx):
+        get_from(nginx, worker)
+    nginx.reload()
+    assert nginx.get().status == 200
+    assert resumed(origin) == [False, True, False]
+
+
+def test_a_session_that_is_too_large(stage, authority):
+    """It holds the certificate, which is as large as an origin likes."""
+    names = [f"name-{number:04}.of-many.test" for number in range(400)]
+    origin = stage.origin(ending, tls=tls.Server(
+        authority.issue(NAME, *names)))
+    nginx = stage.nginx(http=APP, location=PASS + TRUST)
+    for _ in range(2):
+        assert nginx.get().status == 200
+    assert resumed(origin) == [False, False]
+
+
 def test_a_command_that_is_not_known(stage, authority, tmp_path):
     """It may have to do with trust: only workers share sessions then."""
     hashed(authority, tmp_path)

@@ -94,15 +94,18 @@ def test_failures_do_not_count_for_the_balancer(stage):
     assert nginx.get().status == 200
 
 
+@pytest.mark.parametrize("workers", [1, 2])
 @pytest.mark.parametrize("script", [
     lambda conn: None,
     lambda conn: conn.reset(),
-    lambda conn: conn.send(b"HTTP/1.1 408 Request Timeout\r\n\r\n")],
-    ids=["close", "reset", "408"])
-def test_an_origin_that_does_not_want_them(stage, script):
+    lambda conn: conn.send(b"HTTP/1.1 408 Request Timeout\r\n\r\n"),
+    lambda conn: time.sleep(0.15)],
+    ids=["close", "reset", "408", "soon"])
+def test_an_origin_that_does_not_want_them(stage, script, workers):
     """It takes only connections on which a request comes at once."""
     origin = stage.origin(script)
-    nginx = stage.nginx(http=UP.format("reuse_warm 3;"), location=PASS)
+    nginx = stage.nginx(http=UP.format("reuse_warm 3;"), location=PASS,
+                        workers=workers)
     stage.wait_until(lambda: origin.connections >= 4)
     stage.let_pass(1)
     assert origin.connections <= 16
@@ -198,6 +201,21 @@ def test_one_location_fails_and_another_does_not(stage, authority, warm):
     most = int(math.log2(10 * (time.monotonic() - begun) + 1))
     assert origin.connections - before <= 4 + 2 + most
     assert len([line for line in nginx.lines if pattern in line]) <= 1
+
+
+def test_so_many_are_opened_at_a_time(stage):
+    """For all servers, whatever their number, as if none answers."""
+    origins = [stage.origin(hang, name=f"origin{number}")
+               for number in range(10)]
+    nginx = stage.nginx(
+        http="upstream app { reuse_warm 100; " + "".join(
+            f"server %{{{origin.name}}}; " for origin in origins) + "}",
+        location=TLS_PASS)
+    stage.wait_until(
+        lambda: counts(nginx)["connections"]["opened"] >= 64)
+    stage.let_pass(0.2)
+    assert counts(nginx)["connections"]["opened"] == 64
+    assert max(origin.connections for origin in origins) == 8
 
 
 def test_servers_that_hang_keep_no_others_cold(stage):
@@ -346,3 +364,29 @@ def test_no_time_to_connect(stage, secure):
         assert nginx.get().status == 200
         assert requests(nginx) == (1, 0, 0)
         assert origin.connections == 2
+
+
+def test_a_young_one_that_ends_just_before_an_old_one(stage):
+    """The server has ended, and it does not mean those that are young."""
+    origin = stage.origin()
+    nginx = stage.nginx(
+        http=UP.format("reuse_expiry 100s; reuse_warm 2;"), location=PASS)
+    client = nginx.connect()
+    waited = []
+    for _ in range(5):
+        wait_idle(stage, nginx, 2)
+        stage.let_pass(0.3)
+        old = live(origin)
+        old.pop().half_close()
+        stage.wait_until(lambda: len(live(origin)) == 2)
+        wait_idle(stage, nginx, 2)
+        young, = [conn for conn in live(origin) if conn not in old]
+        begun = time.monotonic()
+        before = origin.connections
+        young.half_close()
+        old[0].half_close()
+        stage.wait_until(lambda: origin.connections == before + 2)
+        waited.append(time.monotonic() - begun)
+    client.close()
+    # after a sign that it wants none, 0.1 s at least
+    assert min(waited) < 0.1
