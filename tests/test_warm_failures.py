@@ -371,22 +371,32 @@ def test_a_young_one_that_ends_just_before_an_old_one(stage):
     origin = stage.origin()
     nginx = stage.nginx(
         http=UP.format("reuse_expiry 100s; reuse_warm 2;"), location=PASS)
-    client = nginx.connect()
+
+    def end(*conns):
+        """How long it takes until as many are there again."""
+        begun = time.monotonic()
+        count = len(live(origin))
+        for conn in conns:
+            conn.half_close()
+        stage.wait_until(lambda: all(conn.closed for conn in conns)
+                         and len(live(origin)) == count)
+        return time.monotonic() - begun
+
+    def rested():
+        found = counts(nginx)["connections"]
+        return found["idle"] == found["open"] >= 2
+
     waited = []
     for _ in range(5):
-        wait_idle(stage, nginx, 2)
+        stage.wait_until(rested)
+        assert nginx.get().status == 200
+        stage.wait_until(rested)
         stage.let_pass(0.3)
-        old = live(origin)
-        old.pop().half_close()
-        stage.wait_until(lambda: len(live(origin)) == 2)
-        wait_idle(stage, nginx, 2)
-        young, = [conn for conn in live(origin) if conn not in old]
-        begun = time.monotonic()
-        before = origin.connections
-        young.half_close()
-        old[0].half_close()
-        stage.wait_until(lambda: origin.connections == before + 2)
-        waited.append(time.monotonic() - begun)
-    client.close()
+        used = [conn for conn in live(origin) if conn.requests]
+        end(unused(origin)[0])
+        stage.wait_until(rested)
+        # or else it would have ended together with the first
+        stage.let_pass(0.06)
+        waited.append(end(origin.conns[-1], *used))
     # after a sign that it wants none, 0.1 s at least
     assert min(waited) < 0.1
