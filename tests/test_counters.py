@@ -566,6 +566,42 @@ def test_a_connection_that_was_not_made_has_no_time(stage):
     assert view["connections"]["closed_by_reason"]["connect_failed"] == 1
 
 
+def test_more_requests_than_a_worker_counts_by_itself(stage):
+    """From 65536 on they are the record's, and none is lost on the way."""
+    clock = Clock(stage)
+    nginx = stage.nginx(
+        env=clock.env, location=APP, http="""
+            keepalive_requests 100000;
+            upstream app { server 127.0.0.1:%{port.other};
+                           keepalive_requests 100000; }
+            server { listen 127.0.0.1:%{port.other}; return 204; }
+        """)
+    client = nginx.connect()
+    batch, count = 500, 1
+    # they differ in their dates alone
+    client.send(http1.request("GET", "/"))
+    size = len(client.read_until(b"\r\n\r\n"))
+
+    def ask(batches):
+        for _ in range(batches):
+            client.send(http1.request("GET", "/") * batch)
+            client.read(batch * size)
+        return batches * batch
+
+    for batches in (135, 1):
+        count += ask(batches)
+        # as often as it looks at what it has counted
+        clock.forward(1.1)
+        count += ask(1)
+        found = account(nginx)
+        assert found.total == count
+        assert (found.opened, found.idle, found.new) == (1, 1, {"empty": 1})
+    client.close()
+    nginx.reload()
+    nginx.wait_log("exited with code 0")
+    assert account(nginx).total == count
+
+
 # the zone
 
 MANY = 60

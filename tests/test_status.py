@@ -109,6 +109,14 @@ def test_other_methods_are_refused(stage):
     assert (head.status, head.body) == (200, b"")
 
 
+def test_a_body_that_is_not_read_has_to_be_one(stage):
+    nginx = start(stage)
+    client = nginx.connect()
+    client.send(http1.request("GET", STATUS, "Transfer-Encoding: chunked")
+                + b"no size\r\n")
+    assert client.read_response().status == 400
+
+
 def test_it_may_be_denied(stage):
     stage.origin()
     nginx = stage.nginx(server="location = /status {"

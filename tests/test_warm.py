@@ -593,6 +593,23 @@ def test_no_more_than_max_conns(stage):
     reached(stage, (first, 2), (second, 4))
 
 
+def test_none_to_a_server_whose_requests_are_all_it_may_have(stage):
+    """The other one has its share for so long."""
+    first = stage.origin(lambda conn: gate.wait() or conn.serve(),
+                         name="first")
+    second = stage.origin(name="second")
+    gate = first.gate()
+    nginx = stage.nginx(
+        http="upstream app { server %{first} max_conns=1 weight=3; "
+             "server %{second}; reuse_warm 4; }", location=PASS)
+    client = nginx.connect()
+    client.send(http1.request("GET", "/"))
+    stage.wait_until(lambda: len(unused(second)) == 4)
+    reached(stage, (first, 1), (second, 4))
+    gate.open()
+    assert client.read_response().status == 200
+
+
 def test_an_address_that_is_listed_twice(stage):
     origin = stage.origin()
     nginx = stage.nginx(
