@@ -373,13 +373,12 @@ def test_a_young_one_that_ends_just_before_an_old_one(stage):
         http=UP.format("reuse_expiry 100s; reuse_warm 2;"), location=PASS)
 
     def end(*conns):
-        """How long it takes until as many are there again."""
+        """How long it takes until enough are there again."""
         begun = time.monotonic()
-        count = len(live(origin))
         for conn in conns:
             conn.half_close()
         stage.wait_until(lambda: all(conn.closed for conn in conns)
-                         and len(live(origin)) == count)
+                         and len(live(origin)) >= 2)
         return time.monotonic() - begun
 
     def rested():
