@@ -215,6 +215,22 @@ def test_connections_to_others_are_opened_all_the_same(stage):
     assert not any(conn.closed for conn in other.conns)
 
 
+def test_connections_to_other_servers_stay(stage):
+    """Of one upstream, in which one server of two has a process for each."""
+    Processes(stage, 1)
+    other = stage.origin(name="other")
+    nginx = stage.nginx(
+        http="upstream app { server %{origin}; server %{other}; "
+             "reuse_warm 4; }", location=PASS)
+    nginx.expect_log(STOPPED)
+    begin(stage, nginx)
+    assert [nginx.get().status for _ in range(4)] == [200] * 4
+    nginx.wait_log(STOPPED)
+    assert closed(nginx) >= 1
+    assert len(other.requests) == 2
+    assert not any(conn.closed for conn in other.conns)
+
+
 def test_when_requests_time_out(stage):
     """Sooner than their waiting would show it."""
     Processes(stage, 2)

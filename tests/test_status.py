@@ -489,6 +489,19 @@ def test_each_upstream_has_its_reasons(stage):
         for name, count in closed.items()}
 
 
+def test_an_upstream_without_reasons(stage):
+    """No connection was opened for a request, and none was closed."""
+    nginx = start(stage, http="""
+        upstream app { server %{first}; reuse_warm 1; }
+    """, server="location /app { myproxy_pass http://app; }")
+    stage.wait_until(lambda: nginx.status()["total"]["connections"]["idle"])
+    traffic(nginx, "/app", "/closing")
+    source = status(nginx, "html")
+    assert "app" in Page(source).text
+    name, = re.findall(r'<details data-upstream="([^"]+)">', source)
+    assert name != "app"
+
+
 def test_the_page_needs_nothing_from_outside(stage):
     nginx = start(stage)
     traffic(nginx)

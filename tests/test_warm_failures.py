@@ -288,6 +288,22 @@ def test_the_way_into_a_unix_socket(stage):
     assert requests(nginx) == (1, 0, 0)
 
 
+def test_what_nobody_answers_times_out(stage):
+    link = stage.link()
+    stage.origin(link=link)
+    link.hold("a")
+    nginx = stage.nginx(http=UP.format("reuse_warm 2;"), link=link,
+                        location=PASS + "myproxy_connect_timeout 100ms;")
+    pattern = ('upstream timed out .* while connecting to upstream, for '
+               '"reuse_warm" of upstream: "app"')
+    nginx.expect_log("upstream timed out")
+    nginx.wait_log(pattern)
+    stage.wait_until(lambda: counts(nginx)["warm"]["opened"] >= 2 + 1)
+    assert len(nginx.logged(pattern)) == 1
+    link.release("a")
+    wait_idle(stage, nginx, 2)
+
+
 def test_a_ca_that_is_not_trusted(stage, tmp_path):
     origin = stage.origin(tls="app")
     stranger = tls.Authority(tmp_path, "Another CA")

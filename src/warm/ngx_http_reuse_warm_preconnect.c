@@ -186,18 +186,15 @@ reuse_connect(ngx_http_reuse_warm_preconnect_t *p)
 
     rc = ngx_event_connect_peer(&p->peer);
 
-    c = p->peer.connection;
-
     if (rc != NGX_OK && rc != NGX_AGAIN) {
 
-        if (c) {
-            ngx_close_connection(c);
-            p->peer.connection = NULL;
-        }
+        /* there is no connection then */
 
         ngx_post_event(&p->event, &ngx_posted_events);
         return;
     }
+
+    c = p->peer.connection;
 
     p->log.connection = c->number;
 
