@@ -210,9 +210,13 @@ is_early(ngx_http_upstream_t *u)
 
     c = u->peer.connection;
 
-    if (c->sent || c->ssl || u->peer.cached
-        || !c->read->ready || !is_readable(c))
-    {
+#if (NGX_HTTP_SSL)
+    if (c->ssl) {
+        return 0;
+    }
+#endif
+
+    if (c->sent || u->peer.cached || !c->read->ready || !is_readable(c)) {
         return 0;
     }
 

@@ -71,9 +71,15 @@ ngx_http_upstream_reuse_offer(ngx_http_upstream_reuse_conn_t *conn)
         return;
     }
 
-    if (ngx_http_upstream_reuse_nplaces == 0 || conn->connection->ssl) {
+    if (ngx_http_upstream_reuse_nplaces == 0) {
         return;
     }
+
+#if (NGX_HTTP_SSL)
+    if (conn->connection->ssl) {
+        return;
+    }
+#endif
 
     /* where requests may wait, those are looked at first */
 
