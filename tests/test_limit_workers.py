@@ -4,9 +4,9 @@ import signal
 import threading
 import time
 
-from harness import settings
+from harness import http1, settings
 from harness.secured import NAME
-from harness.workers import waiting_origin
+from harness.workers import WHO, waiting_origin
 from test_limit import (APP, PASS, Watch, ask_in_crowd, limited, queue, send,
                         wait_queued, watched_origin)
 
@@ -153,6 +153,60 @@ def test_a_request_that_waits_does_not_outlive_the_shutdown_timeout(stage):
     assert queue(nginx)["waiting"] == 0
     first.close()
     second.close()
+
+
+def test_a_client_is_told_of_the_shutdown_timeout(stage):
+    """If core meets the connection of the wait before the client's."""
+    origin, gate = waiting_origin(stage)
+    nginx = limited(stage, 1, workers=1, shutdown="300ms",
+                    server="location = /quick { return 204; }").nginx
+    old, = nginx.workers()
+    first = send(nginx, "/wait")
+    stage.wait_until(lambda: len(origin.requests) == 1)
+    before, second = nginx.connect(), nginx.connect()
+    assert before.get("/quick").status == 204
+    assert second.get("/quick").status == 204
+    before.close()
+    nginx.wait_log("closed keepalive connection")
+    # core gives the wait what the other client has left
+    second.send(http1.request("GET", "/"))
+    wait_queued(stage, nginx, 1)
+    nginx.reload()
+    response = second.read_response()
+    assert response.status == 503
+    assert response.header("Retry-After") == "5"
+    assert nginx.logged("request refused: the worker process ends, and no "
+                        'connection to upstream "app" was free')
+    stage.wait_until(lambda: old not in nginx.workers())
+    gate.open()
+    assert queue(nginx)["waiting"] == 0
+    first.close()
+
+
+def test_too_many_old_workers_leave_one_that_refuses(stage):
+    """Each has something that wakes it, and there are 10 for one worker."""
+    origin, gate = waiting_origin(stage)
+    nginx = stage.nginx(
+        shutdown="60s", http=APP.format("reuse_limit 20;"),
+        location=WHO + PASS, server="location = /other { %s }" % (
+            "myproxy_pass http://%{origin};"))
+    told = "cannot have requests wait for \"reuse_limit\" and refuses them"
+    nginx.expect_log(told)
+    clients = []
+    for number in range(1, 11):
+        clients.append(send(nginx, "/wait"))
+        stage.wait_until(lambda: len(origin.requests) == number)
+        assert not nginx.logged(told)
+        nginx.reload(http=APP.format("reuse_limit %d;" % (
+            10 if number == 10 else 20)))
+    newest = max(nginx.workers())
+    assert f" {newest}#" in nginx.wait_log(told)[0]
+    assert nginx.get().status == 503
+    gate.open()
+    for client in clients:
+        assert client.read_response().status == 200
+    stage.wait_until(lambda: nginx.workers() == [newest])
+    assert nginx.get().status == 200
 
 
 def resume_if_alive(nginx):

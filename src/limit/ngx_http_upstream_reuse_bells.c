@@ -318,6 +318,16 @@ reuse_bell_handler(ngx_event_t *ev)
 
     while (recv(c->fd, buf, sizeof(buf), 0) >= 0) { /* void */ }
 
+    if (c->close) {
+
+        /*
+         * Nobody has rung: "worker_shutdown_timeout" is over, and requests
+         * that wait are refused by their own connections.
+         */
+
+        return;
+    }
+
     /* whatever is free is looked for after this */
 
     reuse_zone->bells[ngx_http_upstream_reuse_bell].unheard = 0;
