@@ -209,13 +209,6 @@ ngx_http_upstream_reuse_take_bell(ngx_cycle_t *cycle,
     reuse_zone = zone;
     reuse_heard = heard;
 
-    if (ngx_http_upstream_reuse_bell != NGX_ERROR) {
-
-        /* without a master process it goes on after a reload */
-
-        return NGX_OK;
-    }
-
     ngx_http_upstream_reuse_forget_bells(zone);
 
     i = zone->upper ? reuse_nbells / 2 : 0;

@@ -184,7 +184,7 @@ reuse_find_queue(ngx_slab_pool_t *shpool, ngx_str_t *name)
 }
 
 
-/* They outlive the configuration, where there is no master process. */
+/* A block may be called what another upstream is by its host and port. */
 
 static ngx_http_upstream_reuse_waiters_t *
 reuse_find_waiters(ngx_http_upstream_reuse_queue_t *queue, ngx_log_t *log)

@@ -37,12 +37,7 @@ ngx_http_upstream_reuse_begin_handover(ngx_cycle_t *cycle)
         return;
     }
 
-    if (reuse_offered.next == NULL) {
-
-        /* without a master process it goes on after a reload */
-
-        ngx_queue_init(&reuse_offered);
-    }
+    ngx_queue_init(&reuse_offered);
 
     ngx_http_upstream_reuse_leave = ngx_http_upstream_reuse_park_conn;
 
