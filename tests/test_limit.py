@@ -244,6 +244,27 @@ def test_another_server_is_taken_first(stage):
         assert client.read_response().status == 200
 
 
+def test_a_server_that_has_failed_is_not_waited_for(stage):
+    """The balancer has no other one, and one that is full comes free."""
+    origin, gate = waiting_origin(stage)
+    stage.origin(name="refuses", listening=False)
+    nginx = stage.nginx(
+        location=PASS, http="upstream app { server %{origin}; reuse_limit 1;"
+                            " server %{refuses} fail_timeout=1h; }")
+    for _ in range(2):
+        assert nginx.get().status == 200
+    assert nginx.logged("Connection refused")
+    first = send(nginx, "/wait")
+    stage.wait_until(lambda: len(origin.requests) == 3)
+    second = send(nginx)
+    wait_queued(stage, nginx, 1)
+    gate.open()
+    assert first.read_response().status == 200
+    assert second.read_response().status == 200
+    assert queue(nginx)["waited"] == 1
+    assert not nginx.logged("no live upstreams")
+
+
 # what is refused
 
 def test_a_full_queue_refuses(stage):
@@ -317,6 +338,32 @@ def test_a_client_that_goes_away_leaves_the_queue(stage):
     assert third.read_response().status == 200
     assert [request.target for request in origin.requests] \
         == ["/wait", "/third"]
+
+
+@pytest.mark.parametrize("limit", ["1", "1 timeout=300ms"],
+                         ids=["its-turn", "timeout"])
+def test_a_response_for_the_cache_whose_client_has_gone(stage, limit):
+    """Core would let it go on, but there is nobody to wait for it."""
+    origin, gate = waiting_origin(stage)
+    nginx = stage.nginx(
+        http="myproxy_cache_path %{prefix}/cache keys_zone=one:1m;"
+        "log_format status '$status';" + APP.format(f"reuse_limit {limit};"),
+        location=PASS + "myproxy_cache one; myproxy_cache_valid 1h;"
+        "access_log %{prefix}/log status;")
+    first = send(nginx, "/wait")
+    stage.wait_until(lambda: len(origin.requests) == 1)
+    second = send(nginx, "/gone")
+    wait_queued(stage, nginx, 1)
+    second.close()
+    nginx.wait_log("client prematurely closed connection while")
+    if limit == "1":
+        gate.open()
+        assert first.read_response().status == 200
+    wait_queued(stage, nginx, 0)
+    stage.wait_until(lambda: b"499" in nginx.read("log"))
+    gate.open()
+    assert nginx.get("/other").status == 200
+    assert "/gone" not in [request.target for request in origin.requests]
 
 
 def test_a_client_that_goes_away_lets_the_next_one_in(stage):
@@ -564,6 +611,26 @@ def test_an_error_page_that_stays_a_refusal_says_when_to_come_again(stage):
     stage.wait_until(lambda: len(origin.requests) == 1)
     response = nginx.get()
     assert (response.status, response.body) == (503, b"busy")
+    assert response.header("Retry-After") == "5"
+    gate.open()
+    assert first.read_response().status == 200
+
+
+@pytest.mark.parametrize("where, pages", [
+    ("", "error_page 502 504 /other;"),
+    ("location = /page { %s error_page 503 =200 /other; }" % PASS,
+     "error_page 404 /page;")], ids=["of-others", "within-another"])
+def test_an_error_page_that_does_not_hold_here(stage, where, pages):
+    origin, gate = waiting_origin(stage)
+    nginx = stage.nginx(
+        http=APP.format("reuse_limit 1 queue=0;"),
+        server=f"location /wait {{ {PASS} }} {where}"
+               "location / { %s }" % (
+                   f"{pages} return 404;" if where else PASS + pages))
+    first = send(nginx, "/wait")
+    stage.wait_until(lambda: len(origin.requests) == 1)
+    response = nginx.get()
+    assert response.status == 503
     assert response.header("Retry-After") == "5"
     gate.open()
     assert first.read_response().status == 200
