@@ -497,6 +497,47 @@ def test_an_answer_with_many_addresses_drains_nothing(stage, dns):
     assert closed(nginx) == {}
 
 
+def murmur(data):
+    """ngx_murmur_hash2(), which says where an answer is remembered."""
+    more, mask = 0x5bd1e995, 0xffffffff
+    value = len(data)
+    while len(data) >= 4:
+        part = int.from_bytes(data[:4], "little") * more & mask
+        part = (part ^ part >> 24) * more & mask
+        value = value * more & mask ^ part
+        data = data[4:]
+    if data:
+        value = (value ^ int.from_bytes(data, "little")) * more & mask
+    value = (value ^ value >> 13) * more & mask
+    return value ^ value >> 15
+
+
+def test_more_names_than_have_room_where_they_are_remembered(stage, dns):
+    """A name has 4 places of 1024, and the oldest answer gives way."""
+    place = murmur(b"a.test") % 1024
+    names = ["a.test"]
+    number = 0
+    while len(names) < 6:
+        number += 1
+        if murmur(b"%d.test" % number) % 1024 == place:
+            names.append(f"{number}.test")
+    # one connection to an address for each name
+    dns.records.update({name: [f"127.0.0.{at}"]
+                        for at, name in enumerate(names, 1)})
+    hosts = "".join(f"listen 127.0.0.{at}:%{{port.back}};"
+                    for at in range(1, 9))
+    nginx = stage.nginx(http=f"server {{ {hosts} return 200 $server_addr; }}",
+                        location=NAMED)
+    for name in names:
+        assert nginx.get(f"/?name={name}").status == 200
+    dns.records["a.test"] = ["127.0.0.7"]
+    ask(stage, nginx, "a.test", "127.0.0.7")
+    wait_drained(stage, nginx, 1)
+    for at, name in enumerate(names[1:], 2):
+        assert nginx.get(f"/?name={name}").body == b"127.0.0.%d" % at
+    assert closed(nginx) == {"drained": 1}
+
+
 def test_over_a_reload(stage, dns):
     """New workers have asked for nothing, and connections are left."""
     origin = stage.origin()

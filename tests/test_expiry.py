@@ -34,7 +34,8 @@ def hinting(*values):
 @pytest.mark.parametrize("values", [
     ["timeout=0"], ["timeout=0, max=100"], ["max=1"], ["max=0"],
     ["timeout=5, max=1"], ["Timeout=0"], ["TIMEOUT=0"], ["max=5,timeout=0"],
-    ["timeout=5", "max=1"], ["x=1,\ttimeout=0"]])
+    ["timeout=5", "max=1"], ["x=1,\ttimeout=0"], ["seconds=9, min=9, max=1"],
+    ["timeout=0\t"]])
 def test_a_connection_that_ends_now_is_not_kept(stage, values):
     origin = stage.origin(hinting(*values))
     nginx = stage.nginx(location=PASS)
@@ -49,7 +50,7 @@ def test_a_connection_that_ends_now_is_not_kept(stage, values):
     ["timeout=5"], ["timeout=5, max=100"], ["timeout=99999999999999999999"],
     ["timeout=-1"], ["timeout="], ["timeout"], ["=0"], ["timeout=0x0"],
     ["max="], ["max=99999999999999999999"], [""], [","], ["timeout=4294967"],
-    ["xtimeout=0"], ["timeout=5=0"]])
+    ["xtimeout=0"], ["timeout=5=0"], ["seconds=0, min=0"]])
 def test_other_hints_leave_it_kept(stage, values):
     origin = stage.origin(hinting(*values))
     nginx = stage.nginx(location=PASS)
@@ -104,6 +105,23 @@ def test_max_may_count_down(stage):
     for _ in range(5):
         assert nginx.get().status == 200
     assert max(origin.carried) <= 3
+
+
+@pytest.mark.parametrize("values, carried, closed", [
+    (["timeout=60, max=2"], [2, 1], 1), (["timeout=60"], [3], 0),
+    (["TIMEOUT=0"], [1, 1, 1], 3)])
+def test_the_hint_of_a_handler_that_knows_nothing_of_it(stage, values, carried,
+                                                        closed):
+    origin = stage.origin(hinting(*values))
+    nginx = stage.nginx(
+        http=UP.format("reuse on;"),
+        location="proxy_pass http://app; proxy_http_version 1.1;"
+                 'proxy_set_header Connection "";')
+    for _ in range(3):
+        assert nginx.get().header("Keep-Alive") is None
+    assert origin.carried == carried
+    reasons = nginx.status()["total"]["connections"]["closed_by_reason"]
+    assert reasons["announced"] == closed
 
 
 def test_a_hint_is_of_the_attempt_that_it_came_with(stage):
@@ -193,6 +211,21 @@ def test_expiry_off_believes_nothing(stage, level):
     for _ in range(3):
         assert nginx.get().status == 200
     assert origin.carried == [3]
+
+
+def test_without_retry_and_expiry_nothing_is_measured(stage):
+    origin = stage.origin()
+    nginx = stage.nginx(
+        http="reuse_retry off;" + UP.format("reuse_expiry off;"),
+        server="location /measured { myproxy_pass http://%{origin}; }",
+        location=APP)
+    for target in ("/", "/measured") * 2:
+        assert nginx.get(target).status == 200
+    assert origin.carried == [2, 2]
+    rtts = [server["round_trip_min_seconds"] is not None
+            for upstream in nginx.status()["upstreams"]
+            for server in upstream["servers"]]
+    assert sorted(rtts) == [False, True]
 
 
 def test_the_upstream_says_otherwise_than_http(stage):

@@ -210,6 +210,26 @@ def test_upstreams_are_not_mixed(stage, other):
     assert origin.connections == 2
 
 
+@pytest.mark.parametrize("length, shared", [(200, True), (400, False)])
+def test_a_name_that_is_too_long_stays_in_its_worker(stage, length, shared):
+    """A place has only so much room for what a connection is for."""
+    origin = stage.origin()
+    name = "a" * length
+    workers = Workers(
+        stage, f"myproxy_pass http://{name};",
+        http=APP.format("").replace("app", name))
+    first, second = first_and_second(workers)
+    assert workers.how(first) == "new"
+    if shared:
+        workers.wait_parked()
+    else:
+        stage.let_pass(0.1)
+        assert workers.connections["parked"] == 0
+        assert workers.how(first) == "reused"
+    assert workers.how(second) == ("shared" if shared else "new")
+    assert origin.connections == (1 if shared else 2)
+
+
 def test_tls_stays_in_its_worker(stage):
     origin = stage.origin(tls="origin.test")
     workers = Workers(stage, "myproxy_pass https://%{origin};"
@@ -951,6 +971,28 @@ def test_a_worker_without_connections_leaves_places_alone(stage):
     workers.wait_parked()
     assert nginx.get().header("X-Connection") == "shared"
     assert workers.closed == {"connect_failed": 1}
+
+
+def test_one_that_is_over_where_there_are_no_connections(stage):
+    """To close it as what it is takes one for a moment."""
+    origin = stage.origin()
+    workers = Workers(stage, workers=1, connections=24,
+                      http="reuse_share on; reuse_expiry 500ms;")
+    nginx = workers.nginx
+    nginx.expect_log("worker_connections are not enough")
+    assert nginx.get().header("X-Connection") == "new"
+    workers.wait_parked()
+    clients = []
+    while not nginx.logged("worker_connections are not enough"):
+        clients.append(nginx.connect())
+        clients[-1].send(b"GET / HTTP/1.1\r\n")
+        stage.let_pass(0.01)
+    stage.wait_until(lambda: origin.conns[0].closed)
+    for client in clients:
+        client.close()
+    workers.wait_closed(error=1)
+    assert workers.connections["open"] == 0
+    assert nginx.get().header("X-Connection") == "new"
 
 
 @pytest.mark.skipif("--with-select_module" not in build_info(),

@@ -323,6 +323,50 @@ def test_the_time_to_connect_is_not_used_up(stage):
     assert second.read_response().status == 200
 
 
+def test_one_that_can_not_even_wait_is_an_error(stage):
+    """Where clients have all of "worker_connections", of which a wait takes
+    one."""
+    origin, gate, nginx, first = busy(stage, 1, connections=24)
+    nginx.expect_log("worker_connections are not enough")
+    clients = []
+    while not nginx.logged("worker_connections are not enough"):
+        clients.append(nginx.connect())
+        clients[-1].send(b"GET / HTTP/1.1\r\n")
+        stage.let_pass(0.01)
+    clients[0].send(b"Host: localhost\r\n\r\n")
+    assert clients[0].read_response().status == 500
+    for client in clients:
+        client.close()
+    assert queue(nginx)["waiting"] == 0
+    second = send(nginx)
+    wait_queued(stage, nginx, 1)
+    gate.open()
+    assert first.read_response().status == 200
+    assert second.read_response().status == 200
+
+
+@pytest.mark.parametrize("order", ["block-first", "block-last"])
+def test_two_upstreams_of_one_name_have_one_queue(stage, order):
+    """A block may be called like the host and port of another one."""
+    origin, gate = waiting_origin(stage)
+    block = "upstream %{origin} { server %{origin}; reuse on; }"
+    server = ("server { listen 127.0.0.1:%{port.two};"
+              "location / { myproxy_pass http://%{origin}; } }")
+    nginx = stage.nginx(
+        http="reuse_limit 1;" + (block + server if order == "block-first"
+                                 else server + block))
+    clients = []
+    for number in range(3):
+        client = nginx.connect("two")
+        client.send(http1.request("GET", "/wait"))
+        clients.append(client)
+    wait_queued(stage, nginx, 2)
+    gate.open()
+    for client in clients:
+        assert client.read_response().status == 200
+    assert origin.connections == 1
+
+
 # who leaves
 
 def test_a_client_that_goes_away_leaves_the_queue(stage):

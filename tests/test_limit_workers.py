@@ -209,6 +209,30 @@ def test_too_many_old_workers_leave_one_that_refuses(stage):
     assert nginx.get().status == 200
 
 
+def test_a_configuration_without_http_in_between(stage):
+    origin = stage.origin()
+    workers = limited(stage, 1, workers=2)
+    nginx = workers.nginx
+    assert nginx.get().status == 200
+    workers.wait_parked()
+    old = nginx.workers()
+    nginx.write("nginx.conf", nginx.text[:nginx.text.index("http {")])
+    nginx.send_signal(signal.SIGHUP)
+    stage.wait_until(lambda: len(nginx.workers()) == 2
+                     and not set(old) & set(nginx.workers()))
+    # nobody looks after what was parked
+    stage.wait_until(lambda: origin.conns[0].closed)
+    between = nginx.workers()
+    nginx.apply_config()
+    stage.wait_until(lambda: not set(between) & set(nginx.workers()))
+    workers.wait_new(*between)
+    first, second = nginx.workers()
+    assert workers.how(first) == "new"
+    workers.wait_parked()
+    assert workers.how(second) == "shared"
+    assert origin.connections == 2
+
+
 def resume_if_alive(nginx):
     for pid in nginx.workers():
         try:

@@ -388,6 +388,32 @@ def test_a_window_that_is_closed_for_long(stage, tls):
     assert not path.nginx.logged("acknowledged nothing")
 
 
+def test_what_the_machine_itself_cannot_send_has_its_time(stage):
+    """It counts from when a packet leaves, not from when nginx wrote it."""
+    path = Path(stage)
+
+    def rule(what):
+        subprocess.run(
+            path.link.enter("a") + ["ip", "rule", what, "pref", "1", "to",
+                                    path.link.b_address, "blackhole"],
+            check=True, capture_output=True)
+
+    rule("add")
+    path.client.send(http1.request("GET", "/x"))
+    stage.let_pass(1.3)
+    path.link.hold("a")
+    rule("del")
+    stage.wait_until(lambda: path.link.queued("a") > 0)
+    # sent twice, and looked at once more
+    stage.wait_until(lambda: path.link.queued("a") > 1)
+    stage.let_pass(1.1)
+    path.link.release("a")
+    assert path.client.read_response().status == 200
+    assert received(path.origin) == 1
+    assert path.origin.carried == [2]
+    assert not path.nginx.logged("acknowledged nothing")
+
+
 @pytest.mark.parametrize("round_trip_ms, held", [(2, 0.8), (600, 1.8)],
                          ids=["short", "long"])
 def test_a_packet_that_is_late(stage, round_trip_ms, held):
@@ -584,6 +610,30 @@ def test_a_probe_that_is_not_answered_ends_a_connection(stage, tls, share):
         path.link.release("b")
         assert path.ask()[0] == 200
     assert path.origin.carried[:4] == [1] * 4
+    assert not path.nginx.logged("connections that have been idle")
+
+
+def test_a_request_meets_one_that_a_probe_has_just_ended(stage):
+    """The worker has the request first, and looks before it sends it."""
+    path = Path(stage, http="reuse_share off;"
+                "reuse_probe idle=1s interval=1s count=1;")
+    stage.wait_until(lambda: path.idle() == 1)
+    worker, = path.nginx.workers()
+    path.link.drop("b")
+    path.nginx.pause_worker(worker)
+    path.client.send(http1.request("POST", "/x", body=b"body"))
+
+    def established():
+        with open(f"/proc/{worker}/net/tcp", encoding="ascii") as file:
+            return [line for line in file
+                    if f":{path.origin.port:04X} 01 " in line]
+    stage.wait_until(lambda: not established(), 10 * settings.SCALE)
+    path.link.release("b")
+    path.nginx.resume_worker(worker)
+    assert path.client.read_response().status == 200
+    assert received(path.origin) == 1
+    assert closed(path.nginx) == {"silent": 1}
+    assert counts(path.nginx)["attempts"]["new_by_reason"]["silent"] == 1
     assert not path.nginx.logged("connections that have been idle")
 
 

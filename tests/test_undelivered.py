@@ -106,6 +106,34 @@ def test_reset_follows_before_nginx_looks(stage, tls):
     assert not scene.errors()
 
 
+@pytest.mark.parametrize("method", ["GET", "PUT"])
+def test_reset_before_any_of_it_was_sent(stage, method):
+    """The worker meets the client first, and then what came before it."""
+    def script(conn):
+        if conn.number > 1:
+            conn.serve()
+            return
+        answer_http(conn)
+        gate.wait()
+        conn.reset()
+
+    origin = stage.origin(script)
+    gate = origin.gate()
+    nginx = stage.nginx(location=PASS, http=UP)
+    client = nginx.connect()
+    assert client.get("/").status == 200
+    worker, = nginx.workers()
+    nginx.pause_worker(worker)
+    client.send(http1.request(method, "/x", body=b"body"))
+    gate.open()
+    stage.wait_until(lambda: origin.conns[0].closed)
+    nginx.resume_worker(worker)
+    assert client.read_response().status == 200
+    assert nginx.logged(SENT_AGAIN + "none of it was sent")
+    assert origin.requests[-1].body == b"body"
+    assert nginx.status()["total"]["stale_requests"]["resent"] == 1
+
+
 def test_a_body_on_disk_is_sent_again_whole(stage):
     body = bytes(range(256)) * 400
     scene = play(stage, close, server="client_body_in_file_only clean;")

@@ -307,6 +307,33 @@ def test_a_local_address(stage):
         "127.0.0.2"}
 
 
+def test_none_is_opened_from_an_address_that_variables_name(stage):
+    origin = stage.origin()
+    nginx = stage.nginx(
+        http=UP.format("reuse_warm 2;"),
+        server="location /fixed { myproxy_pass http://app; }",
+        location=PASS + "myproxy_bind 127.0.0.$arg_from;")
+    wait_idle(stage, nginx, 2)
+    assert nginx.get("/?from=3").status == 200
+    assert nginx.get("/fixed").status == 200
+    assert requests(nginx) == (1, 0, 1)
+    assert {conn.sock.getpeername()[0] for conn in list(origin.conns)
+            if conn.requests} == {"127.0.0.3", "127.0.0.1"}
+
+
+def test_they_last_as_long_as_the_pool_says_without_expiry(stage):
+    origin = stage.origin()
+    nginx = stage.nginx(
+        http=UP.format("reuse_warm 2; reuse_expiry off;"
+                       "keepalive_timeout 1s;"), location=PASS)
+    wait_idle(stage, nginx, 2)
+    # others are opened before these end
+    stage.wait_until(lambda: origin.connections >= 4)
+    assert len(live(origin)) >= 2
+    assert nginx.get().status == 200
+    assert requests(nginx) == (1, 0, 0)
+
+
 def test_a_client_certificate(stage, authority):
     ours = authority.issue("client")
     origin = stage.origin(tls=tls.Server(
