@@ -564,6 +564,18 @@ def test_more_places_and_fewer(stage):
     assert origin.connections == 2
 
 
+def test_more_are_parked_than_the_new_configuration_has_places(stage):
+    origin, gate = waiting_origin(stage)
+    workers = Workers(stage, http="reuse_share 10;")
+    workers.ask_at_once(5, origin, gate)
+    workers.wait_parked(5)
+    workers.nginx.reload(http="reuse_share 2;")
+    workers.wait_parked(2)
+    workers.wait_closed(full=3)
+    assert workers.nginx.get().header("X-Connection") == "shared"
+    assert origin.connections == 5
+
+
 # processes
 
 def test_without_workers_nothing_stays_parked(stage):

@@ -422,6 +422,10 @@ reuse_renew(ngx_http_upstream_reuse_parcel_t *parcel, ngx_socket_t fd)
     parcel->cycle = ngx_http_upstream_reuse_cycle;
 
     if (ngx_http_upstream_reuse_park(parcel, fd, NULL) != NGX_OK) {
+
+        /* there are fewer places now */
+
+        parcel->reason = NGX_HTTP_UPSTREAM_REUSE_CLOSE_FULL;
         return NGX_DECLINED;
     }
 
