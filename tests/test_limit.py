@@ -1,5 +1,7 @@
 """At most so many connections to a server: requests wait for their turn."""
 
+import re
+import resource
 import socket
 import threading
 import time
@@ -345,6 +347,53 @@ def test_one_that_can_not_even_wait_is_an_error(stage):
     assert second.read_response().status == 200
 
 
+def test_one_for_which_there_is_no_descriptor_is_an_error(stage):
+    origin, gate, nginx, first = busy(
+        stage, 1, server="location = /quick { return 204; }")
+    nginx.expect_log(r"socketpair\(\) for a request that is to wait failed")
+    second = nginx.connect()
+    assert second.get("/quick").status == 204
+    worker, = nginx.workers()
+    limit = resource.prlimit(worker, resource.RLIMIT_NOFILE)
+    resource.prlimit(worker, resource.RLIMIT_NOFILE, (3, limit[1]))
+    assert second.get().status == 500
+    resource.prlimit(worker, resource.RLIMIT_NOFILE, limit)
+    assert nginx.logged("that is to wait failed")
+    third = send(nginx)
+    wait_queued(stage, nginx, 1)
+    gate.open()
+    assert first.read_response().status == 200
+    assert third.read_response().status == 200
+
+
+def test_a_limit_for_which_the_zone_has_no_room(stage):
+    """That of other upstreams is in force."""
+    origin, gate = waiting_origin(stage)
+    names = [f"app{number}" for number in range(20)]
+    nginx = stage.nginx(
+        http="reuse_zone 64k; reuse_limit 1 queue=0;" + "".join(
+            "upstream %s { server %%{origin}; }" % name for name in names),
+        server="".join(f"location /{name}/ {{ myproxy_pass http://{name}/; }}"
+                       for name in names))
+    told = r'"reuse_limit" of upstream "(app\d+)" is not in force, as there'
+    nginx.expect_log(told)
+    without = {re.search(told, line)[1] for line in nginx.wait_log(told)}
+    assert 0 < len(without) < 20
+    clients = []
+    for name in names:
+        clients.append(send(nginx, f"/{name}/wait"))
+        stage.wait_until(lambda: len(origin.requests) == len(clients))
+    for name in names:
+        if name in without:
+            clients.append(send(nginx, f"/{name}/wait"))
+        else:
+            assert nginx.get(f"/{name}/").status == 503
+    stage.wait_until(lambda: len(origin.requests) == len(clients))
+    gate.open()
+    for client in clients:
+        assert client.read_response().status == 200
+
+
 @pytest.mark.parametrize("order", ["block-first", "block-last"])
 def test_two_upstreams_of_one_name_have_one_queue(stage, order):
     """A block may be called like the host and port of another one."""
@@ -541,15 +590,23 @@ def test_an_answer_from_the_cache_does_not_wait(stage):
     assert first.read_response().status == 200
 
 
-@pytest.mark.parametrize("limit", ["1 queue=0", "1 timeout=100ms"])
-def test_what_is_stale_is_served_instead_of_503(stage, limit):
-    origin, gate = waiting_origin(stage)
+@pytest.mark.parametrize("limit, says, use", [
+    ("1 queue=0", "", "myproxy_cache_use_stale error;"),
+    ("1 timeout=100ms", "", "myproxy_cache_use_stale error;"),
+    ("1 queue=0", "max-age=1, stale-if-error=60", "")])
+def test_what_is_stale_is_served_instead_of_503(stage, limit, says, use):
+    def answer(request):
+        if request.target == "/wait":
+            gate.wait()
+        return http1.response(200, *[f"Cache-Control: {says}"] * bool(says))
+
+    origin = stage.origin(lambda conn: conn.serve(answer))
+    gate = origin.gate()
     nginx = stage.nginx(
         http="myproxy_cache_path %{prefix}/cache keys_zone=one:1m;"
         + APP.format(f"reuse_limit {limit};"),
         location=PASS + "myproxy_cache one; myproxy_cache_valid 1s;"
-        "myproxy_cache_use_stale error;"
-        "add_header X-Cache $upstream_cache_status;")
+        f"{use} add_header X-Cache $upstream_cache_status;")
     assert nginx.get("/kept").header("X-Cache") == "MISS"
     first = send(nginx, "/wait")
     stage.wait_until(lambda: len(origin.requests) == 2)

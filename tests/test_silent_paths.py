@@ -244,6 +244,28 @@ def test_idle_ones_are_not_tried_one_after_the_other(stage, share):
     assert set(closed(nginx)) == {"silent"}
 
 
+def test_of_a_server_that_stands_for_others_nothing_is_learned(stage):
+    """There was no room for it in the zone: others are not suspected."""
+    path = Path(stage, http="reuse_zone 64k; reuse_share off;" + "".join(
+        f"upstream app{number} {{ server %{{origin}}; }}"
+        for number in range(60)),
+        server="".join(
+            f"location /app{number}/ {{ myproxy_pass http://app{number}/; }}"
+            for number in range(60)))
+    for number in range(60):
+        assert path.client.get(f"/app{number}/").status == 200
+    assert path.nginx.status()["zone"]["full"]
+    opened = path.origin.connections
+    path.link.forget()
+    # both are idle, and both are met
+    for number in (59, 58):
+        status, took = path.ask("GET", f"/app{number}/x")
+        assert status == 200
+        assert took > 0.9
+    assert path.origin.connections == opened + 2
+    assert len(path.nginx.logged(AGAIN)) == 2
+
+
 def test_one_that_was_used_since_stays(stage):
     """Younger connections of that server are used as ever."""
     link = stage.link(2)
@@ -635,6 +657,22 @@ def test_a_request_meets_one_that_a_probe_has_just_ended(stage):
     assert closed(path.nginx) == {"silent": 1}
     assert counts(path.nginx)["attempts"]["new_by_reason"]["silent"] == 1
     assert not path.nginx.logged("connections that have been idle")
+
+
+def test_one_over_tls_that_was_opened_ahead_and_is_not_answered(stage):
+    link = stage.link()
+    stage.origin(link=link, tls=NAME)
+    nginx = stage.nginx(
+        link=link, location=TLS_PASS.replace("%{origin}", "app"),
+        http="upstream app { server %{origin}; reuse_warm 1; }"
+             "reuse_probe idle=1s interval=1s count=1;")
+    stage.wait_until(lambda: counts(nginx)["connections"]["idle"] == 1)
+    link.drop("b")
+    stage.wait_until(lambda: closed(nginx).get("silent") == 1,
+                     10 * settings.SCALE)
+    link.release("b")
+    assert not nginx.logged("connections that have been idle")
+    assert nginx.get().status == 200
 
 
 def test_a_probe_that_is_answered_with_a_reset_teaches_nothing(stage):
