@@ -34,17 +34,13 @@ typedef struct {
 } ngx_http_upstream_reuse_held_t;
 
 
-/* request: peer functions, and what they are called with */
+/* request: peer functions but those of sessions, and what they get */
 
 typedef struct {
     void                            *data;
     ngx_event_get_peer_pt            get;
     ngx_event_free_peer_pt           free;
     ngx_event_notify_peer_pt         notify;
-#if (NGX_HTTP_SSL)
-    ngx_event_set_peer_session_pt    set_session;
-    ngx_event_save_peer_session_pt   save_session;
-#endif
 } ngx_http_upstream_reuse_hooks_t;
 
 

@@ -48,12 +48,6 @@ static void reuse_balancer_free(ngx_peer_connection_t *pc, void *data,
 #if !(NGX_HTTP_MYPROXY_TWO_STEPS)
 static void reuse_balancer_notify(ngx_peer_connection_t *pc, void *data,
     ngx_uint_t type);
-#if (NGX_HTTP_SSL)
-static ngx_int_t reuse_balancer_set_session(ngx_peer_connection_t *pc,
-    void *data);
-static void reuse_balancer_save_session(ngx_peer_connection_t *pc,
-    void *data);
-#endif
 #endif
 static ngx_int_t reuse_init_placing(reuse_placing_t *placing);
 static void reuse_make_pool_key(ngx_peer_connection_t *pc,
@@ -151,15 +145,6 @@ ngx_http_upstream_reuse_pool_init_balancer(ngx_http_request_t *r,
         pc->notify = reuse_balancer_notify;
     }
 
-#if (NGX_HTTP_SSL)
-
-    if (r->upstream->ssl) {
-        pc->set_session = reuse_balancer_set_session;
-        pc->save_session = reuse_balancer_save_session;
-    }
-
-#endif
-
 #endif
 
     return NGX_OK;
@@ -174,11 +159,6 @@ ngx_http_upstream_reuse_save_hooks(ngx_http_upstream_reuse_hooks_t *hooks,
     hooks->get = pc->get;
     hooks->free = pc->free;
     hooks->notify = pc->notify;
-
-#if (NGX_HTTP_SSL)
-    hooks->set_session = pc->set_session;
-    hooks->save_session = pc->save_session;
-#endif
 }
 
 
@@ -477,28 +457,6 @@ reuse_balancer_notify(ngx_peer_connection_t *pc, void *data, ngx_uint_t type)
 
     rp->balancer.notify(pc, rp->balancer.data, type);
 }
-
-
-#if (NGX_HTTP_SSL)
-
-static ngx_int_t
-reuse_balancer_set_session(ngx_peer_connection_t *pc, void *data)
-{
-    ngx_http_upstream_reuse_peer_t  *rp = data;
-
-    return rp->balancer.set_session(pc, rp->balancer.data);
-}
-
-
-static void
-reuse_balancer_save_session(ngx_peer_connection_t *pc, void *data)
-{
-    ngx_http_upstream_reuse_peer_t  *rp = data;
-
-    rp->balancer.save_session(pc, rp->balancer.data);
-}
-
-#endif
 
 #endif
 
