@@ -53,6 +53,27 @@ def blocked(stage):
 
 # connecting
 
+@pytest.mark.parametrize("families", [
+    ["ipv4", "unix", "unix"], ["unix", "ipv4", "unix"],
+    ["unix", "unix", "ipv4"]], ids="-".join)
+def test_servers_of_several_families_in_turn(stage, families):
+    """What stands for an address in the pool differs in its length."""
+    names = ["first", "second", "third"]
+    origins = [stage.origin(name=name, family=family, listening=False)
+               for name, family in zip(names, families)]
+    origins[2].listen()
+    nginx = stage.nginx(location=APP, http="upstream app { %s }" % "".join(
+        f"server %{{{name}}} max_fails=0;" for name in names))
+    for _ in range(4):
+        assert nginx.get().status == 200
+    assert origins[2].carried == [4]
+    for origin in origins[:2]:
+        origin.listen()
+    for _ in range(9):
+        assert nginx.get().status == 200
+    assert [origin.carried for origin in origins[:2]] == [[3], [3]]
+
+
 def test_a_refused_connection_is_502(stage):
     stage.origin(listening=False)
     nginx = stage.nginx(location=PASS)

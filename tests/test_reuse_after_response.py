@@ -4,6 +4,8 @@ It goes back to the pool only if the response was framed, wholly read and
 followed by nothing, the request wholly sent, and neither side wants to close.
 """
 
+import _ssl
+import ctypes
 import socket
 
 import pytest
@@ -214,10 +216,15 @@ def test_data_behind_the_response_ends_the_connection(stage, location,
     assert origin.carried == [1, 1]
 
 
-def test_data_behind_a_response_that_fills_the_buffer_are_noticed(stage):
+def of_4096_bytes():
     head = http1.response(body=b"x" * 4000)
     data = http1.response(body=b"x" * (4000 + 4096 - len(head)))
     assert len(data) == 4096
+    return data
+
+
+def test_data_behind_a_response_that_fills_the_buffer_are_noticed(stage):
+    data = of_4096_bytes()
     origin = stage.origin([data + SMUGGLED])
     nginx = stage.nginx(location=PASS + "myproxy_buffer_size 4k;")
     client = nginx.connect()
@@ -225,6 +232,59 @@ def test_data_behind_a_response_that_fills_the_buffer_are_noticed(stage):
         assert client.get("/").header("X-Smuggled") is None
     assert origin.carried == [1, 1]
     nginx.wait_log("upstream sent data after the end of the response")
+
+
+class Libssl:
+    """What the ssl module does not have, of the library that it uses."""
+
+    #: Where the object of a TLS socket has its SSL: behind its head and a
+    #: reference to the socket.
+    SSL = object.__basicsize__ + ctypes.sizeof(ctypes.c_void_p)
+
+    def __init__(self):
+        self.library = ctypes.CDLL(_ssl.__file__)
+
+    def update_keys(self, sock):
+        """Send a KeyUpdate (RFC 8446, section 4.6.3)."""
+        pointer = ctypes.c_void_p.from_address(id(sock._sslobj) + self.SSL)
+        assert self.library.SSL_key_update(pointer, 0) == 1
+        assert self.library.SSL_do_handshake(pointer) == 1
+
+
+@pytest.mark.parametrize("says, carried", [
+    (lambda conn: Libssl().update_keys(conn.sock), [2]),
+    (lambda conn: socket.socket.send(conn.sock, b"\x17\x03\x03\x00\x40..."),
+     [1, 1])], ids=["keys", "part-of-a-record"])
+def test_what_tls_says_right_behind_a_response(stage, says, carried):
+    """It is read with a response that fills the buffer, and the socket has
+    nothing of it."""
+    def script(conn):
+        for number, _ in enumerate(conn.each_request()):
+            if number == 0 and conn.number == 1:
+                gate.wait()
+                conn.send(of_4096_bytes())
+                says(conn)
+                said.open()
+            else:
+                conn.respond()
+
+    origin = stage.origin(script, tls="app.test")
+    gate, said = origin.gate(), origin.gate()
+    nginx = stage.nginx(
+        location="myproxy_pass https://%{origin}; myproxy_ssl_verify off;"
+                 "myproxy_buffer_size 4k; myproxy_buffering off;")
+    client = nginx.connect()
+    client.send(http1.request("GET", "/"))
+    stage.wait_until(lambda: origin.requests)
+    worker, = nginx.workers()
+    nginx.pause_worker(worker)
+    gate.open()
+    said.wait()
+    nginx.resume_worker(worker)
+    assert client.read_response().status == 200
+    assert client.get("/").status == 200
+    assert origin.carried == carried
+    assert not nginx.logged("upstream sent data")
 
 
 def test_an_end_right_behind_a_response_displaces_nothing(stage):
