@@ -405,7 +405,7 @@ def test_two_upstreams_of_one_name_have_one_queue(stage, order):
         http="reuse_limit 1;" + (block + server if order == "block-first"
                                  else server + block))
     clients = []
-    for number in range(3):
+    for _ in range(3):
         client = nginx.connect("two")
         client.send(http1.request("GET", "/wait"))
         clients.append(client)
@@ -718,7 +718,7 @@ def test_an_error_page_that_stays_a_refusal_says_when_to_come_again(stage):
 
 
 @pytest.mark.parametrize("where, pages", [
-    ("", "error_page 502 504 /other;"),
+    ("", "error_page 502 504 =200 /other;"),
     ("location = /page { %s error_page 503 =200 /other; }" % PASS,
      "error_page 404 /page;")], ids=["of-others", "within-another"])
 def test_an_error_page_that_does_not_hold_here(stage, where, pages):

@@ -102,7 +102,10 @@ ngx_http_upstream_reuse_foresee_identity(ngx_http_upstream_conf_t *conf,
 
     if (conf->local) {
 
-        if (conf->local->value || conf->local->addr == NULL) {
+        if (conf->local->addr == NULL) {
+
+            /* variables name it */
+
             return NGX_DECLINED;
         }
 
