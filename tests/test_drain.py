@@ -275,9 +275,11 @@ def test_one_that_comes_back_is_used_at_once(stage):
     repeat(stage, lambda: nginx.get().status == 502)
     gone(stage, dns, "app.test", [FIRST])
     repeat(stage, lambda: nginx.get().status == 200)
+    # a request may have met the address in the moment in which it went
+    drained = closed(nginx).get("drained", 0)
     gate.open()
     assert client.read_response().status == 200
-    assert closed(nginx).get("drained", 0) == 0
+    assert closed(nginx).get("drained", 0) == drained
     assert counts(nginx)["idle"] == 2
 
 

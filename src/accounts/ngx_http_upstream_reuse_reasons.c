@@ -194,7 +194,8 @@ ngx_http_upstream_reuse_reason_t  ngx_http_upstream_reuse_close_reasons[] = {
       NULL },
 
     { ngx_string("full"), "nginx",
-      "more connections became idle than the pool keeps",
+      "more connections became idle than the pool keeps, or a reload has left "
+      "fewer places for those that workers share (\"reuse_share\")",
       "write a larger \"keepalive\" in the upstream, and "
       "\"keepalive_requests 100000\" beside it" },
 

@@ -456,8 +456,9 @@ html_warm(ngx_http_reuse_status_text_t *text,
     if (shot->total.unpaid) {
         ngx_http_reuse_status_write(text,
             "<p>\"reuse_warm auto\" holds back at %ui server%s: within the "
-            "last hour too many connections were opened ahead and not used, "
-            "two for each request.</p>", shot->total.unpaid,
+            "last hour more connections were opened ahead and not used than "
+            "two for each request and one set of those that are to be "
+            "ready.</p>", shot->total.unpaid,
             shot->total.unpaid == 1 ? "" : "s");
     }
 

@@ -256,7 +256,6 @@ reuse_write_handler(ngx_event_t *ev)
 }
 
 
-/* It may be that there is no connection. */
 
 static void
 reuse_read_handler(ngx_event_t *ev)
