@@ -1018,6 +1018,23 @@ def test_select_has_no_places(stage):
     assert workers.connections["handed_over"] == 0
 
 
+@pytest.mark.skipif("--with-poll_module" not in build_info(),
+                    reason="poll is built in if it is asked for")
+def test_poll_forgets_what_is_parked(stage):
+    """It has no function for both events of a connection."""
+    origin, gate = waiting_origin(stage)
+    workers = Workers(stage, events="use poll;")
+    first, second = first_and_second(workers)
+    workers.ask_at_once(3, origin, gate)
+    workers.wait_parked(3)
+    for worker in (first, second) * 3:
+        assert workers.how(worker) == "shared"
+        workers.wait_parked(3)
+    assert origin.connections == 3
+    origin.cut()
+    workers.wait_closed(closed=3)
+
+
 def test_connections_come_first(stage):
     """Where no descriptor is left over, there is no place."""
     stage.origin()
