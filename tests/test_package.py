@@ -19,7 +19,7 @@ FILES = {
     "usr/lib/nginx/modules/ngx_http_myproxy_module.so",
     "usr/share/man/man1/nginx-myproxy-migrate.1.gz",
     "usr/share/nginx/modules-available/mod-http-myproxy.conf",
-    f"{DOC}/README.md", f"{DOC}/changelog.gz",
+    f"{DOC}/README.md", f"{DOC}/SECURITY.md", f"{DOC}/changelog.gz",
     f"{DOC}/changelog.Debian.gz", f"{DOC}/copyright",
 }
 
