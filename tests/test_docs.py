@@ -211,20 +211,21 @@ STRING = r'"(?:[^"\\]|\\.)*"'
 #: A call that writes to the error log, up to the format, a literal of C.
 LOGGED = re.compile(
     rf"""\b(?:ngx_(?:conf_log|log|ssl)_error\(\s*
-             (?:NGX_LOG_(?:EMERG|ALERT|CRIT|ERR|WARN)|level)\b
+             (?:NGX_LOG_(?:EMERG|ALERT|CRIT|ERR|WARN|NOTICE|INFO)|level)\b
            | ngx_http_upstream_reuse_(?:warn|complain)\()
          [^;"]*? ((?:{STRING}\s*)+)""", re.VERBOSE)
 
 
 def log_texts():
-    """What is logged at "warn" or above, "..." for what differs."""
+    """What is logged but for debugging, "..." for what differs."""
     for path in SOURCES:
         for literal in LOGGED.findall(path.read_text()):
             text = "".join(part[1:-1] for part in re.findall(STRING, literal))
             if text in (" failed", "%*s"):
                 continue  # after a system call's name, as in core; no text
             text = text.replace('\\"', '"')
-            yield re.sub(r"%\*?[a-zA-Z]+", "...", text).replace("%%", "%")
+            yield re.sub(r"%\*?[a-zA-Z]+(\.%[a-zA-Z]+)*", "...",
+                         text).replace("%%", "%")
 
 
 def in_code(page):
