@@ -272,8 +272,8 @@ html_servers(ngx_http_reuse_status_text_t *text,
         "<table class=\"wide\"><thead><tr><th>server</th><th></th>"
         "<th>found ready</th><th>requests</th><th>open</th><th>idle</th>"
         "<th>opened in all</th><th>mean TCP</th><th>mean TLS</th>"
-        "<th>learned idle limit</th><th>time saved</th></tr></thead>"
-        "<tbody>");
+        "<th>learned idle limit</th><th>time saved, estimated</th></tr>"
+        "</thead><tbody>");
 
     upstream = shot->upstreams.elts;
 
@@ -531,7 +531,8 @@ html_footer(ngx_http_reuse_status_text_t *text,
         ngx_http_reuse_status_write(text, "<p>");
         ngx_http_reuse_status_write_number(text, "uncounted", shot->uncounted);
         ngx_http_reuse_status_write(text,
-            " requests were not counted, for want of room.</p>");
+            " requests were not counted, as <code>reuse_zone</code> was full."
+            "</p>");
     }
 }
 
