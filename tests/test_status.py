@@ -3,6 +3,7 @@
 import html.parser
 import json
 import re
+import socket
 import shutil
 import subprocess
 import urllib.parse
@@ -668,13 +669,17 @@ def test_the_page_tells_of_requests_that_failed(stage):
 def test_the_page_has_times_of_all_sizes(stage, seconds, shown):
     """A handshake that lasts as long, once it is saved."""
     clock = Clock(stage)
-    origin = stage.origin(lambda conn: gate.wait() or serve_tls(conn))
-    gate = origin.gate()
     server = tls.Server(stage.authority.issue("origin.test"))
 
     def serve_tls(conn):
+        conn.sock.recv(1, socket.MSG_PEEK)
+        begun.open()
+        gate.wait()
         conn.sock = server.wrap(conn)
         conn.serve()
+
+    origin = stage.origin(serve_tls)
+    begun, gate = origin.gate(), origin.gate()
 
     nginx = stage.nginx(env=clock.env, http="""
         upstream app { server %{origin}; keepalive_time 10d; }
@@ -686,7 +691,9 @@ def test_the_page_has_times_of_all_sizes(stage, seconds, shown):
     """)
     client = nginx.connect()
     client.send(http1.request("GET", "/app"))
-    stage.wait_until(lambda: origin.connections)
+    begun.wait()
+    # a worker that answers waits for the other side of the handshake
+    assert nginx.get(port="probe").status == 200
     clock.forward(seconds)
     gate.open()
     assert client.read_response().status == 200
