@@ -12,7 +12,8 @@ import pytest
 
 from harness import http1, settings
 from harness.nginx import build_info, version
-from harness.workers import WHO, Workers, established, waiting_origin
+from harness.workers import (
+    WHO, Workers, established, use_up_connections, waiting_origin)
 from test_other_handlers import answer_grpc
 
 PASS = "myproxy_pass http://%{origin};"
@@ -968,14 +969,9 @@ def test_a_worker_without_connections_leaves_places_alone(stage):
     workers = Workers(stage, workers=1, connections=24,
                       http="reuse_share on;")
     nginx = workers.nginx
-    nginx.expect_log("worker_connections are not enough")
     assert nginx.get().header("X-Connection") == "new"
     workers.wait_parked()
-    clients = []
-    while not nginx.logged("worker_connections are not enough"):
-        clients.append(nginx.connect())
-        clients[-1].send(b"GET / HTTP/1.1\r\n")
-        stage.let_pass(0.01)
+    clients = use_up_connections(stage, nginx)
     clients[0].send(b"Host: localhost\r\n\r\n")
     assert clients[0].read_response().status == 500
     for client in clients:
@@ -991,14 +987,9 @@ def test_one_that_is_over_where_there_are_no_connections(stage):
     workers = Workers(stage, workers=1, connections=24,
                       http="reuse_share on; reuse_expiry 500ms;")
     nginx = workers.nginx
-    nginx.expect_log("worker_connections are not enough")
     assert nginx.get().header("X-Connection") == "new"
     workers.wait_parked()
-    clients = []
-    while not nginx.logged("worker_connections are not enough"):
-        clients.append(nginx.connect())
-        clients[-1].send(b"GET / HTTP/1.1\r\n")
-        stage.let_pass(0.01)
+    clients = use_up_connections(stage, nginx)
     stage.wait_until(lambda: origin.conns[0].closed)
     for client in clients:
         client.close()

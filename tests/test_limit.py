@@ -9,7 +9,7 @@ import time
 import pytest
 
 from harness import http1
-from harness.workers import Workers, waiting_origin
+from harness.workers import Workers, use_up_connections, waiting_origin
 from test_other_handlers import HANDLERS, method_of
 
 APP = "upstream app {{ server %{{origin}}; {} }}"
@@ -329,12 +329,7 @@ def test_one_that_can_not_even_wait_is_an_error(stage):
     """Where clients have all of "worker_connections", of which a wait takes
     one."""
     origin, gate, nginx, first = busy(stage, 1, connections=24)
-    nginx.expect_log("worker_connections are not enough")
-    clients = []
-    while not nginx.logged("worker_connections are not enough"):
-        clients.append(nginx.connect())
-        clients[-1].send(b"GET / HTTP/1.1\r\n")
-        stage.let_pass(0.01)
+    clients = use_up_connections(stage, nginx)
     clients[0].send(b"Host: localhost\r\n\r\n")
     assert clients[0].read_response().status == 500
     for client in clients:

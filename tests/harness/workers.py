@@ -112,3 +112,16 @@ class Workers:
             self.stage.wait_until(condition)
         except AssertionError:
             raise AssertionError(f"there are {self.connections}") from None
+
+
+def use_up_connections(stage, nginx):
+    """Clients that have begun a request each, until the worker has no more
+    "worker_connections"."""
+    said = "worker_connections are not enough"
+    nginx.expect_log(said)
+    clients = []
+    while not nginx.logged(said):
+        clients.append(nginx.connect())
+        clients[-1].send(b"GET / HTTP/1.1\r\n")
+        stage.let_pass(0.01)
+    return clients
