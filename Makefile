@@ -180,7 +180,8 @@ $(BUILD)/differ-header: tests/differ/header.c \
 # files that a target is about are compiled anew to count what they execute.
 
 FUZZ_header  := proxy/ngx_http_myproxy_header proxy/ngx_http_myproxy_line \
-    proxy/ngx_http_myproxy_response proxy/ngx_http_myproxy_known_fields \
+    proxy/ngx_http_myproxy_response proxy/ngx_http_myproxy_response_fields \
+    proxy/ngx_http_myproxy_known_fields \
     proxy/ngx_http_myproxy_connection_fields proxy/ngx_http_myproxy_rewrite
 FUZZ_chunked := proxy/ngx_http_myproxy_chunked proxy/ngx_http_myproxy_line
 FUZZ_cookie  := proxy/ngx_http_myproxy_cookie proxy/ngx_http_myproxy_rewrite

@@ -51,13 +51,6 @@ ngx_http_myproxy_prepare_body(ngx_http_request_t *r,
 
     u = r->upstream;
 
-    if (u->store
-        && u->conf->store_lengths
-        && ngx_http_myproxy_check_store(r) != NGX_OK)
-    {
-        return NGX_ERROR;
-    }
-
     if (!u->buffering) {
         return NGX_OK;
     }

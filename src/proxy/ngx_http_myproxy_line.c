@@ -76,6 +76,29 @@ remove_blanks(ngx_http_request_t *r, ngx_buf_t *b)
 }
 
 
+ngx_uint_t
+ngx_http_myproxy_valid_value(ngx_http_request_t *r, ngx_str_t *name,
+    ngx_str_t *value)
+{
+    u_char  *p, *last;
+
+    last = value->data + value->len;
+
+    for (p = value->data; p < last; p++) {
+
+        if (*p == LF || *p == CR || *p == '\0') {
+            ngx_log_error(NGX_LOG_ERR, r->connection->log, 0,
+                          "the value for \"%V\" has a line break or NUL, "
+                          "refused: use a variable that is not decoded, as "
+                          "$request_uri", name);
+            return 0;
+        }
+    }
+
+    return 1;
+}
+
+
 ngx_int_t
 ngx_http_myproxy_invalid(ngx_http_request_t *r, const char *reason)
 {

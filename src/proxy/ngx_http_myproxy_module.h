@@ -376,13 +376,6 @@ ngx_int_t ngx_http_myproxy_compile_fields(ngx_conf_t *cf,
     ngx_http_myproxy_loc_conf_t *conf, ngx_http_myproxy_loc_conf_t *prev);
 
 /*
- * Tells whether a value may be sent: it must not hold what would end the line
- * or the header (RFC 9110, section 5.5).  One that may not is logged.
- */
-ngx_uint_t ngx_http_myproxy_valid_value(ngx_http_request_t *r,
-    ngx_str_t *name, ngx_str_t *value);
-
-/*
  * Evaluates the pieces into values[], one for each piece.  *size is increased
  * by the bytes that ngx_http_myproxy_copy_fields() will write.  NGX_ERROR also
  * for a value that may not be sent.
@@ -495,6 +488,13 @@ void ngx_http_myproxy_end_sending(ngx_http_request_t *r);
 /* line */
 
 /*
+ * Tells whether a value may be sent: it must not hold what would end the line
+ * or the header (RFC 9110, section 5.5).  One that may not is logged.
+ */
+ngx_uint_t ngx_http_myproxy_valid_value(ngx_http_request_t *r,
+    ngx_str_t *name, ngx_str_t *value);
+
+/*
  * Logs what is wrong with a response; returns
  * NGX_HTTP_UPSTREAM_INVALID_HEADER.
  */
@@ -541,15 +541,6 @@ ngx_int_t ngx_http_myproxy_parse_line(ngx_http_request_t *r, ngx_buf_t *b);
  * that RFC 9112 does not allow.
  */
 ngx_int_t ngx_http_myproxy_process_status_line(ngx_http_request_t *r);
-
-/*
- * Acts on a field that was read; name is NULL if it is not among those that
- * are known beforehand.  NGX_HTTP_UPSTREAM_INVALID_HEADER, logged, if it makes
- * the response ambiguous.
- */
-ngx_int_t ngx_http_myproxy_process_field(ngx_http_request_t *r,
-    ngx_http_myproxy_ctx_t *ctx, ngx_table_elt_t *h,
-    ngx_http_myproxy_known_field_t *name);
 
 /* whatever it announces (RFC 9112, section 6.3) */
 #define ngx_http_myproxy_bodiless(u, ctx)                                     \

@@ -38,7 +38,7 @@ struct ngx_http_myproxy_known_field_s {
     ngx_uint_t                       hash;
     ngx_http_upstream_header_t      *header;  /* NULL: core does nothing */
     ngx_http_myproxy_field_e         field;
-    ngx_http_myproxy_known_field_t         *next;
+    ngx_http_myproxy_known_field_t  *next;
     unsigned                         plain:1;   /* nor do we */
     unsigned                         simple:1;  /* only core does */
 };
@@ -74,6 +74,22 @@ ngx_int_t ngx_http_myproxy_add_field(ngx_http_request_t *r, ngx_list_t *list,
  * NGX_HTTP_UPSTREAM_INVALID_HEADER, logged, if it is none.
  */
 ngx_int_t ngx_http_myproxy_check_name(ngx_http_request_t *r);
+
+
+/* response_fields */
+
+/* A 1xx response but 101 is followed by another (RFC 9110, section 15.2). */
+#define ngx_http_myproxy_is_interim(code)                                     \
+    ((code) < 200 && (code) != NGX_HTTP_SWITCHING_PROTOCOLS)
+
+/*
+ * Acts on a field that was read; name is NULL if it is not among those that
+ * are known beforehand.  NGX_HTTP_UPSTREAM_INVALID_HEADER, logged, if it makes
+ * the response ambiguous.
+ */
+ngx_int_t ngx_http_myproxy_process_field(ngx_http_request_t *r,
+    ngx_http_myproxy_ctx_t *ctx, ngx_table_elt_t *h,
+    ngx_http_myproxy_known_field_t *name);
 
 
 /* known_fields */

@@ -20,15 +20,13 @@ static ngx_int_t save_status_line(ngx_http_request_t *r,
 static ngx_int_t read_header(ngx_http_request_t *r);
 static ngx_int_t read_line(ngx_http_request_t *r, ngx_buf_t *b,
     ngx_table_elt_t **field);
-static ngx_int_t check_length(ngx_http_request_t *r, ngx_str_t *value);
-static ngx_int_t check_coding(ngx_http_request_t *r, ngx_str_t *value);
-static ngx_uint_t is_interim(ngx_uint_t code);
 static ngx_uint_t is_skipped(ngx_uint_t code);
 static ngx_int_t end_interim(ngx_http_request_t *r,
     ngx_http_myproxy_ctx_t *ctx);
 static u_char *response_start(ngx_http_request_t *r);
 static ngx_int_t process_header_done(ngx_http_request_t *r,
     ngx_http_myproxy_ctx_t *ctx);
+static void end_without_body(ngx_http_request_t *r);
 static void hide_length(ngx_http_request_t *r);
 static ngx_uint_t is_whole(ngx_http_request_t *r);
 static ngx_int_t add_placeholder(ngx_http_request_t *r, const char *name,
@@ -127,7 +125,7 @@ read_status_line(ngx_http_request_t *r)
         return invalid_status(r, "an invalid status code");
     }
 
-    if (is_interim(status->code)) {
+    if (ngx_http_myproxy_is_interim(status->code)) {
         return NGX_OK;
     }
 
@@ -236,8 +234,8 @@ read_header(ngx_http_request_t *r)
             ngx_http_myproxy_drop_options(ctx, &u->headers_in.headers);
         }
 
-        return is_interim(ctx->status.code) ? end_interim(r, ctx)
-                                            : process_header_done(r, ctx);
+        return ngx_http_myproxy_is_interim(ctx->status.code)
+               ? end_interim(r, ctx) : process_header_done(r, ctx);
     }
 }
 
@@ -285,168 +283,13 @@ read_line(ngx_http_request_t *r, ngx_buf_t *b, ngx_table_elt_t **field)
 }
 
 
-ngx_int_t
-ngx_http_myproxy_process_field(ngx_http_request_t *r,
-    ngx_http_myproxy_ctx_t *ctx, ngx_table_elt_t *h,
-    ngx_http_myproxy_known_field_t *name)
-{
-    ngx_int_t                       rc;
-    ngx_str_t                       low;
-    ngx_http_myproxy_field_e        field;
-    ngx_http_upstream_header_t     *hh;
-    ngx_http_upstream_main_conf_t  *umcf;
-
-    if (is_interim(ctx->status.code)) {
-
-        /* to be sent on at most, not to be acted on */
-
-        return ngx_http_myproxy_leave_hop(r, ctx, h);
-    }
-
-    if (name && name->simple) {
-        return name->header->handler(r, h, name->header->offset);
-    }
-
-    if (name) {
-        field = name->field;
-        hh = name->header;
-
-    } else {
-        low.len = h->key.len;
-        low.data = h->lowcase_key;
-
-        field = ngx_http_myproxy_find_field(&low);
-
-        umcf = ngx_http_get_module_main_conf(r, ngx_http_upstream_module);
-
-        hh = ngx_hash_find(&umcf->headers_in_hash, h->hash, low.data, low.len);
-    }
-
-    rc = NGX_OK;
-
-    switch (field) {
-
-    case NGX_HTTP_MYPROXY_CONNECTION:
-        rc = ngx_http_myproxy_read_options(r, ctx, &h->value);
-        break;
-
-    case NGX_HTTP_MYPROXY_CONTENT_LENGTH:
-        rc = check_length(r, &h->value);
-        break;
-
-    case NGX_HTTP_MYPROXY_KEEP_ALIVE:
-        if (!ngx_http_myproxy_cached(r)) {
-            ngx_http_upstream_reuse_hint(r, &h->value);
-        }
-
-        break;
-
-    case NGX_HTTP_MYPROXY_TRANSFER_ENCODING:
-        rc = check_coding(r, &h->value);
-        break;
-
-    case NGX_HTTP_MYPROXY_UPGRADE:
-
-        if (ctx->status.code == NGX_HTTP_SWITCHING_PROTOCOLS) {
-            break;
-        }
-
-        /* HTTP/2 and later have no such field (RFC 9113, section 8.2.2) */
-
-        if (r->http_version >= NGX_HTTP_VERSION_20) {
-            h->hash = 0;
-        }
-
-        return NGX_OK;
-
-    case NGX_HTTP_MYPROXY_OTHER_FIELD:
-        break;
-    }
-
-    if (rc != NGX_OK || hh == NULL) {
-        return rc;
-    }
-
-    return hh->handler(r, h, hh->offset);
-}
-
-
-/*
- * How long the response is must be beyond doubt, or what follows it on the
- * connection belongs to nobody (RFC 9112, section 6.3).
- */
-
-static ngx_int_t
-check_length(ngx_http_request_t *r, ngx_str_t *value)
-{
-    ngx_http_upstream_headers_in_t  *in;
-
-    in = &r->upstream->headers_in;
-
-    if (in->content_length) {
-        return ngx_http_myproxy_invalid(r, "more than one Content-Length");
-    }
-
-    if (in->transfer_encoding) {
-        return ngx_http_myproxy_invalid(r, "both Transfer-Encoding and "
-                                           "Content-Length");
-    }
-
-    if (ngx_atoof(value->data, value->len) == NGX_ERROR) {
-        return ngx_http_myproxy_invalid_bytes(r, "invalid Content-Length",
-                                              value->data,
-                                              value->data + value->len);
-    }
-
-    return NGX_OK;
-}
-
-
-static ngx_int_t
-check_coding(ngx_http_request_t *r, ngx_str_t *value)
-{
-    ngx_http_upstream_headers_in_t  *in;
-
-    in = &r->upstream->headers_in;
-
-    if (in->transfer_encoding) {
-        return ngx_http_myproxy_invalid(r, "more than one Transfer-Encoding");
-    }
-
-    if (in->content_length) {
-        return ngx_http_myproxy_invalid(r, "both Content-Length and "
-                                           "Transfer-Encoding");
-    }
-
-    if (value->len != sizeof("chunked") - 1
-        || ngx_strncasecmp(value->data, (u_char *) "chunked",
-                           sizeof("chunked") - 1)
-           != 0)
-    {
-        return ngx_http_myproxy_invalid_bytes(r, "unknown Transfer-Encoding",
-                                              value->data,
-                                              value->data + value->len);
-    }
-
-    return NGX_OK;
-}
-
-
-/* A 1xx response but 101 is followed by another (RFC 9110, section 15.2). */
-
-static ngx_uint_t
-is_interim(ngx_uint_t code)
-{
-    return code < 200 && code != NGX_HTTP_SWITCHING_PROTOCOLS;
-}
-
-
-/* of those, one that nginx has no use for */
+/* An interim response that nginx has no use for. */
 
 static ngx_uint_t
 is_skipped(ngx_uint_t code)
 {
-    return is_interim(code) && code != NGX_HTTP_MYPROXY_PASSED_INTERIM;
+    return ngx_http_myproxy_is_interim(code)
+           && code != NGX_HTTP_MYPROXY_PASSED_INTERIM;
 }
 
 
@@ -566,40 +409,64 @@ process_header_done(ngx_http_request_t *r, ngx_http_myproxy_ctx_t *ctx)
         return NGX_OK;
     }
 
+    if (u->store
+        && u->conf->store_lengths
+        && ngx_http_myproxy_check_store(r) != NGX_OK)
+    {
+        return NGX_ERROR;
+    }
+
     ngx_http_myproxy_end_sending(r);
 
     if (ctx->head && r->method != NGX_HTTP_HEAD) {
         hide_length(r);
     }
 
-    if (!ngx_http_myproxy_bodiless(u, ctx)
-        && (in->chunked || in->content_length_n != 0))
+    if (ngx_http_myproxy_bodiless(u, ctx)
+        || (!in->chunked && in->content_length_n == 0))
     {
+        end_without_body(r);
+
+    } else if ((r->header_only || in->x_accel_redirect) && is_whole(r)) {
+
         /* the body may be left unread: keep the connection if it is here */
 
-        if ((r->header_only || in->x_accel_redirect) && is_whole(r)) {
-            ngx_http_myproxy_keep(u);
-        }
-
-        return ngx_http_myproxy_prepare_body(r, ctx);
+        ngx_http_myproxy_keep(u);
     }
 
-    /* the body filter may not be called, as for HEAD and X-Accel-Redirect */
+    return ngx_http_myproxy_prepare_body(r, ctx);
+}
+
+
+/*
+ * Nothing is read behind the header of a response without body, as to HEAD:
+ * what has come with it is looked at here.
+ */
+
+static void
+end_without_body(ngx_http_request_t *r)
+{
+    const char                      *excess;
+    ngx_http_upstream_t             *u;
+    ngx_http_upstream_headers_in_t  *in;
+
+    u = r->upstream;
+    in = &u->headers_in;
 
     if (u->buffer.pos != u->buffer.last) {
-        ngx_log_error(NGX_LOG_WARN, r->connection->log, 0,
-                      "upstream sent data after a response without body");
-        in->connection_close = 1;
+        excess = "upstream sent data after a response without body";
 
-        ngx_http_upstream_reuse_explain(r,
-                                        NGX_HTTP_UPSTREAM_REUSE_CLOSE_EXCESS);
+    } else if (in->status_n == NGX_HTTP_NO_CONTENT
+               && (in->chunked || in->content_length_n > 0))
+    {
+        excess = "upstream announced a body for 204, which has none";
+
+    } else {
+        excess = NULL;
     }
 
-    if (status == NGX_HTTP_NO_CONTENT
-        && (in->chunked || in->content_length_n > 0))
-    {
-        ngx_log_error(NGX_LOG_WARN, r->connection->log, 0,
-                      "upstream announced a body for 204, which has none");
+    if (excess) {
+        ngx_log_error(NGX_LOG_WARN, r->connection->log, 0, "%s", excess);
         in->connection_close = 1;
 
         ngx_http_upstream_reuse_explain(r,
@@ -607,8 +474,6 @@ process_header_done(ngx_http_request_t *r, ngx_http_myproxy_ctx_t *ctx)
     }
 
     ngx_http_myproxy_keep(u);
-
-    return ngx_http_myproxy_prepare_body(r, ctx);
 }
 
 

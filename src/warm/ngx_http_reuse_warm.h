@@ -80,7 +80,8 @@ struct ngx_http_reuse_warm_s {
     ngx_http_upstream_reuse_srv_conf_t  *conf;
     ngx_msec_t                           configured;  /* when it was read */
 
-    ngx_http_reuse_warm_profile_t      *profiles[NGX_HTTP_REUSE_WARM_PROFILES];
+    ngx_http_reuse_warm_profile_t
+                                       *profiles[NGX_HTTP_REUSE_WARM_PROFILES];
     ngx_uint_t                           nprofiles;
 
     ngx_queue_t                          idle;  /* ..._reuse_conn_t */
@@ -89,7 +90,7 @@ struct ngx_http_reuse_warm_s {
     ngx_uint_t                           used;   /* with requests */
     ngx_uint_t                           connecting;
     ngx_uint_t                           wanted;  /* ready in this worker, by
-                                                     the last plan */
+                                                      the last plan */
     ngx_msec_t                           lowered;  /* the profiles' peaks */
     ngx_msec_t                           due;    /* the next plan */
 
@@ -121,8 +122,8 @@ typedef void (*ngx_http_reuse_warm_handshake_pt)(
 struct ngx_http_reuse_warm_preconnect_s {
     ngx_queue_t                          queue;
 
-    ngx_http_reuse_warm_t      *warm;
-    ngx_http_reuse_warm_profile_t      *profile;
+    ngx_http_reuse_warm_t               *warm;
+    ngx_http_reuse_warm_profile_t       *profile;
     ngx_http_upstream_reuse_server_t    *server;
     ngx_http_upstream_reuse_attempts_t  *attempts;
 
@@ -204,6 +205,12 @@ void ngx_http_reuse_warm_end_use(ngx_http_upstream_reuse_server_t *server);
 ngx_uint_t ngx_http_reuse_warm_count_used(
     ngx_http_upstream_reuse_server_t *server);
 
+/*
+ * With "auto", how many connections there are to be in all, those in use
+ * included, if so many were used at a time; none if none was.
+ */
+ngx_uint_t ngx_http_reuse_warm_add_spare(ngx_uint_t peak);
+
 /* Has peaks of use forgotten: what workers remember together, and its own. */
 void ngx_http_reuse_warm_lower_peaks(void);
 void ngx_http_reuse_warm_lower_own(ngx_http_upstream_reuse_server_t *server);
@@ -272,12 +279,6 @@ ngx_uint_t ngx_http_reuse_warm_count_wanted(ngx_http_reuse_warm_t *warm,
     ngx_http_reuse_warm_profile_t *profile,
     ngx_http_upstream_reuse_server_t *server,
     ngx_http_reuse_warm_part_t *part, ngx_http_reuse_warm_part_t *weight);
-
-/*
- * With "auto", how many connections there are to be in all, those in use
- * included, if so many were used at a time; none if none was.
- */
-ngx_uint_t ngx_http_reuse_warm_add_spare(ngx_uint_t peak);
 
 
 /* starving */

@@ -24,6 +24,9 @@
 /* so many that end unused are worth one request that need not wait */
 #define NGX_HTTP_REUSE_WARM_PAID   2
 
+/* with "auto", so many more than were needed of late, at least */
+#define NGX_HTTP_REUSE_WARM_SPARE  3
+
 /* milliseconds: other workers may soon have requests if they had some then */
 #define NGX_HTTP_REUSE_WARM_BUSY   10000
 
@@ -131,6 +134,13 @@ ngx_http_reuse_warm_count_used(ngx_http_upstream_reuse_server_t *server)
 
 
 /* What workers remember together; any of them does it for all. */
+
+ngx_uint_t
+ngx_http_reuse_warm_add_spare(ngx_uint_t peak)
+{
+    return peak ? peak + ngx_max(peak / 4, NGX_HTTP_REUSE_WARM_SPARE) : 0;
+}
+
 
 void
 ngx_http_reuse_warm_lower_peaks(void)

@@ -117,7 +117,7 @@ ngx_http_reuse_warm_plan(ngx_http_reuse_warm_t *warm)
 static void
 reuse_lower_profiles(ngx_http_reuse_warm_t *warm)
 {
-    ngx_uint_t                       i;
+    ngx_uint_t                      i;
     ngx_http_reuse_warm_profile_t  *profile;
 
     if (ngx_current_msec - warm->lowered

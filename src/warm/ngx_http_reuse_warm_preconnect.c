@@ -158,7 +158,7 @@ reuse_set_peer(ngx_http_reuse_warm_preconnect_t *p)
 static u_char *
 reuse_log_preconnect(ngx_log_t *log, u_char *buf, size_t len)
 {
-    u_char              *last;
+    u_char                            *last;
     ngx_http_reuse_warm_preconnect_t  *p = log->data;
 
     last = buf + len;
@@ -432,7 +432,7 @@ reuse_put(ngx_http_reuse_warm_preconnect_t *p)
     ngx_peer_connection_t           *pc;
     ngx_http_upstream_reuse_conn_t  *conn;
     ngx_http_upstream_reuse_peer_t  *rp;
-    ngx_http_upstream_reuse_close_e   reason;
+    ngx_http_upstream_reuse_close_e  reason;
 
     rp = ngx_http_upstream_reuse_pool_create_peer(p->warm->conf,
                                                   p->profile->identity,

@@ -172,8 +172,8 @@ ngx_http_reuse_warm_learn_profile(ngx_http_upstream_reuse_peer_t *rp)
     ngx_http_request_t              *r;
     ngx_http_conf_ctx_t              ctx;
     ngx_http_upstream_conf_t        *conf;
-    ngx_http_reuse_warm_profile_t  *profile;
-    ngx_http_reuse_warm_t  *warm;
+    ngx_http_reuse_warm_profile_t   *profile;
+    ngx_http_reuse_warm_t           *warm;
 
     r = rp->request;
     conf = rp->location;
@@ -257,7 +257,7 @@ reuse_add_profile(ngx_http_reuse_warm_t *warm, ngx_pool_t *pool)
 static ngx_http_reuse_warm_profile_t *
 reuse_find_idle_profile(ngx_http_reuse_warm_t *warm)
 {
-    ngx_uint_t                       i;
+    ngx_uint_t                      i;
     ngx_http_reuse_warm_profile_t  *profile;
 
     if (warm->nprofiles < NGX_HTTP_REUSE_WARM_PROFILES) {

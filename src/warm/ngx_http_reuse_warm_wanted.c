@@ -12,10 +12,6 @@
 #include "ngx_http_reuse_warm.h"
 
 
-/* with "auto", so many more than were needed of late, at least */
-#define NGX_HTTP_REUSE_WARM_SPARE  3
-
-
 static ngx_uint_t reuse_count_for_all(ngx_http_reuse_warm_t *warm,
     ngx_http_upstream_reuse_server_t *server,
     ngx_http_reuse_warm_part_t *part, ngx_http_reuse_warm_part_t *weight);
@@ -155,11 +151,4 @@ reuse_room(ngx_http_reuse_warm_t *warm,
     }
 
     return most - ngx_min(most, have);
-}
-
-
-ngx_uint_t
-ngx_http_reuse_warm_add_spare(ngx_uint_t peak)
-{
-    return peak ? peak + ngx_max(peak / 4, NGX_HTTP_REUSE_WARM_SPARE) : 0;
 }
