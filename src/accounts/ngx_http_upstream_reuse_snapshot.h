@@ -68,32 +68,32 @@ typedef struct {
 /* the servers of one upstream, and their sum */
 
 typedef struct {
-    ngx_http_upstream_reuse_view_t       sum;
+    ngx_http_upstream_reuse_view_t        sum;
     ngx_http_upstream_reuse_queue_view_t  queue;
-    ngx_http_upstream_reuse_view_t      *servers;
-    ngx_uint_t                           nservers;
-    ngx_uint_t                           configured;  /* it is still */
+    ngx_http_upstream_reuse_view_t       *servers;
+    ngx_uint_t                            nservers;
+    ngx_uint_t                            configured;  /* it is still */
 } ngx_http_upstream_reuse_upstream_view_t;
 
 
 /* all that there is at one time */
 
 typedef struct {
-    ngx_http_upstream_reuse_view_t       total;
+    ngx_http_upstream_reuse_view_t        total;
     ngx_http_upstream_reuse_queue_view_t  queue;    /* the sum */
-    ngx_array_t                          servers;  /* ..._view_t, by name */
-    ngx_array_t                          upstreams;  /* ..._upstream_view_t */
-    ngx_array_t                         *warnings;  /* ngx_str_t */
+    ngx_array_t                           servers;  /* ..._view_t, by name */
+    ngx_array_t                           upstreams;  /* ..._upstream_view_t */
+    ngx_array_t                          *warnings;  /* ngx_str_t */
 
-    ngx_array_t                          samples;  /* the oldest first */
+    ngx_array_t                           samples;  /* the oldest first */
 
-    size_t                               size;     /* of the zone, bytes */
-    size_t                               free;
-    time_t                               started;  /* counted since then */
-    ngx_uint_t                           workers;
-    ngx_atomic_uint_t                    uncounted;  /* requests, for want
-                                                        of memory */
-    ngx_uint_t                           full;  /* unsigned  full:1; */
+    size_t                                size;     /* of the zone, bytes */
+    size_t                                free;
+    time_t                                started;  /* counted since then */
+    ngx_uint_t                            workers;
+    ngx_atomic_uint_t                     uncounted;  /* requests, for want
+                                                         of memory */
+    ngx_uint_t                            full;  /* unsigned  full:1; */
 } ngx_http_upstream_reuse_snapshot_t;
 
 

@@ -34,7 +34,7 @@ typedef struct {
     ngx_uint_t                       target;  /* 0: none */
     ngx_msec_t                       noted;   /* the last answer */
     ngx_uint_t                       n;       /* 0: too many */
-    uint32_t               hashes[NGX_HTTP_UPSTREAM_REUSE_ADDRESSES];
+    uint32_t                         hashes[NGX_HTTP_UPSTREAM_REUSE_ADDRESSES];
 } reuse_answer_t;
 
 

@@ -255,7 +255,7 @@ reuse_cleanup_conn(void *data)
     ngx_int_t                        ended;
     ngx_msec_t                       age;
     ngx_connection_t                *c;
-    ngx_http_upstream_reuse_close_e   reason;
+    ngx_http_upstream_reuse_close_e  reason;
 
     c = conn->connection;
 

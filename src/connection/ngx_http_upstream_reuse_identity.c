@@ -13,7 +13,7 @@
 /* what an identity is made of, before it is */
 
 typedef struct {
-    ngx_http_upstream_reuse_identity_t  fixed;
+    ngx_http_upstream_reuse_identity_t   fixed;
     u_char                              *local;
     u_char                              *name;
     u_char                              *certificate;

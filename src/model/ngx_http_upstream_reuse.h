@@ -172,70 +172,71 @@ typedef struct {
 /* cycle: one upstream, or what http{} says for all of them */
 
 typedef struct {
-    ngx_flag_t                       reuse;
-    ngx_flag_t                       retry;
-    ngx_http_upstream_reuse_probe_t *probe;  /* NULL: off */
-    ngx_int_t                        warm;   /* how many, or ..._AUTO */
-    ngx_uint_t                       expiry;
-    ngx_msec_t                       idle;   /* of "reuse_expiry TIME" */
-    ngx_msec_t                       max_age;  /* 0: off */
-    ngx_uint_t                       jitter;  /* percent of it */
+    ngx_flag_t                            reuse;
+    ngx_flag_t                            retry;
+    ngx_http_upstream_reuse_probe_t      *probe;  /* NULL: off */
+    ngx_int_t                             warm;   /* how many, or ..._AUTO */
+    ngx_uint_t                            expiry;
+    ngx_msec_t                            idle;   /* of "reuse_expiry TIME" */
+    ngx_msec_t                            max_age;  /* 0: off */
+    ngx_uint_t                            jitter;  /* percent of it */
 
     /* of "reuse_limit" */
 
-    ngx_int_t                        limit;  /* connections; 0: none */
-    ngx_int_t                        queue;  /* requests that may wait */
-    ngx_msec_t                       queue_timeout;
+    ngx_int_t                             limit;  /* connections; 0: none */
+    ngx_int_t                             queue;  /* requests that may wait */
+    ngx_msec_t                            queue_timeout;
 
     /* of the keepalive module, as far as they are known */
-    ngx_uint_t                       size;   /* 0: not known */
-    ngx_uint_t                       max_requests;
-    ngx_msec_t                       max_time;
-    ngx_msec_t                       timeout;
+    ngx_uint_t                            size;   /* 0: not known */
+    ngx_uint_t                            max_requests;
+    ngx_msec_t                            max_time;
+    ngx_msec_t                            timeout;
 
-    ngx_http_upstream_srv_conf_t    *uscf;
+    ngx_http_upstream_srv_conf_t         *uscf;
     ngx_http_upstream_reuse_main_conf_t  *main;
-    ngx_str_t                        name;   /* with the port, if implicit */
-    ngx_uint_t                       local;  /* unsigned  local:1;  locations
-                                                may not share connections */
+    ngx_str_t                             name;  /* implicit: with port */
 
-    ngx_http_upstream_init_pt        init_upstream;
+    /* unsigned  local:1;  locations may not share connections */
+    ngx_uint_t                            local;
+
+    ngx_http_upstream_init_pt             init_upstream;
 
     /* without and with the keepalive module */
-    ngx_http_upstream_init_peer_pt   init_balancer;
-    ngx_http_upstream_init_peer_pt   init_peer;
+    ngx_http_upstream_init_peer_pt        init_balancer;
+    ngx_http_upstream_init_peer_pt        init_peer;
 
     /* the same without what stands above a "keepalive" that is written */
-    ngx_http_upstream_init_pt        init_keepalive;
-    ngx_http_upstream_init_peer_pt   init_pool;
+    ngx_http_upstream_init_pt             init_keepalive;
+    ngx_http_upstream_init_peer_pt        init_pool;
 
     /* worker: the servers that it has met, also by their last use */
 
-    ngx_rbtree_t                     servers;
-    ngx_rbtree_node_t                sentinel;
-    ngx_queue_t                      by_use;
+    ngx_rbtree_t                          servers;
+    ngx_rbtree_node_t                     sentinel;
+    ngx_queue_t                           by_use;
 
-    ngx_queue_t                      kept;   /* ..._conn_t, all of them */
-    ngx_http_upstream_reuse_live_t   live;
-    ngx_http_upstream_reuse_waiters_t   *waiters;  /* NULL: there is no
-                                                      limit */
+    ngx_queue_t                           kept;   /* ..._conn_t, all of them */
+    ngx_http_upstream_reuse_live_t        live;
+    ngx_http_upstream_reuse_waiters_t    *waiters;  /* NULL: there is no
+                                                       limit */
 
-    ngx_http_upstream_reuse_listener_t  *listener;  /* NULL: none */
-    ngx_http_reuse_warm_t  *warmth;  /* if it is kept warm */
-    ngx_msec_t                       crowded_until;  /* not tried before */
+    ngx_http_upstream_reuse_listener_t   *listener;  /* NULL: none */
+    ngx_http_reuse_warm_t                *warmth;  /* if it is kept warm */
+    ngx_msec_t                            crowded_until; /* not tried before */
 
-    unsigned                         asked:1;
-    unsigned                         added:1;    /* the pool is ours */
-    unsigned                         round_robin:1;  /* it has its servers as
-                                                        core's has */
-    unsigned                         native:1;   /* nginx would add one */
-    unsigned                         unbounded:1;  /* has any number of
-                                                      servers */
-    unsigned                         crowded:1;  /* it had too many */
-    unsigned                         foreign:1;  /* has servers that round
-                                                    robin does not know */
-    unsigned                         cleaned:1;  /* its servers are freed with
-                                                    the pool */
+    unsigned                              asked:1;
+    unsigned                              added:1;    /* the pool is ours */
+    unsigned                              round_robin:1; /* has its servers as
+                                                            core's has */
+    unsigned                              native:1;   /* nginx would add one */
+    unsigned                              unbounded:1;  /* has any number of
+                                                           servers */
+    unsigned                              crowded:1;  /* it had too many */
+    unsigned                              foreign:1;  /* has servers that round
+                                                         robin does not know */
+    unsigned                              cleaned:1;  /* the pool frees its
+                                                         servers */
 } ngx_http_upstream_reuse_srv_conf_t;
 
 
@@ -317,60 +318,60 @@ typedef enum {
 /* connection, as soon as it has been kept: lives in its pool, as a cleanup */
 
 typedef struct {
-    ngx_connection_t                *connection;
-    ngx_http_upstream_reuse_srv_conf_t  *conf;
-    ngx_http_upstream_reuse_identity_t  *identity;
-    struct sockaddr                 *sockaddr;
-    socklen_t                        socklen;
+    ngx_connection_t                     *connection;
+    ngx_http_upstream_reuse_srv_conf_t   *conf;
+    ngx_http_upstream_reuse_identity_t   *identity;
+    struct sockaddr                      *sockaddr;
+    socklen_t                             socklen;
 
     ngx_http_upstream_reuse_conn_state_e  state;
 
     /* why it is closed, if it is because of its timer */
-    ngx_http_upstream_reuse_close_e   on_timeout;
+    ngx_http_upstream_reuse_close_e       on_timeout;
 
     /* what was read of its end in TLS; NGX_AGAIN: nothing */
-    ngx_int_t                        ended;
+    ngx_int_t                             ended;
 
     /* the request that has it; NULL while it is idle */
-    ngx_http_upstream_reuse_peer_t  *peer;
+    ngx_http_upstream_reuse_peer_t       *peer;
 
-    off_t                            sent;   /* bytes of earlier requests */
+    off_t                                 sent;  /* for earlier requests */
 
-    ngx_queue_t                      kept;   /* in those of its upstream */
-    ngx_uint_t                       target;  /* the name that it was opened
-                                                 for; 0: none */
-    ngx_msec_t                       lifetime;  /* it ends at this age; 0: at
-                                                   none */
+    ngx_queue_t                           kept;  /* in its upstream's */
+    ngx_uint_t                            target;  /* the name that it was
+                                                      opened for; 0: none */
+    ngx_msec_t                            lifetime;  /* it ends at this age;
+                                                        0: at none */
 
-    ngx_msec_t                       since;  /* idle from then on */
-    ngx_msec_t                       rtt;    /* rounded up */
-    ngx_msec_t                       announced;  /* idle limit; 0: none */
-    ngx_uint_t                       max;    /* requests; 0: no limit */
-    ngx_http_upstream_reuse_server_t    *server;
-    ngx_http_upstream_reuse_learned_t   *learned;  /* NULL: nothing is known */
+    ngx_msec_t                            since;  /* idle from then on */
+    ngx_msec_t                            rtt;    /* rounded up */
+    ngx_msec_t                            announced;  /* idle limit; 0: none */
+    ngx_uint_t                            max;    /* requests; 0: no limit */
+    ngx_http_upstream_reuse_server_t     *server;
+    ngx_http_upstream_reuse_learned_t    *learned;  /* NULL: not known */
 
-    ngx_queue_t                      spare;  /* if is_spare is set */
-    unsigned                         is_spare:1;  /* is idle, and connections
-                                                     are limited */
+    ngx_queue_t                           spare;  /* if is_spare is set */
+    unsigned                              is_spare:1;  /* is idle, and there
+                                                          is a limit */
 
-    ngx_queue_t                      offered;  /* if offers is set */
-    ngx_http_upstream_conf_t        *location;  /* of the last request */
-    unsigned                         offers:1;  /* to be parked soon */
-    unsigned                         listed:1;  /* its server is, or was, one
-                                                   of its upstream */
-    unsigned                         leaving:1;  /* its server gets no requests
-                                                    any more */
+    ngx_queue_t                           offered;  /* if offers is set */
+    ngx_http_upstream_conf_t             *location;  /* of the last request */
+    unsigned                              offers:1;  /* to be parked soon */
+    unsigned                              listed:1;  /* its server is, or was,
+                                                        one of its upstream */
+    unsigned                              leaving:1;  /* its server gets no
+                                                         more requests */
 
     /* for src/warm */
 
-    ngx_http_reuse_warm_profile_t   *profile;
-    ngx_queue_t                      queue;
-    ngx_msec_t                       early;  /* replaced before its end */
-    ngx_event_handler_pt             handler;  /* stands behind ours */
+    ngx_http_reuse_warm_profile_t        *profile;
+    ngx_queue_t                           queue;
+    ngx_msec_t                            early;  /* replaced before its end */
+    ngx_event_handler_pt                  handler;  /* stands behind ours */
 
-    unsigned                         queued:1;
-    unsigned                         warm:1;     /* has carried no request */
-    unsigned                         outlives:1; /* its limit, to test it */
+    unsigned                              queued:1;
+    unsigned                              warm:1;   /* has had no request */
+    unsigned                              outlives:1;  /* its limit: a test */
 } ngx_http_upstream_reuse_conn_t;
 
 

@@ -201,8 +201,8 @@ typedef struct {
 /* what is compared to what it was some time ago */
 
 typedef struct {
-    ngx_atomic_uint_t                    requests;
-    ngx_atomic_uint_t        closed[NGX_HTTP_UPSTREAM_REUSE_CLOSE_LAST];
+    ngx_atomic_uint_t  requests;
+    ngx_atomic_uint_t  closed[NGX_HTTP_UPSTREAM_REUSE_CLOSE_LAST];
 } ngx_http_upstream_reuse_closes_t;
 
 

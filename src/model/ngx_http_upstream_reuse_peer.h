@@ -99,9 +99,9 @@ typedef struct {
                                                 microseconds; 0: not known */
     ngx_uint_t                       requests;  /* 0: there is none yet */
     ngx_http_upstream_reuse_new_e    why_new;
-    ngx_http_upstream_reuse_close_e   explained;  /* by the handler; PENDING:
+    ngx_http_upstream_reuse_close_e  explained;  /* by the handler; PENDING:
                                                     it has said nothing */
-    ngx_http_upstream_reuse_close_e   reason;
+    ngx_http_upstream_reuse_close_e  reason;
 
     unsigned                         holds:1;    /* a connection that was
                                                     counted */
@@ -129,57 +129,57 @@ typedef struct {
 /* request: what the layer has of a request that it serves */
 
 struct ngx_http_upstream_reuse_peer_s {
-    ngx_http_request_t              *request;
-    ngx_http_upstream_t             *upstream;
+    ngx_http_request_t                  *request;
+    ngx_http_upstream_t                 *upstream;
     ngx_http_upstream_reuse_srv_conf_t  *conf;
-    ngx_http_upstream_conf_t        *location;  /* the handler's settings; a
-                                                   balancer may put a copy in
-                                                   their place */
+    ngx_http_upstream_conf_t            *location;  /* the handler's settings;
+                                                       a balancer may put a
+                                                       copy in their place */
     ngx_http_upstream_reuse_identity_t  *identity;
-    ngx_uint_t                       target;  /* as in its connection */
+    ngx_uint_t                           target;  /* as in its connection */
 
-    ngx_http_upstream_reuse_hooks_t  next;   /* what ours stand before */
-    ngx_http_upstream_reuse_hooks_t  balancer;  /* if the pool has keys */
+    ngx_http_upstream_reuse_hooks_t      next;   /* what ours stand before */
+    ngx_http_upstream_reuse_hooks_t      balancer;  /* if the pool has keys */
 #if (NGX_HTTP_MYPROXY_TWO_STEPS)
-    ngx_event_connect_peer_pt        connect;  /* the pool's; NULL: none */
-    ngx_event_close_peer_pt          close;
+    ngx_event_connect_peer_pt            connect;  /* the pool's; NULL: none */
+    ngx_event_close_peer_pt              close;
     void                           (*begin_anew)(
                                          ngx_http_upstream_reuse_peer_t *rp);
 #endif
 
-    ngx_http_upstream_reuse_key_t    key;
+    ngx_http_upstream_reuse_key_t        key;
 
     /* attempt: on a kept connection; NULL: on a new one */
 
     ngx_http_upstream_reuse_server_t    *server;
-    ngx_http_upstream_reuse_conn_t  *conn;
-    ngx_msec_t                       idle;   /* before it was taken */
+    ngx_http_upstream_reuse_conn_t      *conn;
+    ngx_msec_t                           idle;   /* before it was taken */
 
-    ngx_http_upstream_reuse_watch_t  watch;
-    ngx_http_upstream_reuse_account_t  account;
-    ngx_http_upstream_reuse_hint_t   hint;
+    ngx_http_upstream_reuse_watch_t      watch;
+    ngx_http_upstream_reuse_account_t    account;
+    ngx_http_upstream_reuse_hint_t       hint;
 
-    ngx_http_upstream_reuse_held_t  *held;   /* while again is set */
-    ngx_http_upstream_reuse_wait_t  *wait;   /* NULL: it never had to */
-    ngx_uint_t                       nservers;  /* that it may be given */
-    ngx_uint_t                       nfull;  /* attempt: of these, refused */
+    ngx_http_upstream_reuse_held_t      *held;   /* while again is set */
+    ngx_http_upstream_reuse_wait_t      *wait;   /* NULL: it never had to */
+    ngx_uint_t                           nservers;  /* that it may be given */
+    ngx_uint_t                           nfull;  /* of these, refused now */
 
     /* for src/warm */
 
-    ngx_http_reuse_warm_profile_t   *profile;
-    ngx_queue_t                      queue;  /* of those without answer */
-    ngx_msec_t                       since;  /* it has waited for one */
+    ngx_http_reuse_warm_profile_t       *profile;
+    ngx_queue_t                          queue;  /* of those without answer */
+    ngx_msec_t                           since;  /* it has waited for one */
 
-    unsigned                         again:1;
-    unsigned                         bypass:1;   /* the pool is not used */
-    unsigned                         placing:1;  /* no request: it puts a
-                                                    connection there */
-    unsigned                         apart:1;    /* its location shares no
-                                                    connections */
-    unsigned                         uses:1;     /* begin_use() was called */
-    unsigned                         awaits:1;   /* an answer: is queued */
+    unsigned                             again:1;
+    unsigned                             bypass:1;   /* the pool is not used */
+    unsigned                             placing:1;  /* no request: it puts a
+                                                        connection there */
+    unsigned                             apart:1;    /* its location shares no
+                                                        connections */
+    unsigned                             uses:1;     /* begin_use() called */
+    unsigned                             awaits:1;   /* an answer: is queued */
 #if (NGX_HTTP_MYPROXY_TWO_STEPS)
-    unsigned                         chosen:1;   /* and not connected to */
+    unsigned                             chosen:1;   /* and not connected to */
 #endif
 };
 

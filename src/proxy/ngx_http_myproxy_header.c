@@ -96,13 +96,13 @@ ngx_int_t
 ngx_http_myproxy_read_fields(ngx_http_request_t *r,
     ngx_http_myproxy_ctx_t *ctx, ngx_buf_t *b, ngx_list_t *list)
 {
-    u_char                        *p, *last;
-    ngx_int_t                      rc;
-    ngx_str_t                      key, value;
-    ngx_uint_t                     final;
-    ngx_table_elt_t               *h, other;
-    ngx_http_myproxy_known_field_t       *name;
-    ngx_http_myproxy_main_conf_t  *mmcf;
+    u_char                          *p, *last;
+    ngx_int_t                        rc;
+    ngx_str_t                        key, value;
+    ngx_uint_t                       final;
+    ngx_table_elt_t                 *h, other;
+    ngx_http_myproxy_known_field_t  *name;
+    ngx_http_myproxy_main_conf_t    *mmcf;
 
     if (r->state) {
         return NGX_DECLINED;

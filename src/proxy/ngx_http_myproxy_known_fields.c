@@ -128,10 +128,10 @@ ngx_http_myproxy_init_known_fields(ngx_conf_t *cf)
 static ngx_int_t
 add_name(ngx_conf_t *cf, ngx_http_myproxy_main_conf_t *mmcf, ngx_str_t *key)
 {
-    u_char                         *p;
-    ngx_str_t                       low;
-    ngx_http_myproxy_known_field_t        *name, **place;
-    ngx_http_upstream_main_conf_t  *umcf;
+    u_char                          *p;
+    ngx_str_t                        low;
+    ngx_http_myproxy_known_field_t  *name, **place;
+    ngx_http_upstream_main_conf_t   *umcf;
 
     place = &mmcf->names[ngx_http_myproxy_name_place(key)];
 

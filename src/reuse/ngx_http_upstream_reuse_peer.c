@@ -321,7 +321,7 @@ reuse_take(ngx_http_upstream_reuse_peer_t *rp, ngx_peer_connection_t *pc)
 {
     ngx_connection_t                *c;
     ngx_http_upstream_reuse_conn_t  *conn;
-    ngx_http_upstream_reuse_close_e   reason;
+    ngx_http_upstream_reuse_close_e  reason;
 
     c = pc->connection;
 
@@ -494,7 +494,7 @@ reuse_free(ngx_peer_connection_t *pc, void *data, ngx_uint_t state)
     ngx_int_t                        put;
     ngx_connection_t                *c;
     ngx_http_upstream_reuse_conn_t  *conn;
-    ngx_http_upstream_reuse_close_e   reason;
+    ngx_http_upstream_reuse_close_e  reason;
 
     c = pc->connection;
 
