@@ -17,11 +17,18 @@
 #include "ngx_http_upstream_reuse_pool.h"
 
 
-/* Why the pool had no connection for a request. */
+/*
+ * Why the pool had no connection for a request: OFF, EMPTY or IDENTITY.  Where
+ * a connection was found and not used, whoever found it says why:
+ * reuse_unfit() and reuse_get_peer() (peer.c), and take_over() (handover.c).
+ */
 ngx_http_upstream_reuse_new_e ngx_http_upstream_reuse_why_new(
     ngx_http_upstream_reuse_peer_t *rp);
 
-/* The same as a reason: why one that it had is closed. */
+/*
+ * Why a connection that the pool had for a request is closed: the reason that
+ * goes with rp->account.why_new.
+ */
 ngx_http_upstream_reuse_close_e ngx_http_upstream_reuse_why_unfit(
     ngx_http_upstream_reuse_peer_t *rp);
 

@@ -403,7 +403,7 @@ reuse_view_record(ngx_http_upstream_reuse_snapshot_t *shot,
                    view->sockaddr.len);
     }
 
-    view->limit = record->learned.idle;
+    view->idle_limit = record->learned.idle;
     view->rtt = record->learned.rtt;
 
     reuse_view_warmth(view, record);

@@ -23,7 +23,7 @@ typedef struct {
                                                        others */
     ngx_uint_t                           most;      /* connections that it may
                                                        have; 0: no limit */
-    ngx_msec_t                           limit;     /* learned; 0: none */
+    ngx_msec_t                           idle_limit;  /* learned; 0: none */
     ngx_uint_t                           rtt;       /* microseconds; 0 */
 
     /* sums, so that all who show them agree */

@@ -16,7 +16,11 @@
 /*
  * The resolver has answered with addresses for a name that a variable has
  * brought.  Connections that were opened for the name before, to an address
- * that is not among them, are closed.  Returns what the name is known by.
+ * that is not among them, are closed.  Returns the number that stands for the
+ * name in this worker (conn->target); 0: none.
+ *
+ * A name is only resolved for a request, by src/proxy.  This worker remembers
+ * for each name which resolver was asked and until when the answer holds.
  */
 ngx_uint_t ngx_http_upstream_reuse_note_answer(ngx_resolver_ctx_t *rctx);
 

@@ -32,7 +32,8 @@ ngx_int_t (*ngx_http_upstream_reuse_leave)(
  * again here.
  */
 
-static ngx_uint_t  reuse_next_states[] = {
+static ngx_uint_t
+    reuse_next_states[NGX_HTTP_UPSTREAM_REUSE_CONN_LAST] = {
 
     /* USED */
     1 << NGX_HTTP_UPSTREAM_REUSE_CONN_IDLE
@@ -43,8 +44,11 @@ static ngx_uint_t  reuse_next_states[] = {
     1 << NGX_HTTP_UPSTREAM_REUSE_CONN_USED
     |1 << NGX_HTTP_UPSTREAM_REUSE_CONN_PARKED,
 
-    /* PARKED, TESTED */
-    0, 0
+    /* PARKED */
+    0,
+
+    /* TESTED */
+    0
 };
 
 
@@ -225,7 +229,7 @@ ngx_http_upstream_reuse_create_conn(ngx_http_upstream_reuse_srv_conf_t *rcf,
     conn->server = server;
     conn->learned = server->learned;
 
-    ngx_http_upstream_reuse_list(conn);
+    ngx_http_upstream_reuse_register(conn);
     server->holders++;
 
     return conn;
@@ -259,7 +263,7 @@ reuse_cleanup_conn(void *data)
 
     c = conn->connection;
 
-    ngx_http_upstream_reuse_unlist(conn);
+    ngx_http_upstream_reuse_unregister(conn);
     conn->server->holders--;
 
     if (conn->offers) {

@@ -22,10 +22,10 @@
 #define NGX_HTTP_UPSTREAM_REUSE_GOLDEN  0x9e3779b97f4a7c15ull
 
 
-static void reuse_look_handler(void);
+static void reuse_drain_handler(void);
 static void reuse_drain(ngx_http_upstream_reuse_srv_conf_t *rcf);
 static void reuse_leave(ngx_http_upstream_reuse_conn_t *conn);
-static void reuse_look(ngx_http_upstream_reuse_srv_conf_t *rcf);
+static void reuse_read_servers(ngx_http_upstream_reuse_srv_conf_t *rcf);
 static void reuse_update(ngx_http_upstream_reuse_srv_conf_t *rcf);
 static ngx_uint_t reuse_is_due(ngx_http_upstream_reuse_srv_conf_t *rcf);
 static ngx_int_t reuse_collect(ngx_http_upstream_rr_peers_t *peers);
@@ -37,7 +37,7 @@ static int ngx_libc_cdecl reuse_cmp_hashes(const void *one, const void *two);
 static ngx_uint_t  reuse_nkept;
 
 static ngx_http_upstream_reuse_task_t  reuse_look_task =
-    ngx_http_upstream_reuse_task(reuse_look_handler);
+    ngx_http_upstream_reuse_task(reuse_drain_handler);
 
 /* worker: answers that were looked at */
 
@@ -51,7 +51,7 @@ static ngx_uint_t   reuse_room;
 
 
 void
-ngx_http_upstream_reuse_list(ngx_http_upstream_reuse_conn_t *conn)
+ngx_http_upstream_reuse_register(ngx_http_upstream_reuse_conn_t *conn)
 {
     ngx_queue_insert_tail(&conn->conf->kept, &conn->kept);
     reuse_nkept++;
@@ -64,7 +64,7 @@ ngx_http_upstream_reuse_list(ngx_http_upstream_reuse_conn_t *conn)
 
 
 void
-ngx_http_upstream_reuse_unlist(ngx_http_upstream_reuse_conn_t *conn)
+ngx_http_upstream_reuse_unregister(ngx_http_upstream_reuse_conn_t *conn)
 {
     ngx_queue_remove(&conn->kept);
     reuse_nkept--;
@@ -72,7 +72,7 @@ ngx_http_upstream_reuse_unlist(ngx_http_upstream_reuse_conn_t *conn)
 
 
 static void
-reuse_look_handler(void)
+reuse_drain_handler(void)
 {
     ngx_uint_t                            i, answered;
     ngx_atomic_uint_t                     answers;
@@ -106,7 +106,7 @@ reuse_look_handler(void)
             continue;
         }
 
-        reuse_look(rcf);
+        reuse_read_servers(rcf);
 
         /* whoever opens a connection may have looked before */
 
@@ -196,7 +196,7 @@ ngx_http_upstream_reuse_is_listed(ngx_http_upstream_reuse_conn_t *conn)
     if (!rcf->live.known
         || !ngx_http_upstream_reuse_is_live(&rcf->live, hash))
     {
-        reuse_look(rcf);
+        reuse_read_servers(rcf);
     }
 
     listed = rcf->live.known
@@ -234,7 +234,7 @@ ngx_http_upstream_reuse_is_drained(ngx_http_upstream_reuse_conn_t *conn)
     hash = ngx_crc32_short((u_char *) conn->sockaddr, conn->socklen);
 
     if (reuse_is_due(rcf)) {
-        reuse_look(rcf);
+        reuse_read_servers(rcf);
     }
 
     if (ngx_http_upstream_reuse_is_live(&rcf->live, hash)) {
@@ -244,7 +244,7 @@ ngx_http_upstream_reuse_is_drained(ngx_http_upstream_reuse_conn_t *conn)
     /* it may have come back since */
 
     if (rcf->live.looked != ngx_current_msec) {
-        reuse_look(rcf);
+        reuse_read_servers(rcf);
     }
 
     return !ngx_http_upstream_reuse_is_live(&rcf->live, hash);
@@ -266,7 +266,7 @@ ngx_http_upstream_reuse_look_at_servers(void)
     while ((rcf = ngx_http_upstream_reuse_next_conf(umcf, &i))) {
 
         if (ngx_http_upstream_reuse_has_layer(rcf) && reuse_is_due(rcf)) {
-            reuse_look(rcf);
+            reuse_read_servers(rcf);
         }
     }
 }
@@ -282,7 +282,7 @@ reuse_is_due(ngx_http_upstream_reuse_srv_conf_t *rcf)
 
 
 static void
-reuse_look(ngx_http_upstream_reuse_srv_conf_t *rcf)
+reuse_read_servers(ngx_http_upstream_reuse_srv_conf_t *rcf)
 {
     ngx_int_t                        rc;
     ngx_http_upstream_rr_peers_t    *peers;

@@ -23,8 +23,8 @@
  * A record of a connection was made, and is about to go.  While there are any
  * in this worker, it looks at their servers from time to time.
  */
-void ngx_http_upstream_reuse_list(ngx_http_upstream_reuse_conn_t *conn);
-void ngx_http_upstream_reuse_unlist(ngx_http_upstream_reuse_conn_t *conn);
+void ngx_http_upstream_reuse_register(ngx_http_upstream_reuse_conn_t *conn);
+void ngx_http_upstream_reuse_unregister(ngx_http_upstream_reuse_conn_t *conn);
 
 /*
  * Tells whether the server of a new connection is one that its upstream has.

@@ -328,7 +328,11 @@ ngx_http_upstream_reuse_read_hint(ngx_http_upstream_reuse_peer_t *rp,
         }
     }
 
-    /* some count down, and others always say how many there are in all */
+    /*
+     * Some origins count down, and others always say how many there are in
+     * all: what the first response says is taken for all requests, that one
+     * included.
+     */
 
     if (max != NGX_ERROR) {
 

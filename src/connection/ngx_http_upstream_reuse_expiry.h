@@ -3,7 +3,7 @@
  * Copyright (C) 2026 The ngx_http_myproxy_module authors
  *
  * How long a connection may be idle (expiry), and how that is learned
- * (limits).
+ * (learned).
  *
  * A limit that was learned is put to the test in three ways: a connection is
  * left in the pool beyond it (may_outlive), or out of the pool (put_to_test),
@@ -106,7 +106,8 @@ ngx_uint_t ngx_http_upstream_reuse_put_to_test(
 ngx_uint_t ngx_http_upstream_reuse_may_try(ngx_http_upstream_reuse_peer_t *rp,
     ngx_http_upstream_reuse_conn_t *conn);
 
-/* limits */
+
+/* learned */
 
 /*
  * How long before an idle limit a connection is given up, whether the limit

@@ -88,9 +88,9 @@ void ngx_http_upstream_reuse_add_retry_after(ngx_http_request_t *r);
 void ngx_http_upstream_reuse_begin_queues(ngx_cycle_t *cycle);
 
 /*
- * Has a request wait, and calls turn() when it is the first of all and
- * something may be free, as often as it goes on waiting.  NGX_DECLINED: as
- * many wait as may.
+ * Has a request wait behind all others, and calls turn() when it is the first
+ * of all and something may be free, as often as it goes on waiting.
+ * NGX_DECLINED: as many wait as may.
  */
 ngx_int_t ngx_http_upstream_reuse_enter_queue(
     ngx_http_upstream_reuse_queued_t *queued,

@@ -309,9 +309,10 @@ typedef enum {
     NGX_HTTP_UPSTREAM_REUSE_CONN_IDLE,      /* is in the pool */
     NGX_HTTP_UPSTREAM_REUSE_CONN_PARKED,    /* is any worker's now; what is
                                                left here is closed */
-    NGX_HTTP_UPSTREAM_REUSE_CONN_TESTED     /* is left alone until the origin
+    NGX_HTTP_UPSTREAM_REUSE_CONN_TESTED,    /* is left alone until the origin
                                                closes it, or the end of a
                                                test */
+    NGX_HTTP_UPSTREAM_REUSE_CONN_LAST
 } ngx_http_upstream_reuse_conn_state_e;
 
 

@@ -32,7 +32,10 @@ typedef struct ngx_http_upstream_reuse_peer_s  ngx_http_upstream_reuse_peer_t;
  *     reuse_set_profile() and reuse_is_constant() (src/warm, profiles.c), so
  *     that connections opened ahead have it.
  *
- * A setting of an SSL_CTX is none of these: see add_ssl() (sessions.h).
+ * A setting of an SSL_CTX is none of these.  Connections of different SSL_CTXs
+ * are apart, by "ssl" below: a handler must not share an SSL_CTX between
+ * locations whose settings differ (src/proxy: same_ssl()).  TLS sessions may
+ * be resumed from one SSL_CTX by another: see add_ssl() (sessions.h).
  */
 
 typedef struct {

@@ -11,7 +11,11 @@
 #define _NGX_HTTP_UPSTREAM_REUSE_PEER_H_INCLUDED_
 
 
-/* how it is known that a request was not delivered */
+/*
+ * How it is known that a request was not delivered.  UNSENT: no byte of it was
+ * written; CLOSED: the origin had ended its side before; RESET: the reset came
+ * sooner than an answer to the request could; UNKNOWN: it is not known.
+ */
 
 typedef enum {
     NGX_HTTP_UPSTREAM_REUSE_PROOF_UNKNOWN = 0,

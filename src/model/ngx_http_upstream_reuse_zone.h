@@ -111,7 +111,11 @@ struct ngx_http_upstream_reuse_tally_s {
 #define NGX_HTTP_UPSTREAM_REUSE_PARTS  6
 
 
-/* cycle, in shared memory: what was counted of a server by some time */
+/*
+ * cycle, in shared memory: what was counted of a server when a part of the
+ * last hour began.  Each request since then pays for connections that were
+ * opened ahead and not used: stock.c in src/warm.
+ */
 
 typedef struct {
     ngx_atomic_uint_t                    requests;

@@ -127,7 +127,11 @@ void ngx_http_upstream_reuse_check_keepalive(ngx_conf_t *cf,
 /* milliseconds: its own timeout, where that directive is not known */
 #define NGX_HTTP_UPSTREAM_REUSE_TIMEOUT  60000
 
-/* Reads its size and limits, once the upstream is initialised. */
+/*
+ * Reads its size and limits, once the upstream is initialised.  One more is a
+ * field of rcf, read here, and a row and a comparison in selftest.c; expiry.c
+ * obeys it, and reasons.c names it as a reason.
+ */
 void ngx_http_upstream_reuse_read_keepalive(ngx_conf_t *cf,
     ngx_http_upstream_srv_conf_t *uscf,
     ngx_http_upstream_reuse_srv_conf_t *rcf);
@@ -166,7 +170,8 @@ ngx_uint_t ngx_http_upstream_reuse_count_servers(
  * why, if connections must not be given to it.
  *
  * No struct of it is known: a field is read at the offset of its directive,
- * and has to be set and read back in reuse_test_directives() first.
+ * and has to be set and read back in reuse_test_directives() first, from a row
+ * of reuse_test_settings[].
  */
 ngx_uint_t ngx_http_upstream_reuse_is_sound(ngx_conf_t *cf);
 

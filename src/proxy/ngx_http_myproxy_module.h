@@ -23,7 +23,10 @@
  *     send      how it is written to the connection
  *     response  status line and header of the response
  *     header    the lines of a response's header, the short way
- *     line      one of them as nginx's parser reads it; what is logged of it
+ *     response_fields
+ *               what these fields mean
+ *     line      one of them as nginx's parser reads it; how the log quotes a
+ *               bad one
  *     known_fields
  *               fields that are known beforehand, by their names
  *     body      body of the response
@@ -188,7 +191,8 @@ typedef struct {
     ngx_http_upstream_conf_t        *lookup_conf;  /* with which core looks
                                                       into the cache; NULL */
     ngx_int_t                        resolver_error;  /* 0: none */
-    ngx_uint_t                       known_by;  /* the name, to reuse */
+    ngx_uint_t                       target_name;  /* what note_answer() has
+                                                      returned for it */
     ngx_msec_t                       body_timer;  /* to be set again; 0 */
 
     ngx_str_t                        uri;      /* what we ask the origin for */
@@ -508,7 +512,11 @@ ngx_int_t ngx_http_myproxy_invalid_bytes(ngx_http_request_t *r,
 ngx_int_t ngx_http_myproxy_invalid_line(ngx_http_request_t *r,
     const char *reason, u_char *start, u_char *last);
 
-/* As above, with the place in the line where nginx's parser has stopped. */
+/*
+ * As above, with the place in the line where nginx's parser has stopped.  The
+ * reason is the caller's: read_line() (response.c) for a header, chunked.c for
+ * a trailer section.
+ */
 ngx_int_t ngx_http_myproxy_invalid_parsed(ngx_http_request_t *r,
     const char *reason, ngx_buf_t *b);
 

@@ -134,7 +134,7 @@ init_peer(ngx_http_request_t *r, ngx_http_upstream_srv_conf_t *us)
     r->upstream->ssl_name = resolved->host;
 #endif
 
-    ngx_http_upstream_reuse_set_target(r, ctx->known_by);
+    ngx_http_upstream_reuse_set_target(r, ctx->target_name);
 
     return ngx_http_upstream_create_round_robin_peer(r, resolved);
 }
@@ -352,7 +352,7 @@ answer_handler(ngx_resolver_ctx_t *rctx)
     rc = NGX_OK;
 
     if (rctx->state == 0) {
-        ctx->known_by = ngx_http_upstream_reuse_note_answer(rctx);
+        ctx->target_name = ngx_http_upstream_reuse_note_answer(rctx);
         rc = copy_addresses(r, rctx);
 
     } else if (may_be_cached(r)) {

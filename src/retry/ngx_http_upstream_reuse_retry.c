@@ -38,7 +38,7 @@ static ngx_http_upstream_reuse_proof_e reuse_judge(
     ngx_http_upstream_reuse_peer_t *rp, ngx_connection_t *c, ngx_err_t *err);
 static ngx_uint_t reuse_has_said_end(ngx_connection_t *c);
 
-static ngx_uint_t reuse_is_lost(ngx_peer_connection_t *pc,
+static ngx_uint_t reuse_body_is_lost(ngx_peer_connection_t *pc,
     ngx_http_upstream_reuse_peer_t *rp);
 static ngx_uint_t reuse_leave_silent(ngx_peer_connection_t *pc,
     ngx_http_upstream_reuse_peer_t *rp, ngx_uint_t *state);
@@ -496,7 +496,7 @@ ngx_http_upstream_reuse_send_again(ngx_peer_connection_t *pc,
 
     *state = NGX_PEER_NEXT;
 
-    if (reuse_is_lost(pc, rp)
+    if (reuse_body_is_lost(pc, rp)
         || ngx_http_upstream_reuse_gives_up(rp)
         || reuse_hold_peer(pc, rp) != NGX_OK)
     {
@@ -519,7 +519,8 @@ ngx_http_upstream_reuse_send_again(ngx_peer_connection_t *pc,
 /* Tells whether there is not all of the request any more, and logs it. */
 
 static ngx_uint_t
-reuse_is_lost(ngx_peer_connection_t *pc, ngx_http_upstream_reuse_peer_t *rp)
+reuse_body_is_lost(ngx_peer_connection_t *pc,
+    ngx_http_upstream_reuse_peer_t *rp)
 {
     ngx_http_upstream_t  *u;
 

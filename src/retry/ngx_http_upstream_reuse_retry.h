@@ -18,7 +18,7 @@
 
 /*
  * A request is about to be sent on a kept connection.  Until the first byte
- * of a response is there, each end of the connection is looked at.
+ * of a response is there, each close or reset of the connection is examined.
  */
 void ngx_http_upstream_reuse_watch(ngx_http_upstream_reuse_peer_t *rp,
     ngx_connection_t *c);

@@ -62,8 +62,8 @@ ngx_uint_t ngx_http_upstream_reuse_gives_up(
 
 /*
  * Tells whether a connection that was idle for so many milliseconds has been
- * so for as long as one on which a request met silence, of which there is one
- * where record->silent is not 0.
+ * idle since a request on another connection to its server met silence, or
+ * since before.  To be asked if record->silent is not 0.
  */
 ngx_uint_t ngx_http_upstream_reuse_is_suspect(
     ngx_http_upstream_reuse_conn_t *conn, ngx_msec_t age);

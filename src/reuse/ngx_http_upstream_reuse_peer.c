@@ -466,7 +466,7 @@ reuse_unfit(ngx_http_upstream_reuse_peer_t *rp, ngx_connection_t *c,
 
     /* the event may wait behind the client's that we are in */
 
-    if (!ngx_http_upstream_reuse_is_silent(c->fd)) {
+    if (!ngx_http_upstream_reuse_is_quiet(c->fd)) {
         rc = ngx_http_upstream_reuse_note_end(conn, rp->idle);
 
         if (rc == NGX_ABORT) {

@@ -152,7 +152,7 @@ ngx_http_upstream_reuse_close_ended(ngx_http_upstream_reuse_conn_t *conn,
  */
 
 ngx_uint_t
-ngx_http_upstream_reuse_is_silent(ngx_socket_t fd)
+ngx_http_upstream_reuse_is_quiet(ngx_socket_t fd)
 {
     char     buf[1];
     ssize_t  n;

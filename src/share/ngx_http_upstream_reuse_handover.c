@@ -211,7 +211,7 @@ ngx_http_upstream_reuse_take_over(ngx_http_upstream_reuse_peer_t *rp,
             return NGX_DECLINED;
         }
 
-        if (ngx_http_upstream_reuse_is_silent(fd)) {
+        if (ngx_http_upstream_reuse_is_quiet(fd)) {
             break;
         }
 

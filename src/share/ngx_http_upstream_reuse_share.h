@@ -68,8 +68,8 @@ ngx_http_upstream_reuse_conn_t *ngx_http_upstream_reuse_adopt(
 void ngx_http_upstream_reuse_close_ended(ngx_http_upstream_reuse_conn_t *conn,
     ngx_http_upstream_reuse_parcel_t *parcel);
 
-/* Tells whether nothing has arrived on a connection, and it has not ended. */
-ngx_uint_t ngx_http_upstream_reuse_is_silent(ngx_socket_t fd);
+/* Tells whether there is nothing to be read: no data, no end, no error. */
+ngx_uint_t ngx_http_upstream_reuse_is_quiet(ngx_socket_t fd);
 
 
 /* sweep */

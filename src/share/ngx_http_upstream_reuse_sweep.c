@@ -309,7 +309,7 @@ reuse_visit(ngx_http_upstream_reuse_parcel_t *parcel, ngx_socket_t fd,
 {
     if (!ngx_http_upstream_reuse_is_foreign(parcel)) {
 
-        if (!ngx_http_upstream_reuse_is_silent(fd)) {
+        if (!ngx_http_upstream_reuse_is_quiet(fd)) {
             return 1;
         }
 
@@ -404,7 +404,7 @@ reuse_renew(ngx_http_upstream_reuse_parcel_t *parcel, ngx_socket_t fd)
 
     if (!reuse_is_old(parcel)
         || (ngx_msec_int_t) (parcel->end - ngx_current_msec) <= 0
-        || !ngx_http_upstream_reuse_is_silent(fd))
+        || !ngx_http_upstream_reuse_is_quiet(fd))
     {
         return NGX_DECLINED;
     }
@@ -486,7 +486,7 @@ reuse_sweep(ngx_http_upstream_reuse_parcel_t *parcel, ngx_socket_t fd)
         /* it is counted with another server than a new one would be */
 
         if (reason == NGX_HTTP_UPSTREAM_REUSE_CLOSE_KEPT) {
-            reason = ngx_http_upstream_reuse_is_silent(fd)
+            reason = ngx_http_upstream_reuse_is_quiet(fd)
                      ? parcel->reason : NGX_HTTP_UPSTREAM_REUSE_CLOSE_FOUND;
         }
 
@@ -505,7 +505,7 @@ reuse_sweep(ngx_http_upstream_reuse_parcel_t *parcel, ngx_socket_t fd)
         return;
     }
 
-    if (!ngx_http_upstream_reuse_is_silent(fd)) {
+    if (!ngx_http_upstream_reuse_is_quiet(fd)) {
         ngx_http_upstream_reuse_close_ended(conn, parcel);
         return;
     }

@@ -352,8 +352,9 @@ html_server(ngx_http_reuse_status_text_t *text,
 
     ngx_http_reuse_status_write(text, "</td><td data-name=\"idle limit\">");
 
-    if (view->limit) {
-        ngx_http_reuse_status_write_time(text, (uint64_t) view->limit * 1000);
+    if (view->idle_limit) {
+        ngx_http_reuse_status_write_time(text,
+                                         (uint64_t) view->idle_limit * 1000);
     }
 
     ngx_http_reuse_status_write(text, "</td><td data-name=\"saved\">");

@@ -143,8 +143,8 @@ json_servers(ngx_http_reuse_status_text_t *text,
         json_limit(text, view[i].most, view[i].most);
         ngx_http_reuse_status_write(text, ",\"learned_idle_limit_seconds\":");
 
-        if (view[i].limit) {
-            json_seconds(text, (uint64_t) view[i].limit * 1000);
+        if (view[i].idle_limit) {
+            json_seconds(text, (uint64_t) view[i].idle_limit * 1000);
 
         } else {
             ngx_http_reuse_status_write(text, "null");

@@ -560,10 +560,11 @@ static void
 prometheus_limit(ngx_http_reuse_status_text_t *text,
     ngx_http_upstream_reuse_view_t *view, const char *name)
 {
-    if (view->limit) {
+    if (view->idle_limit) {
         prometheus_labels(text, view, name);
-        ngx_http_reuse_status_write(text, "} %M.%03M\n", view->limit / 1000,
-                                    view->limit % 1000);
+        ngx_http_reuse_status_write(text, "} %M.%03M\n",
+                                    view->idle_limit / 1000,
+                                    view->idle_limit % 1000);
     }
 }
 

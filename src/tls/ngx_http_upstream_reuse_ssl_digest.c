@@ -57,7 +57,7 @@ static int  reuse_index = -1;
  * no effect on whether a session that was made may be used.
  */
 
-static const char  *reuse_seen[] = {
+static const char  *reuse_harmless[] = {
     "CipherString", "Ciphersuites", "Curves", "Groups",
     "SignatureAlgorithms", "MinProtocol", "MaxProtocol", "Protocol",
     "Options", NULL
@@ -369,10 +369,10 @@ reuse_is_seen(ngx_str_t *command)
 {
     ngx_uint_t  i;
 
-    for (i = 0; reuse_seen[i]; i++) {
+    for (i = 0; reuse_harmless[i]; i++) {
 
-        if (ngx_strlen(reuse_seen[i]) == command->len
-            && ngx_strncasecmp((u_char *) reuse_seen[i], command->data,
+        if (ngx_strlen(reuse_harmless[i]) == command->len
+            && ngx_strncasecmp((u_char *) reuse_harmless[i], command->data,
                                command->len)
                == 0)
         {
