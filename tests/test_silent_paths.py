@@ -667,6 +667,7 @@ def test_one_over_tls_that_was_opened_ahead_and_is_not_answered(stage):
         http="upstream app { server %{origin}; reuse_warm 1; }"
              "reuse_probe idle=1s interval=1s count=1;")
     stage.wait_until(lambda: counts(nginx)["connections"]["idle"] == 1)
+    stage.wait_until(lambda: link.is_acknowledged("a"))
     link.drop("b")
     stage.wait_until(lambda: closed(nginx).get("silent") == 1,
                      10 * settings.SCALE)

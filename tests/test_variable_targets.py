@@ -879,8 +879,9 @@ def test_what_is_known_of_addresses_is_bounded(stage):
     nginx.reload()
     ask_all()
     servers = pool(nginx)
-    assert len(servers) == 129
-    assert servers["others"]["attempts"]["total"] >= 4 * 11
+    # one that is not used for some seconds makes room for another
+    assert len(servers.keys() - {"others", "removed"}) <= 128
+    assert servers["others"]["attempts"]["total"] >= 2 * 11
     assert sum(server["attempts"]["total"]
                for server in servers.values()) == 4 * 139
     assert not nginx.logged("is full")

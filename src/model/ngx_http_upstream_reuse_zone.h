@@ -114,7 +114,7 @@ struct ngx_http_upstream_reuse_tally_s {
 /*
  * cycle, in shared memory: what was counted of a server when a part of the
  * last hour began.  Each request since then pays for connections that were
- * opened ahead and not used: stock.c in src/warm.
+ * opened ahead and not used: usage.c in src/warm.
  */
 
 typedef struct {

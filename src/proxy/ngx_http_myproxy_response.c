@@ -446,7 +446,6 @@ process_header_done(ngx_http_request_t *r, ngx_http_myproxy_ctx_t *ctx)
 static void
 end_without_body(ngx_http_request_t *r)
 {
-    const char                      *excess;
     ngx_http_upstream_t             *u;
     ngx_http_upstream_headers_in_t  *in;
 
@@ -454,26 +453,23 @@ end_without_body(ngx_http_request_t *r)
     in = &u->headers_in;
 
     if (u->buffer.pos != u->buffer.last) {
-        excess = "upstream sent data after a response without body";
+        ngx_log_error(NGX_LOG_WARN, r->connection->log, 0,
+                      "upstream sent data after a response without body");
 
     } else if (in->status_n == NGX_HTTP_NO_CONTENT
                && (in->chunked || in->content_length_n > 0))
     {
-        excess = "upstream announced a body for 204, which has none";
+        ngx_log_error(NGX_LOG_WARN, r->connection->log, 0,
+                      "upstream announced a body for 204, which has none");
 
     } else {
-        excess = NULL;
+        ngx_http_myproxy_keep(u);
+        return;
     }
 
-    if (excess) {
-        ngx_log_error(NGX_LOG_WARN, r->connection->log, 0, "%s", excess);
-        in->connection_close = 1;
+    in->connection_close = 1;
 
-        ngx_http_upstream_reuse_explain(r,
-                                        NGX_HTTP_UPSTREAM_REUSE_CLOSE_EXCESS);
-    }
-
-    ngx_http_myproxy_keep(u);
+    ngx_http_upstream_reuse_explain(r, NGX_HTTP_UPSTREAM_REUSE_CLOSE_EXCESS);
 }
 
 

@@ -13,7 +13,7 @@
  *     starving    servers that idle connections may keep from answering
  *     preconnect  one of them is opened
  *     handshake   TLS on it
- *     stock       what all workers have together, and which of them plans
+ *     usage       what all workers have together, and which of them plans
  *     pace        when the next plan is made, and after which failures
  */
 
@@ -36,7 +36,7 @@
 
 /*
  * Seconds after which a peak of use is lowered.  There are three: of a server
- * in all workers and in this one (stock), and of a profile (module, plan).
+ * in all workers and in this one (usage), and of a profile (module, plan).
  */
 #define NGX_HTTP_REUSE_WARM_LOWER  60
 
@@ -191,7 +191,7 @@ ngx_http_upstream_reuse_attempts_t *ngx_http_reuse_warm_find_attempts(
     ngx_http_upstream_reuse_server_t *server);
 
 
-/* stock */
+/* usage */
 
 /* How many workers there are. */
 ngx_uint_t ngx_http_reuse_warm_count_workers(void);

@@ -135,6 +135,15 @@ class Link:
         """How many packets from that side are on their way, or held."""
         return self._counts(side)[1]
 
+    def is_acknowledged(self, side):
+        """Whether all that connections of that side have sent has arrived.
+
+        The kernel does not probe a connection before.
+        """
+        done = subprocess.run(self.enter(side) + ["ss", "-tinH"], check=True,
+                              stdin=subprocess.DEVNULL, capture_output=True)
+        return b"unacked:" not in done.stdout
+
     def _counts(self, side):
         answer = self._order(f"count {side.upper()}")
         return [int(number) for number in answer.split()[1:]]
