@@ -882,7 +882,10 @@ def test_what_is_known_of_addresses_is_bounded(stage):
     # one that is not used for some seconds makes room for another
     assert len(servers.keys() - {"others", "removed"}) <= 128
     assert servers["others"]["attempts"]["total"] >= 2 * 11
+    # nginx is its own origin, whose old workers may end as a request arrives
+    again = sum(server["connections"]["closed_by_reason"]["error"]
+                for server in servers.values())
     assert sum(server["attempts"]["total"]
-               for server in servers.values()) == 4 * 139
+               for server in servers.values()) == 4 * 139 + again
     assert not nginx.logged("is full")
     assert nginx.status()["zone"]["full"] is False
