@@ -309,7 +309,7 @@ ngx_http_upstream_reuse_why_unfit(ngx_http_upstream_reuse_peer_t *rp)
 
     case NGX_HTTP_UPSTREAM_REUSE_NEW_STALE:
         return rp->account.excess ? NGX_HTTP_UPSTREAM_REUSE_CLOSE_EXCESS
-                          : NGX_HTTP_UPSTREAM_REUSE_CLOSE_FOUND;
+                          : NGX_HTTP_UPSTREAM_REUSE_CLOSE_CLOSED;
 
     case NGX_HTTP_UPSTREAM_REUSE_NEW_SILENT:
         return NGX_HTTP_UPSTREAM_REUSE_CLOSE_SILENT;
@@ -381,7 +381,7 @@ ngx_http_upstream_reuse_why_closed(ngx_http_upstream_reuse_peer_t *rp,
     }
 
     if (in->connection_close) {
-        return NGX_HTTP_UPSTREAM_REUSE_CLOSE_ASKED;
+        return NGX_HTTP_UPSTREAM_REUSE_CLOSE_CLOSE;
     }
 
     if (!u->keepalive) {
@@ -391,7 +391,7 @@ ngx_http_upstream_reuse_why_closed(ngx_http_upstream_reuse_peer_t *rp,
     }
 
     if (c->read->eof) {
-        return NGX_HTTP_UPSTREAM_REUSE_CLOSE_FOUND;
+        return NGX_HTTP_UPSTREAM_REUSE_CLOSE_CLOSED;
     }
 
     if (c->requests >= rp->conf->max_requests) {
@@ -435,7 +435,7 @@ ngx_http_upstream_reuse_why_idle_closed(ngx_http_upstream_reuse_conn_t *conn,
     switch (ended) {
 
     case NGX_OK:
-        return NGX_HTTP_UPSTREAM_REUSE_CLOSE_FOUND;
+        return NGX_HTTP_UPSTREAM_REUSE_CLOSE_CLOSED;
 
     case NGX_DECLINED:
         return NGX_HTTP_UPSTREAM_REUSE_CLOSE_EXCESS;

@@ -16,8 +16,9 @@
 /*
  * The resolver has answered with addresses for a name that a variable has
  * brought.  Connections that were opened for the name before, to an address
- * that is not among them, are closed.  Returns the number that stands for the
- * name in this worker (conn->target); 0: none.
+ * that is not among them, are closed: by each worker, once count_answers() has
+ * changed (drain.c), and where they are parked (sweep.c).  Returns the number
+ * of the name in all workers (conn->target); 0: there is none.
  *
  * A name is only resolved for a request, by src/proxy.  This worker remembers
  * for each name which resolver was asked and until when the answer holds.

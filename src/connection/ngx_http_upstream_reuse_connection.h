@@ -39,10 +39,10 @@ ngx_http_upstream_reuse_conn_t *ngx_http_upstream_reuse_find_conn(
 
 
 /*
- * Changes the state; logs an alert if it cannot follow on the one before: a
- * table in connection.c says which may.  A new state also needs its case in
- * reuse_cleanup_conn() there, in drain.c, in reasons.c, and in
- * reuse_end_idle() of src/warm.
+ * Changes the state; logs an alert if it cannot follow on the one before, by
+ * reuse_next_states[] (connection.c).  A new state also needs its case in
+ * reuse_cleanup_conn() there, in drain.c, in why_idle_closed() (reasons.c),
+ * and where one is expected: peer.c, handover.c, and module.c of src/warm.
  */
 void ngx_http_upstream_reuse_set_state(ngx_http_upstream_reuse_conn_t *conn,
     ngx_http_upstream_reuse_conn_state_e state);

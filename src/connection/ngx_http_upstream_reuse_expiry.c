@@ -17,7 +17,7 @@
 #define NGX_HTTP_UPSTREAM_REUSE_PAUSE   8
 
 
-static ngx_msec_t reuse_limit(ngx_http_upstream_reuse_conn_t *conn);
+static ngx_msec_t reuse_idle_limit(ngx_http_upstream_reuse_conn_t *conn);
 static ngx_msec_t reuse_learned(ngx_http_upstream_reuse_conn_t *conn);
 static ngx_msec_t reuse_tested(ngx_http_upstream_reuse_learned_t *limit);
 static ngx_msec_t reuse_end_of_test(ngx_http_upstream_reuse_conn_t *conn);
@@ -61,7 +61,7 @@ ngx_http_upstream_reuse_is_fresh(ngx_http_upstream_reuse_conn_t *conn,
 {
     ngx_msec_t  limit;
 
-    limit = reuse_limit(conn);
+    limit = reuse_idle_limit(conn);
 
     return limit == 0
            || age + ngx_http_upstream_reuse_margin(conn, limit) < limit;
@@ -141,7 +141,7 @@ ngx_http_upstream_reuse_idle_left(ngx_http_upstream_reuse_conn_t *conn)
     end = conn->conf->max_time - ngx_min(conn->conf->max_time, served);
     end = ngx_min(end, conn->conf->timeout);
 
-    limit = reuse_limit(conn);
+    limit = reuse_idle_limit(conn);
 
     if (limit) {
         limit -= ngx_min(limit, ngx_http_upstream_reuse_margin(conn, limit));
@@ -212,14 +212,14 @@ ngx_http_upstream_reuse_unused_limit(ngx_http_upstream_reuse_srv_conf_t *rcf,
 ngx_uint_t
 ngx_http_upstream_reuse_knows_end(ngx_http_upstream_reuse_conn_t *conn)
 {
-    return reuse_limit(conn) != 0;
+    return reuse_idle_limit(conn) != 0;
 }
 
 
 /* Milliseconds after which an idle connection is closed; 0: not known. */
 
 static ngx_msec_t
-reuse_limit(ngx_http_upstream_reuse_conn_t *conn)
+reuse_idle_limit(ngx_http_upstream_reuse_conn_t *conn)
 {
     ngx_msec_t  limit;
 

@@ -110,8 +110,9 @@ ngx_uint_t ngx_http_upstream_reuse_may_try(ngx_http_upstream_reuse_peer_t *rp,
 /* learned */
 
 /*
- * How long before an idle limit a connection is given up, whether the limit
- * was configured, announced or learned.
+ * Milliseconds before an idle limit at which a connection is given up: two
+ * round trips, a sixteenth of the limit, and the least margin above.  It is
+ * the same for limits that were configured, announced and learned.
  */
 ngx_msec_t ngx_http_upstream_reuse_margin(
     ngx_http_upstream_reuse_conn_t *conn, ngx_msec_t limit);

@@ -54,8 +54,9 @@ static void reuse_log_limit(ngx_http_upstream_reuse_conn_t *conn,
 
 /*
  * The origin counts from the time when it has sent the response, half a round
- * trip before we have it, and a request takes another half to arrive.  The
- * rest is for timers that are not exact.
+ * trip before we have it, and a request takes another half to arrive.  That is
+ * taken twice, as a round trip may be longer than the one that was measured.
+ * The rest is for timers that are not exact.
  */
 
 ngx_msec_t

@@ -30,7 +30,7 @@ ngx_http_upstream_reuse_evict(ngx_http_upstream_reuse_peer_t *rp)
 
         if (!reuse_evict_own(rp)
             && !ngx_http_upstream_reuse_close_one_parked(rp->conf, server,
-                                     NGX_HTTP_UPSTREAM_REUSE_CLOSE_LIMITED))
+                                     NGX_HTTP_UPSTREAM_REUSE_CLOSE_LIMIT))
         {
             return 0;
         }
@@ -60,7 +60,7 @@ reuse_evict_own(ngx_http_upstream_reuse_peer_t *rp)
         conn = ngx_queue_data(q, ngx_http_upstream_reuse_conn_t, spare);
 
         if (conn->server->record == rp->server->record) {
-            conn->on_timeout = NGX_HTTP_UPSTREAM_REUSE_CLOSE_LIMITED;
+            conn->on_timeout = NGX_HTTP_UPSTREAM_REUSE_CLOSE_LIMIT;
             ngx_http_upstream_reuse_pool_remove(conn->connection);
 
             return 1;

@@ -29,7 +29,8 @@ struct ngx_http_upstream_reuse_queued_s {
                                     ngx_http_upstream_reuse_queued_t *queued);
 
     ngx_msec_t                           since;  /* it waits */
-    ngx_msec_t                           waited;  /* milliseconds, before */
+    ngx_msec_t                           waited;  /* milliseconds of waits
+                                                     that are over */
     unsigned                             waits:1;
 };
 

@@ -502,7 +502,7 @@ reuse_give(ngx_http_upstream_reuse_waiters_t *waiters, ngx_uint_t bell)
         conn = ngx_queue_data(q, ngx_http_upstream_reuse_conn_t, spare);
 
         if (ngx_http_upstream_reuse_hand_over(conn) != NGX_OK) {
-            conn->on_timeout = NGX_HTTP_UPSTREAM_REUSE_CLOSE_LIMITED;
+            conn->on_timeout = NGX_HTTP_UPSTREAM_REUSE_CLOSE_LIMIT;
             ngx_http_upstream_reuse_pool_remove(conn->connection);
         }
     }

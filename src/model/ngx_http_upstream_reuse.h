@@ -25,12 +25,12 @@
  *
  *     retry       it was not delivered and is sent again
  *     silence     nothing of it is acknowledged
- *     http2       the same in HTTP/2; over QUIC the layer does nothing
+ *     http2       what is special in HTTP/2; over QUIC the layer does nothing
  *
  * limit: requests wait, where connections are limited
  *
  *     wait        one waits
- *     queue       with those of other workers, in order of arrival
+ *     queue       those that wait, of all workers, in order of arrival
  *     bells       datagram sockets, by which one worker wakes another
  *     evict       an idle connection is closed for it
  *     refuse      the Retry-After of one that is refused
@@ -61,11 +61,11 @@
  *
  *     zone        shared memory begins, for a worker
  *     servers     what a worker has of each server
- *     gone        and frees, if the server is gone
- *     fold        what was counted of those, in shared memory
+ *     gone        frees what a worker has of servers that are gone
+ *     fold        adds up what was counted of servers that are gone
  *     records     one for each server, in shared memory
  *     counters    what became of each request and each connection
- *     snapshot    the same, added up for all workers
+ *     snapshot    what was counted, added up for all workers
  *     reasons     why a connection is new, or was closed
  *     slots       how many connections a server may have
  *     upstreams   those of the configuration
@@ -76,8 +76,9 @@
  *     pool        they are put there, and taken
  *     pool_conf   what that module is told, by the operator and by us
  *     selftest    whether it is as it is expected to be
- *     assertions  whether nginx's types are
- *     steps       the same for Angie, which connects in a step of its own
+ *     assertions  what nginx's types must be for this to compile
+ *     steps       takes and gives back in Angie, which connects in a step of
+ *                 its own
  *     warnings    notes what defeats reuse for the log and the page
  */
 
@@ -302,7 +303,10 @@ struct ngx_http_upstream_reuse_waiters_s {
     ((rcf)->asked || (rcf)->reuse != NGX_CONF_UNSET)
 
 
-/* what a connection that has been kept does now */
+/*
+ * What a connection that has been kept does now.  Which state may follow on
+ * which: reuse_next_states[] (connection.c), in this order.
+ */
 
 typedef enum {
     NGX_HTTP_UPSTREAM_REUSE_CONN_USED = 0,  /* has a request, or had one */
@@ -327,7 +331,7 @@ typedef struct {
 
     ngx_http_upstream_reuse_conn_state_e  state;
 
-    /* why it is closed, if it is because of its timer */
+    /* why it will be closed, by its timer or by pool_remove() */
     ngx_http_upstream_reuse_close_e       on_timeout;
 
     /* what was read of its end in TLS; NGX_AGAIN: nothing */
@@ -339,8 +343,8 @@ typedef struct {
     off_t                                 sent;  /* for earlier requests */
 
     ngx_queue_t                           kept;  /* in its upstream's */
-    ngx_uint_t                            target;  /* the name that it was
-                                                      opened for; 0: none */
+    ngx_uint_t                            target;  /* the number of its name:
+                                                      note_answer() */
     ngx_msec_t                            lifetime;  /* it ends at this age;
                                                         0: at none */
 

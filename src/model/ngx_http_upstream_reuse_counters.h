@@ -46,7 +46,7 @@ typedef enum {
 
     NGX_HTTP_UPSTREAM_REUSE_CLOSE_OFF,
     NGX_HTTP_UPSTREAM_REUSE_CLOSE_CONFIGURED,
-    NGX_HTTP_UPSTREAM_REUSE_CLOSE_ASKED,
+    NGX_HTTP_UPSTREAM_REUSE_CLOSE_CLOSE,
     NGX_HTTP_UPSTREAM_REUSE_CLOSE_ANNOUNCED,
     NGX_HTTP_UPSTREAM_REUSE_CLOSE_HTTP10,
     NGX_HTTP_UPSTREAM_REUSE_CLOSE_UNFRAMED,
@@ -60,7 +60,7 @@ typedef enum {
     NGX_HTTP_UPSTREAM_REUSE_CLOSE_TIME,
     NGX_HTTP_UPSTREAM_REUSE_CLOSE_AGE,
     NGX_HTTP_UPSTREAM_REUSE_CLOSE_DRAINED,
-    NGX_HTTP_UPSTREAM_REUSE_CLOSE_FOUND,
+    NGX_HTTP_UPSTREAM_REUSE_CLOSE_CLOSED,
     NGX_HTTP_UPSTREAM_REUSE_CLOSE_UNDELIVERED,
     NGX_HTTP_UPSTREAM_REUSE_CLOSE_SILENT,
     NGX_HTTP_UPSTREAM_REUSE_CLOSE_CONNECT_FAILED,
@@ -76,7 +76,7 @@ typedef enum {
     NGX_HTTP_UPSTREAM_REUSE_CLOSE_IDENTITY,
     NGX_HTTP_UPSTREAM_REUSE_CLOSE_UNBUFFERED,
     NGX_HTTP_UPSTREAM_REUSE_CLOSE_STARVING,
-    NGX_HTTP_UPSTREAM_REUSE_CLOSE_LIMITED,
+    NGX_HTTP_UPSTREAM_REUSE_CLOSE_LIMIT,
     NGX_HTTP_UPSTREAM_REUSE_CLOSE_CRASH,
     NGX_HTTP_UPSTREAM_REUSE_CLOSE_LAST
 } ngx_http_upstream_reuse_close_e;
@@ -123,7 +123,7 @@ enum {
                                      + NGX_HTTP_UPSTREAM_REUSE_CLOSE_LAST,
                                          /* requests that were not
                                             delivered and were sent again */
-    NGX_HTTP_UPSTREAM_REUSE_REFUSED,     /* requests that failed and may have
+    NGX_HTTP_UPSTREAM_REUSE_UNPROVEN,     /* requests that failed and may have
                                             been received */
     NGX_HTTP_UPSTREAM_REUSE_LOST,        /* requests that were not delivered
                                             and cannot be sent again */

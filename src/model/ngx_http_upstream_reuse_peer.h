@@ -15,13 +15,15 @@
  * How it is known that a request was not delivered.  UNSENT: no byte of it was
  * written; CLOSED: the origin had ended its side before; RESET: the reset came
  * sooner than an answer to the request could; UNKNOWN: it is not known.
+ * reuse_judge() (retry.c) decides, and has a text for each in reuse_proofs[].
  */
 
 typedef enum {
     NGX_HTTP_UPSTREAM_REUSE_PROOF_UNKNOWN = 0,
     NGX_HTTP_UPSTREAM_REUSE_PROOF_UNSENT,
     NGX_HTTP_UPSTREAM_REUSE_PROOF_CLOSED,
-    NGX_HTTP_UPSTREAM_REUSE_PROOF_RESET
+    NGX_HTTP_UPSTREAM_REUSE_PROOF_RESET,
+    NGX_HTTP_UPSTREAM_REUSE_PROOF_LAST
 } ngx_http_upstream_reuse_proof_e;
 
 

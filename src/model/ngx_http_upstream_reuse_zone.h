@@ -220,7 +220,10 @@ struct ngx_http_upstream_reuse_queue_s {
     ngx_atomic_t                         number;  /* of the last that came */
     ngx_atomic_t                         waiting;  /* the sum of all lines */
 
-    /* requests: have waited; were refused */
+    /*
+     * How many requests had to wait, and how many were refused: for a full
+     * queue (queue.c), and for the time that they had waited (wait.c).
+     */
 
     ngx_atomic_t                         waited;
     ngx_atomic_t                         full;

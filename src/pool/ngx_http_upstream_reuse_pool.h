@@ -60,7 +60,10 @@ ngx_http_upstream_reuse_peer_t *ngx_http_upstream_reuse_pool_create_peer(
 /* Closes a connection that is not in the pool. */
 void ngx_http_upstream_reuse_close(ngx_connection_t *c);
 
-/* Closes an idle connection. */
+/*
+ * Closes an idle connection as if its timer had expired: for the reason that
+ * stands in conn->on_timeout.
+ */
 void ngx_http_upstream_reuse_pool_remove(ngx_connection_t *c);
 
 /* Tells whether a connection is being closed in favour of another one. */
@@ -128,9 +131,11 @@ void ngx_http_upstream_reuse_check_keepalive(ngx_conf_t *cf,
 #define NGX_HTTP_UPSTREAM_REUSE_TIMEOUT  60000
 
 /*
- * Reads its size and limits, once the upstream is initialised.  One more is a
- * field of rcf, read here, and a row and a comparison in selftest.c; expiry.c
- * obeys it, and reasons.c names it as a reason.
+ * Reads its size and limits, once the upstream is initialised.  The module
+ * itself obeys them.  One more is a field of rcf, read here, and a row and a
+ * comparison in selftest.c; why_closed() (reasons.c) names it.  expiry.c obeys
+ * a limit of time as well, so that no connection is kept beyond it; what is
+ * counted for another goes along with a parked connection (parcel.c).
  */
 void ngx_http_upstream_reuse_read_keepalive(ngx_conf_t *cf,
     ngx_http_upstream_srv_conf_t *uscf,

@@ -11,7 +11,7 @@
  *     directives  their table
  *     conf      create and merge the configuration of a location
  *     stock     directives of the stock proxy, which do nothing for ours
- *     nonempty  directives whose value cannot be empty
+ *     nonempty  directives whose value cannot be empty: a row for each
  *     target    what to connect to and which URI to ask for
  *     resolve   a pool for what only variables name
  *     fields    header fields that the operator has written

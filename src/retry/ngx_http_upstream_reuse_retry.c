@@ -58,7 +58,7 @@ static ngx_uint_t    reuse_batch;
 static ngx_event_t   reuse_batch_event;
 
 
-static ngx_str_t  reuse_proofs[] = {
+static ngx_str_t  reuse_proofs[NGX_HTTP_UPSTREAM_REUSE_PROOF_LAST] = {
     ngx_null_string,
     ngx_string("none of it was sent"),
     ngx_string("the connection had been closed before it arrived"),
@@ -480,7 +480,7 @@ ngx_http_upstream_reuse_send_again(ngx_peer_connection_t *pc,
         && !rp->watch.stray
         && rp->watch.proof == NGX_HTTP_UPSTREAM_REUSE_PROOF_UNKNOWN)
     {
-        ngx_http_upstream_reuse_count(rp->server, REFUSED);
+        ngx_http_upstream_reuse_count(rp->server, UNPROVEN);
     }
 
     if (rp->watch.stray) {
@@ -574,7 +574,7 @@ reuse_leave_silent(ngx_peer_connection_t *pc,
     }
 
     if (pc->connection->read->timedout || reuse_hold_peer(pc, rp) != NGX_OK) {
-        ngx_http_upstream_reuse_count(rp->server, REFUSED);
+        ngx_http_upstream_reuse_count(rp->server, UNPROVEN);
         return 0;
     }
 

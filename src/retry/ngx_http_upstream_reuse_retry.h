@@ -17,7 +17,8 @@
 /* retry */
 
 /*
- * A request is about to be sent on a kept connection.  Until the first byte
+ * A request is about to be sent on a kept connection: functions of our own
+ * stand in the places of c->recv and c->send_chain.  Until the first byte
  * of a response is there, each close or reset of the connection is examined.
  */
 void ngx_http_upstream_reuse_watch(ngx_http_upstream_reuse_peer_t *rp,

@@ -553,7 +553,7 @@ reuse_free(ngx_peer_connection_t *pc, void *data, ngx_uint_t state)
     rp->account.holds = 0;
 
     if (put == NGX_DONE) {
-        rp->account.reason = NGX_HTTP_UPSTREAM_REUSE_CLOSE_FOUND;
+        rp->account.reason = NGX_HTTP_UPSTREAM_REUSE_CLOSE_CLOSED;
         return;
     }
 

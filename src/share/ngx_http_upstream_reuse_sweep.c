@@ -487,7 +487,7 @@ reuse_sweep(ngx_http_upstream_reuse_parcel_t *parcel, ngx_socket_t fd)
 
         if (reason == NGX_HTTP_UPSTREAM_REUSE_CLOSE_KEPT) {
             reason = ngx_http_upstream_reuse_is_quiet(fd)
-                     ? parcel->reason : NGX_HTTP_UPSTREAM_REUSE_CLOSE_FOUND;
+                     ? parcel->reason : NGX_HTTP_UPSTREAM_REUSE_CLOSE_CLOSED;
         }
 
         (void) ngx_close_socket(fd);

@@ -372,7 +372,7 @@ html_stale(ngx_http_reuse_status_text_t *text,
     n = shot->total.counters;
 
     if (n[NGX_HTTP_UPSTREAM_REUSE_PROVEN] == 0
-        && n[NGX_HTTP_UPSTREAM_REUSE_REFUSED] == 0
+        && n[NGX_HTTP_UPSTREAM_REUSE_UNPROVEN] == 0
         && n[NGX_HTTP_UPSTREAM_REUSE_LOST] == 0
         && n[NGX_HTTP_UPSTREAM_REUSE_RENEWED] == 0)
     {
@@ -386,7 +386,7 @@ html_stale(ngx_http_reuse_status_text_t *text,
     ngx_http_reuse_status_write(text,
         " were provably not received, and sent again.</p><p>");
     ngx_http_reuse_status_write_number(text, "unproven",
-                                       n[NGX_HTTP_UPSTREAM_REUSE_REFUSED]);
+                                       n[NGX_HTTP_UPSTREAM_REUSE_UNPROVEN]);
     ngx_http_reuse_status_write(text,
         " may have been received: \"myproxy_next_upstream\", or that of "
         "another handler, decided whether they were sent again.</p><p>");

@@ -209,7 +209,7 @@ json_view(ngx_http_reuse_status_text_t *text,
         "\"held_back\":{\"unpaid\":%ui,\"starving\":%ui}},"
         "\"tls_handshakes\":{\"full\":%uA,\"resumed\":%uA},"
         "\"connect_duration_seconds\":",
-        n[NGX_HTTP_UPSTREAM_REUSE_PROVEN], n[NGX_HTTP_UPSTREAM_REUSE_REFUSED],
+        n[NGX_HTTP_UPSTREAM_REUSE_PROVEN], n[NGX_HTTP_UPSTREAM_REUSE_UNPROVEN],
         n[NGX_HTTP_UPSTREAM_REUSE_LOST], n[NGX_HTTP_UPSTREAM_REUSE_RENEWED],
         n[NGX_HTTP_UPSTREAM_REUSE_AHEAD], n[NGX_HTTP_UPSTREAM_REUSE_UNUSED],
         view->unpaid, view->starving,

@@ -494,7 +494,7 @@ prometheus_stale(ngx_http_reuse_status_text_t *text,
     prometheus_line(text, view, name, "outcome", "resent",
                     n[NGX_HTTP_UPSTREAM_REUSE_PROVEN]);
     prometheus_line(text, view, name, "outcome", "unproven",
-                    n[NGX_HTTP_UPSTREAM_REUSE_REFUSED]);
+                    n[NGX_HTTP_UPSTREAM_REUSE_UNPROVEN]);
     prometheus_line(text, view, name, "outcome", "not_resendable",
                     n[NGX_HTTP_UPSTREAM_REUSE_LOST]);
     prometheus_line(text, view, name, "outcome", "resent_silent",

@@ -210,7 +210,8 @@ ngx_uint_t ngx_http_reuse_warm_count_used(
 
 /*
  * With "auto", how many connections there are to be in all, those in use
- * included, if so many were used at a time; none if none was.
+ * included: a quarter more than were used at a time of late, and a few at
+ * least; none if none was used.
  */
 ngx_uint_t ngx_http_reuse_warm_add_spare(ngx_uint_t peak);
 

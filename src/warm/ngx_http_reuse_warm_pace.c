@@ -112,7 +112,7 @@ ngx_http_reuse_warm_note_closed_idle(ngx_http_upstream_reuse_conn_t *conn,
 
     server = conn->server;
 
-    ended = (reason == NGX_HTTP_UPSTREAM_REUSE_CLOSE_FOUND
+    ended = (reason == NGX_HTTP_UPSTREAM_REUSE_CLOSE_CLOSED
              || reason == NGX_HTTP_UPSTREAM_REUSE_CLOSE_EXCESS
              || reason == NGX_HTTP_UPSTREAM_REUSE_CLOSE_ERROR);
 

@@ -410,7 +410,7 @@ reuse_opened(ngx_http_reuse_warm_preconnect_t *p)
         return;
 
     case NGX_OK:
-        reuse_give_up(p, NGX_HTTP_UPSTREAM_REUSE_CLOSE_FOUND);
+        reuse_give_up(p, NGX_HTTP_UPSTREAM_REUSE_CLOSE_CLOSED);
         return;
 
     case NGX_DECLINED:

@@ -133,14 +133,14 @@ ngx_http_reuse_warm_count_used(ngx_http_upstream_reuse_server_t *server)
 }
 
 
-/* What workers remember together; any of them does it for all. */
-
 ngx_uint_t
 ngx_http_reuse_warm_add_spare(ngx_uint_t peak)
 {
     return peak ? peak + ngx_max(peak / 4, NGX_HTTP_REUSE_WARM_SPARE) : 0;
 }
 
+
+/* What workers remember together; any of them does it for all. */
 
 void
 ngx_http_reuse_warm_lower_peaks(void)
