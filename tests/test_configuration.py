@@ -283,6 +283,7 @@ def test_directives_of_the_stock_proxy_are_as_they_were(stage):
     ([STOCK, OURS], '"myproxy_pass" takes the place of what was to answer '
      'requests in the same block, as "proxy_pass" does: remove one of them'),
     (["stub_status;", OURS], '"myproxy_pass" takes the place of what was'),
+    ([OURS, "reuse_status;"], '"reuse_status" takes the place of what was'),
     ([OURS, STOCK], '"proxy_pass" takes the place of the "myproxy_pass" in '
      "the same block: remove one of them"),
 ])

@@ -85,3 +85,11 @@ def test_the_ports_that_were_chosen_are_taken():
     assert done.returncode == 0, done.stderr
     assert f"http://127.0.0.1:{port + 2}, by the same nginx" in done.stdout
     assert "took" not in done.stdout
+
+
+def test_an_origin_whose_certificate_nobody_trusts(stage):
+    origin = stage.origin(tls="localhost")
+    done = run(f"https://localhost:{origin.port}")
+    assert done.returncode == 1
+    assert "myproxy_pass would not trust the certificate" in done.stderr
+    assert "certificate" in done.stderr.partition("does not: ")[2]

@@ -459,19 +459,7 @@ ngx_http_upstream_reuse_send_again(ngx_peer_connection_t *pc,
     }
 
     if (rp->conf->retry && !rp->watch.judged && !rp->watch.stray) {
-
         rp->watch.proof = reuse_judge(rp, c, &err);
-
-        if (rp->watch.proof == NGX_HTTP_UPSTREAM_REUSE_PROOF_UNKNOWN) {
-
-            /* what core had to say of it was no error yet */
-
-            ngx_log_error(NGX_LOG_ERR, pc->log, 0,
-                          "upstream closed a kept connection before it "
-                          "answered, the request may have been received: "
-                          "the \"next_upstream\" rules decide whether it is "
-                          "sent again");
-        }
     }
 
     ngx_http_upstream_reuse_note_failure(rp, c);
@@ -480,6 +468,12 @@ ngx_http_upstream_reuse_send_again(ngx_peer_connection_t *pc,
         && !rp->watch.stray
         && rp->watch.proof == NGX_HTTP_UPSTREAM_REUSE_PROOF_UNKNOWN)
     {
+        ngx_log_error(NGX_LOG_ERR, pc->log, 0,
+                      "upstream closed a kept connection before it answered, "
+                      "the request may have been received: the "
+                      "\"next_upstream\" rules decide whether it is sent "
+                      "again");
+
         ngx_http_upstream_reuse_count(rp->server, UNPROVEN);
     }
 

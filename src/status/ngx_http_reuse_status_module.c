@@ -170,6 +170,13 @@ reuse_status(ngx_conf_t *cf, ngx_command_t *cmd, void *conf)
         }
     }
 
+    if (clcf->handler) {
+        ngx_conf_log_error(NGX_LOG_WARN, cf, 0,
+                           "\"%V\" takes the place of what was to answer "
+                           "requests in the same block, as \"proxy_pass\" "
+                           "does: remove one of them", &cmd->name);
+    }
+
     slcf->servers = n;
 
     clcf->handler = reuse_status_handler;
