@@ -9,6 +9,7 @@ import subprocess
 import pytest
 
 from harness import nginx, settings
+from test_docs import LINK, anchors
 
 NAME = "libnginx-mod-http-myproxy"
 DOC = f"usr/share/doc/{NAME}"
@@ -47,6 +48,18 @@ def unpack(tarball, into):
     return tree
 
 
+def broken_links(directory):
+    """What leads nowhere within it, with the page that says so."""
+    for page in directory.rglob("*.md"):
+        for link in LINK.findall(page.read_text()):
+            path, _, anchor = link.partition("#")
+            target = page.parent / path if path else page
+            if not re.match(r"https?:", link) and not (
+                    target.exists()
+                    and (not anchor or anchor in anchors(target))):
+                yield f"{page.relative_to(directory)}: {link}"
+
+
 def missing():
     """Why no package can be made here, or None."""
     if settings.NGINX != "/usr/sbin/nginx" or nginx.product() != "nginx":
@@ -83,6 +96,7 @@ def test_the_package_from_the_tarball(stage, tmp_path, monkeypatch):
     run("dpkg-deb", "-x", package, content)
     assert {str(path.relative_to(content)) for path in content.rglob("*")
             if not path.is_dir()} == FILES | pages
+    assert list(broken_links(content / DOC)) == []
     conf = content / "usr/share/nginx/modules-available/mod-http-myproxy.conf"
     assert conf.read_text() == (
         "load_module modules/ngx_http_myproxy_module.so;\n")
