@@ -283,8 +283,8 @@ def test_the_status_page_calls_it_our_own_wish(stage):
     assert [line.split()[-1] for line in text.splitlines()
             if line.startswith("nginx_reuse_connections_closed_total")
             and 'reason="configured"' in line] == ["120"]
-    assert ("connections were closed in the last half hour because the "
-            "location closes each") in page
+    assert ("connections were closed in the last 15 to 30 minutes because "
+            "the location closes each") in page
     assert 'constant "Connection close" in "myproxy_set_header", or' in page
 
 

@@ -202,6 +202,9 @@ def test_too_many_old_workers_leave_one_that_refuses(stage):
     newest = max(nginx.workers())
     assert f" {newest}#" in nginx.wait_log(told)[0]
     assert nginx.get().status == 503
+    assert nginx.logged("request refused: .* cannot have requests wait")
+    assert nginx.status()["total"]["queue"]["refused"] == {
+        "full": 1, "timeout": 0}
     gate.open()
     for client in clients:
         assert client.read_response().status == 200

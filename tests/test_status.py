@@ -519,11 +519,11 @@ def test_the_page_warns_and_advises(stage):
         stage, http="upstream app { server %{first}; }",
         server="location /app { myproxy_http_version 1.0;"
                "myproxy_pass http://app; }")
-    assert "What defeats reuse" in Page(status(nginx, "html")).text
+    assert "Warnings and advice" in Page(status(nginx, "html")).text
     traffic(nginx, *["/closing"] * 150)
     text = Page(status(nginx, "html")).text
     assert 'no connection is reused with "myproxy_http_version 1.0"' in text
-    assert ("150 connections were closed in the last half hour because "
+    assert ("150 connections were closed in the last 15 to 30 minutes because "
             "the origin said") in text
     assert "turn keep-alive on at the origin" in text
 
@@ -574,7 +574,7 @@ def test_advice_is_about_what_happens_of_late(stage):
                   location = /status { reuse_status; }""")
 
     def advice():
-        return re.search(r"(\d+) connections were closed in the last half",
+        return re.search(r"(\d+) connections were closed in the last 15",
                          Page(status(nginx, "html")).text)
 
     def samples():

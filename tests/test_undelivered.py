@@ -1011,6 +1011,9 @@ def test_retry_off(stage):
     scene.link.release("a")
     assert scene.received() == 0
     assert scene.nginx.logged(r"\[error\].*prematurely closed")
+    assert len(scene.nginx.logged(UNPROVEN)) == 1
+    assert scene.nginx.status()["total"]["stale_requests"] == {
+        "resent": 0, "unproven": 1, "not_resendable": 0, "resent_silent": 0}
 
 
 @pytest.mark.parametrize("level, works", [

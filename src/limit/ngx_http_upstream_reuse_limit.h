@@ -76,6 +76,10 @@ ngx_uint_t ngx_http_upstream_reuse_evict(ngx_http_upstream_reuse_peer_t *rp);
 
 /* refuse */
 
+/* Logs that a request of a limited upstream is answered 503, and why. */
+void ngx_http_upstream_reuse_log_refused(ngx_http_upstream_reuse_peer_t *rp,
+    ngx_http_upstream_reuse_refused_e reason);
+
 /*
  * Adds "Retry-After" to the response, for 503, unless its "error_page" may
  * have a response with another status.

@@ -245,20 +245,18 @@ ngx_http_upstream_reuse_enter_queue(ngx_http_upstream_reuse_queued_t *queued,
     queued->waiters = rcf->waiters;
     queue = rcf->waiters->queue;
 
-    if (ngx_http_upstream_reuse_bell == NGX_ERROR) {
-        return NGX_DECLINED;
-    }
-
-    line = &queue->lines[ngx_http_upstream_reuse_bell];
-
     ngx_shmtx_lock(&reuse_shpool->mutex);
 
-    if (queue->waiting >= (ngx_atomic_uint_t) rcf->queue) {
+    if (ngx_http_upstream_reuse_bell == NGX_ERROR
+        || queue->waiting >= (ngx_atomic_uint_t) rcf->queue)
+    {
         queue->full++;
         ngx_shmtx_unlock(&reuse_shpool->mutex);
 
         return NGX_DECLINED;
     }
+
+    line = &queue->lines[ngx_http_upstream_reuse_bell];
 
     queued->number = ++queue->number;
     queue->waited++;

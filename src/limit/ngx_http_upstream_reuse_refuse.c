@@ -2,7 +2,8 @@
 /*
  * Copyright (C) 2026 The ngx_http_myproxy_module authors
  *
- * What the client of a request is told that has waited for nothing.
+ * What the log and the client are told of a request that has waited for
+ * nothing.
  */
 
 
@@ -13,6 +14,52 @@
 
 
 static ngx_uint_t reuse_stays_refused(ngx_http_request_t *r);
+
+
+void
+ngx_http_upstream_reuse_log_refused(ngx_http_upstream_reuse_peer_t *rp,
+    ngx_http_upstream_reuse_refused_e reason)
+{
+    ngx_log_t                           *log;
+    ngx_http_upstream_reuse_srv_conf_t  *rcf;
+
+    log = rp->request->connection->log;
+    rcf = rp->conf;
+
+    switch (reason) {
+
+    case NGX_HTTP_UPSTREAM_REUSE_REFUSED_TIMEOUT:
+        ngx_log_error(NGX_LOG_ERR, log, 0,
+                      "request refused: no connection to upstream \"%V\" was "
+                      "free within %M ms (\"timeout=\" of \"reuse_limit\")",
+                      &rcf->name, rcf->queue_timeout);
+        return;
+
+    case NGX_HTTP_UPSTREAM_REUSE_REFUSED_FULL:
+
+        if (ngx_http_upstream_reuse_bell == NGX_ERROR) {
+            ngx_log_error(NGX_LOG_ERR, log, 0,
+                          "request refused: all connections to upstream "
+                          "\"%V\" that \"reuse_limit\" allows are in use, and "
+                          "this worker process cannot have requests wait",
+                          &rcf->name);
+            return;
+        }
+
+        ngx_log_error(NGX_LOG_ERR, log, 0,
+                      "request refused: all connections to upstream \"%V\" "
+                      "that \"reuse_limit\" allows are in use, and its queue "
+                      "is full: %uA of %i wait", &rcf->name,
+                      rcf->waiters->queue->waiting, rcf->queue);
+        return;
+
+    default: /* NGX_HTTP_UPSTREAM_REUSE_REFUSED_SHUTDOWN */
+        ngx_log_error(NGX_LOG_ERR, log, 0,
+                      "request refused: the worker process ends, and no "
+                      "connection to upstream \"%V\" was free",
+                      &rcf->name);
+    }
+}
 
 
 /* Without memory the client gets no advice. */

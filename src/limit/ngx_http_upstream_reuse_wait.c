@@ -59,7 +59,6 @@ static void reuse_turn(ngx_http_upstream_reuse_queued_t *queued);
 static void reuse_go_on(ngx_http_upstream_reuse_wait_t *w);
 static void reuse_forget_attempt(ngx_http_request_t *r);
 
-static void reuse_log_refused(ngx_http_upstream_reuse_wait_t *w);
 static ngx_uint_t reuse_has_stale(ngx_http_upstream_reuse_wait_t *w);
 static void reuse_refuse(ngx_http_upstream_reuse_wait_t *w);
 
@@ -203,7 +202,7 @@ reuse_wait(ngx_http_upstream_reuse_peer_t *rp, ngx_peer_connection_t *pc)
         w->refused = NGX_HTTP_UPSTREAM_REUSE_REFUSED_FULL;
 
         if (reuse_has_stale(w)) {
-            reuse_log_refused(w);
+            ngx_http_upstream_reuse_log_refused(w->peer, w->refused);
             return NGX_BUSY;
         }
     }
@@ -572,41 +571,6 @@ reuse_forget_attempt(ngx_http_request_t *r)
 }
 
 
-static void
-reuse_log_refused(ngx_http_upstream_reuse_wait_t *w)
-{
-    ngx_log_t                           *log;
-    ngx_http_upstream_reuse_srv_conf_t  *rcf;
-
-    log = w->peer->request->connection->log;
-    rcf = w->peer->conf;
-
-    switch (w->refused) {
-
-    case NGX_HTTP_UPSTREAM_REUSE_REFUSED_TIMEOUT:
-        ngx_log_error(NGX_LOG_ERR, log, 0,
-                      "request refused: no connection to upstream \"%V\" was "
-                      "free within %M ms (\"timeout=\" of \"reuse_limit\")",
-                      &rcf->name, rcf->queue_timeout);
-        return;
-
-    case NGX_HTTP_UPSTREAM_REUSE_REFUSED_FULL:
-        ngx_log_error(NGX_LOG_ERR, log, 0,
-                      "request refused: all connections to upstream \"%V\" "
-                      "that \"reuse_limit\" allows are in use, and its queue "
-                      "is full: %uA of %i wait", &rcf->name,
-                      w->peer->conf->waiters->queue->waiting, rcf->queue);
-        return;
-
-    default: /* NGX_HTTP_UPSTREAM_REUSE_REFUSED_SHUTDOWN */
-        ngx_log_error(NGX_LOG_ERR, log, 0,
-                      "request refused: the worker process ends, and no "
-                      "connection to upstream \"%V\" was free",
-                      &rcf->name);
-    }
-}
-
-
 /* Core then serves it for a request that finds no server. */
 
 static ngx_uint_t
@@ -650,7 +614,7 @@ reuse_refuse(ngx_http_upstream_reuse_wait_t *w)
 
     ngx_http_set_log_request(c->log, r);
 
-    reuse_log_refused(w);
+    ngx_http_upstream_reuse_log_refused(w->peer, w->refused);
     reuse_leave(w);
 
     if (reuse_has_stale(w) || c->error) {

@@ -33,7 +33,7 @@
  *     queue       those that wait, of all workers, in order of arrival
  *     bells       datagram sockets, by which one worker wakes another
  *     evict       an idle connection is closed for it
- *     refuse      the Retry-After of one that is refused
+ *     refuse      the log line and the Retry-After of one that is refused
  *
  * share: a connection is handed over to another worker
  *

@@ -394,11 +394,11 @@ ngx_http_upstream_reuse_carry_out(ngx_conf_t *cf,
     cmd = ngx_http_upstream_reuse_find_directive(cf, uscf, directive, &conf);
 
     if (conf == NULL) {
-        ngx_conf_log_error(NGX_LOG_WARN, cf, 0,
-                           "connections to upstream \"%V\" are not reused: "
-                           "this nginx is built without "
-                           "ngx_http_upstream_keepalive_module",
-                           &uscf->host);
+        ngx_http_upstream_reuse_warn(cf, NULL, 0,
+                                     "connections to upstream \"%V\" are not "
+                                     "reused: this nginx is built without "
+                                     "ngx_http_upstream_keepalive_module",
+                                     &uscf->host);
     }
 
     if (cmd == NULL) {

@@ -464,8 +464,7 @@ ngx_http_upstream_reuse_send_again(ngx_peer_connection_t *pc,
 
     ngx_http_upstream_reuse_note_failure(rp, c);
 
-    if (rp->conf->retry
-        && !rp->watch.stray
+    if (!rp->watch.stray
         && rp->watch.proof == NGX_HTTP_UPSTREAM_REUSE_PROOF_UNKNOWN)
     {
         ngx_log_error(NGX_LOG_ERR, pc->log, 0,

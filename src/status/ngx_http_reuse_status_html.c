@@ -169,7 +169,7 @@ html_warnings(ngx_http_reuse_status_text_t *text,
 
     begin = text->last - text->start;
 
-    ngx_http_reuse_status_write(text, "<h2>What defeats reuse</h2><ul>");
+    ngx_http_reuse_status_write(text, "<h2>Warnings and advice</h2><ul>");
 
     title = text->last - text->start;
 
@@ -246,7 +246,7 @@ html_advice(ngx_http_reuse_status_text_t *text,
         ngx_http_reuse_status_write_number(text, NULL, count);
         ngx_http_reuse_status_write(text,
                                     " connections were closed in the last "
-                                    "half hour because %s: %s.</li>",
+                                    "15 to 30 minutes because %s: %s.</li>",
                                     reason->meaning, reason->advice);
     }
 }
@@ -457,8 +457,8 @@ html_warm(ngx_http_reuse_status_text_t *text,
     if (shot->total.unpaid) {
         ngx_http_reuse_status_write(text,
             "<p>\"reuse_warm auto\" holds back at %ui server%s: within the "
-            "last hour more connections were opened ahead and not used than "
-            "two for each request and one set of those that are to be "
+            "last hour more connections opened ahead stayed unused than "
+            "twice the number of requests plus the number that is to be "
             "ready.</p>", shot->total.unpaid,
             shot->total.unpaid == 1 ? "" : "s");
     }
