@@ -250,6 +250,8 @@ def test_a_server_that_a_reload_takes_out(stage):
     def all_closed(name):
         stage.wait_until(lambda: servers(books.look())[name]["connections"]
                          ["open"] == 0)
+        # and those who had them have ended
+        stage.wait_until(lambda: len(nginx.workers()) == 2)
 
     nginx.reload(http=app(one))
     for _ in range(4):

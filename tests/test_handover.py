@@ -4,6 +4,7 @@ import os
 import re
 import resource
 import select
+import shutil
 import signal
 import subprocess
 import time
@@ -283,6 +284,19 @@ def test_local_ones_stay_in_their_location(stage):
     assert origin.connections == 2
     workers.nginx.reload()
     workers.wait_closed(identity=2)
+
+
+@pytest.mark.skipif(version() < (1, 29, 7), reason="\"local\" is newer")
+def test_local_ones_that_were_opened_ahead(stage):
+    stage.origin()
+    workers = Workers(
+        stage, http=APP.format("keepalive 8 local; reuse_warm 2;"),
+        location="myproxy_pass http://app;")
+    workers.wait_parked(2)
+    for worker in workers.nginx.workers() * 2:
+        assert workers.how(worker) in ("warm", "shared", "reused")
+        stage.wait_until(lambda: workers.connections["parked"] >= 2)
+    assert workers.nginx.status()["total"]["attempts"]["new"] == 0
 
 
 def test_variable_targets(stage):
@@ -1053,3 +1067,62 @@ def test_it_stands_once(stage):
     code, said = stage.config_test(http="reuse_share on; reuse_share 3;")
     assert code == 1
     assert '"reuse_share" directive is duplicate in ' in said
+
+
+def test_the_clock_of_a_worker_is_behind(stage):
+    """That of whoever has parked it may be later: it was idle for no time."""
+    stage.origin()
+    workers = Workers(
+        stage, main="timer_resolution 1s;", http=APP.format(""),
+        location="add_header X-Idle $reuse_idle; myproxy_pass http://app;")
+    first, second = first_and_second(workers)
+    # from now on one is parked as soon as it is idle
+    assert workers.how(first) == "new"
+    workers.wait_parked()
+    # a worker that goes on looks at the time, and others a second later
+    workers.nginx.pause_worker(first)
+    stage.let_pass(1.1)
+    workers.nginx.resume_worker(first)
+    assert workers.how(first) == "shared"
+    response = workers.ask(second)
+    assert response.header("X-Connection") == "shared"
+    assert 0 <= float(response.header("X-Idle")) < 60 * settings.SCALE
+
+
+@pytest.mark.skipif(not shutil.which("gdb"), reason="no gdb")
+def test_a_worker_that_is_killed_while_it_parks_takes_no_slot(stage):
+    """The place has the connection, and its counters have it as well: an end
+    too many must not close the server for ever."""
+    origin = stage.origin()
+    workers = Workers(
+        stage, http=APP.format("reuse_limit 1;"),
+        location="myproxy_pass http://app;")
+    first, second = first_and_second(workers)
+    source = settings.ROOT / "src/share/ngx_http_upstream_reuse_places.c"
+    line, = [number for number, text
+             in enumerate(source.read_text().splitlines(), 1)
+             if "a worker that dies later has nothing to do with it" in text]
+    workers.nginx.expect_kills()
+    workers.nginx.pause_worker(second)
+    gdb = subprocess.Popen(
+        ["gdb", "-p", str(first), "-batch", "-nx",
+         "-ex", f"tbreak {source.name}:{line}", "-ex", "continue",
+         "-ex", "kill"], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT, text=True)
+
+    def goes_on():
+        with open(f"/proc/{first}/status", encoding="ascii") as file:
+            status = file.read()
+        return re.search(r"State:\s+S[^t]*TracerPid:\s+[1-9]", status)
+    stage.wait_until(goes_on)
+    assert workers.nginx.get().status == 200
+    said, _ = gdb.communicate()
+    assert "Temporary breakpoint 1," in said, said
+    workers.nginx.resume_worker(second)
+    workers.wait_new(first)
+    # it is parked, though it was lost with its worker, and ends once more
+    workers.nginx.wait_log("lists of shared connections are made anew")
+    assert workers.closed == {"crash": 1}
+    origin.conns[0].close()
+    for _ in range(2):
+        assert workers.nginx.get().status == 200

@@ -153,6 +153,7 @@ reuse_is_record_gone(ngx_http_upstream_reuse_zone_t *zone,
     u_char                              *address;
     ngx_str_t                            name;
     ngx_uint_t                           room;
+    ngx_msec_t                           unused;
     ngx_http_upstream_reuse_srv_conf_t  *rcf;
 
     if (record == &zone->overflow) {
@@ -171,10 +172,10 @@ reuse_is_record_gone(ngx_http_upstream_reuse_zone_t *zone,
     rcf = ngx_http_upstream_reuse_find_conf(&name);
     room = ngx_http_upstream_reuse_is_room_wanted(zone, record->unbounded);
 
+    unused = ngx_http_upstream_reuse_passed_since(record->active);
+
     return ngx_http_upstream_reuse_is_gone(rcf, record->unbounded, address,
-                                           len,
-                                           ngx_current_msec - record->active,
-                                           room);
+                                           len, unused, room);
 }
 
 

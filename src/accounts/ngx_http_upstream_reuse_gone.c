@@ -142,7 +142,7 @@ reuse_look_at_servers(ngx_http_upstream_reuse_srv_conf_t *rcf,
 
         reuse_look_at_tally(rcf, server);
 
-        unused = ngx_current_msec - server->active;
+        unused = ngx_http_upstream_reuse_passed_since(server->active);
 
         if (ngx_http_upstream_reuse_may_free()
             && unused >= NGX_HTTP_UPSTREAM_REUSE_TURN

@@ -140,7 +140,9 @@ ngx_http_upstream_reuse_open_slot(ngx_http_upstream_reuse_server_t *server,
 
 /*
  * Others may close connections meanwhile, so ends are read first: there may
- * seem to be one too many, and never too few.
+ * seem to be one too many, and never too few.  Only a worker that is killed
+ * just as it parks a connection leaves an end too many: one more may be open
+ * then, but the server must not seem to be full.
  */
 
 static ngx_uint_t
@@ -167,7 +169,9 @@ reuse_count_open(ngx_http_upstream_reuse_server_t *server)
                       &tally->counters[NGX_HTTP_UPSTREAM_REUSE_OPENED];
     }
 
-    return opened - ended;
+    opened -= ended;
+
+    return ((ngx_atomic_int_t) opened < 0) ? 0 : opened;
 }
 
 

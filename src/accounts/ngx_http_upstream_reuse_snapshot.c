@@ -94,7 +94,7 @@ ngx_http_upstream_reuse_take_sample(ngx_http_upstream_reuse_zone_t *zone)
 
     zone->sum = sum;
 
-    if (ngx_current_msec - zone->marked
+    if (ngx_http_upstream_reuse_passed_since(zone->marked)
         >= NGX_HTTP_UPSTREAM_REUSE_LATE * 1000)
     {
         zone->marked = ngx_current_msec;

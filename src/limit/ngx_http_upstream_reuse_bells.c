@@ -236,7 +236,14 @@ ngx_http_upstream_reuse_take_bell(ngx_cycle_t *cycle,
 
     ngx_http_upstream_reuse_bell = i;
 
-    return reuse_listen(cycle);
+    if (reuse_listen(cycle) != NGX_OK) {
+        zone->bells[i].pid = 0;
+        ngx_http_upstream_reuse_bell = NGX_ERROR;
+
+        return NGX_ERROR;
+    }
+
+    return NGX_OK;
 }
 
 
@@ -281,10 +288,6 @@ ngx_http_upstream_reuse_leave_bell(void)
     if (reuse_bell_connection) {
         ngx_close_connection(reuse_bell_connection);
         reuse_bell_connection = NULL;
-    }
-
-    if (ngx_http_upstream_reuse_bell == NGX_ERROR) {
-        return;
     }
 
     for (queue = reuse_zone->queues; queue; queue = queue->next) {

@@ -89,8 +89,9 @@ void ngx_http_upstream_reuse_add_retry_after(ngx_http_request_t *r);
 
 /* queue */
 
-/* worker: begins */
+/* worker: begins, and ends */
 void ngx_http_upstream_reuse_begin_queues(ngx_cycle_t *cycle);
+void ngx_http_upstream_reuse_end_queues(void);
 
 /*
  * Has a request wait behind all others, and calls turn() when it is the first
@@ -115,8 +116,8 @@ void ngx_http_upstream_reuse_spare(ngx_http_upstream_reuse_conn_t *conn);
 void ngx_http_upstream_reuse_open_bells(ngx_cycle_t *cycle);
 
 /*
- * worker: takes one, which calls heard() from then on, and gives it back.
- * NGX_DECLINED: there is none.
+ * worker, with the lock of the zone: takes one, which calls heard() from then
+ * on, and gives it back.  NGX_DECLINED: there is none.
  */
 ngx_int_t ngx_http_upstream_reuse_take_bell(ngx_cycle_t *cycle,
     ngx_http_upstream_reuse_zone_t *zone, void (*heard)(void));

@@ -111,6 +111,21 @@ ngx_http_upstream_reuse_begin_queues(ngx_cycle_t *cycle)
 }
 
 
+void
+ngx_http_upstream_reuse_end_queues(void)
+{
+    if (ngx_http_upstream_reuse_bell == NGX_ERROR) {
+        return;
+    }
+
+    ngx_shmtx_lock(&reuse_shpool->mutex);
+
+    ngx_http_upstream_reuse_leave_bell();
+
+    ngx_shmtx_unlock(&reuse_shpool->mutex);
+}
+
+
 static ngx_int_t
 reuse_begin_queue(ngx_http_upstream_reuse_srv_conf_t *rcf,
     ngx_slab_pool_t *shpool, ngx_log_t *log)

@@ -95,6 +95,14 @@
 #include "ngx_http_upstream_reuse_identity.h"
 
 
+/*
+ * Milliseconds since a time that another worker may have noted, whose clock is
+ * a little ahead of ours if it has looked at it later.
+ */
+#define ngx_http_upstream_reuse_passed_since(time)                            \
+    ((ngx_msec_t) ngx_max((ngx_msec_int_t) (ngx_current_msec - (time)), 0))
+
+
 /* the methods that nginx does not send again unless told to */
 #define NGX_HTTP_UPSTREAM_REUSE_NON_IDEMPOTENT                                \
     (NGX_HTTP_POST|NGX_HTTP_LOCK|NGX_HTTP_PATCH)

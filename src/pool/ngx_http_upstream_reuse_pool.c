@@ -325,6 +325,7 @@ ngx_http_upstream_reuse_pool_create_peer(
     rp->upstream = u;
     rp->conf = rcf;
     rp->identity = id;
+    rp->location = conf;
     rp->key.hash = (uint32_t) id->hash;
     rp->placing = 1;
 

@@ -93,7 +93,7 @@ ngx_http_upstream_reuse_exit_process(ngx_cycle_t *cycle)
 
     shm_zone = reuse_find_zone(cycle);
 
-    ngx_http_upstream_reuse_leave_bell();
+    ngx_http_upstream_reuse_end_queues();
 
     if (shm_zone
         && ngx_http_upstream_reuse_leave_zone(shm_zone) == 0)

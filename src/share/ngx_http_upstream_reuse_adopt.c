@@ -132,7 +132,7 @@ ngx_http_upstream_reuse_close_ended(ngx_http_upstream_reuse_conn_t *conn,
     ngx_msec_t                     unseen;
     ngx_http_upstream_reuse_tcp_t  tcp;
 
-    unseen = ngx_current_msec - parcel->seen;
+    unseen = ngx_http_upstream_reuse_passed_since(parcel->seen);
 
     if (ngx_http_upstream_reuse_read_tcp(conn->connection->fd, &tcp) == 0
         && tcp.close_wait)

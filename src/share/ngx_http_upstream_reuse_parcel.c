@@ -13,6 +13,9 @@
 #define NGX_HTTP_UPSTREAM_REUSE_GOLDEN  0x9e3779b97f4a7c15ull
 
 
+static ngx_msec_t reuse_not_later(ngx_msec_t time);
+
+
 ngx_int_t
 ngx_http_upstream_reuse_label(ngx_http_upstream_reuse_parcel_t *parcel,
     ngx_http_upstream_reuse_identity_t *id, struct sockaddr *sockaddr,
@@ -95,10 +98,10 @@ ngx_http_upstream_reuse_unpack(ngx_http_upstream_reuse_parcel_t *parcel,
 
     c = conn->connection;
 
-    c->start_time = parcel->start;
+    c->start_time = reuse_not_later(parcel->start);
     conn->lifetime = parcel->lifetime;
     conn->target = parcel->target;
-    conn->since = parcel->since;
+    conn->since = reuse_not_later(parcel->since);
 
     conn->rtt = parcel->rtt;
     conn->announced = parcel->announced;
@@ -110,6 +113,18 @@ ngx_http_upstream_reuse_unpack(ngx_http_upstream_reuse_parcel_t *parcel,
     conn->listed = parcel->listed;
     c->tcp_nodelay = parcel->nodelay;
     c->tcp_nopush = parcel->nopush;
+}
+
+
+/*
+ * Each worker looks at the clock when its events begin, so that another one
+ * may have parked a connection later than it is here.
+ */
+
+static ngx_msec_t
+reuse_not_later(ngx_msec_t time)
+{
+    return ngx_current_msec - ngx_http_upstream_reuse_passed_since(time);
 }
 
 

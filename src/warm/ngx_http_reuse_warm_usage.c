@@ -440,7 +440,7 @@ reuse_become_planner(ngx_http_upstream_reuse_record_t *record,
         ngx_log_debug2(NGX_LOG_DEBUG_HTTP, ngx_cycle->log, 0,
                        "upstream reuse: opens connections ahead for all "
                        "workers, after %P, %M ms old", record->planner,
-                       ngx_current_msec - record->planned);
+                       ngx_http_upstream_reuse_passed_since(record->planned));
 
         record->planner = ngx_pid;
     }
