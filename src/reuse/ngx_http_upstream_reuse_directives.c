@@ -472,7 +472,7 @@ ngx_http_upstream_reuse_set_zone_slot(ngx_conf_t *cf, ngx_command_t *cmd,
 {
     ngx_http_upstream_reuse_main_conf_t  *rmcf = conf;
 
-    ssize_t     size;
+    ssize_t     size, least;
     ngx_str_t  *value;
 
     if (rmcf->zone_size) {
@@ -483,11 +483,14 @@ ngx_http_upstream_reuse_set_zone_slot(ngx_conf_t *cf, ngx_command_t *cmd,
 
     size = ngx_parse_size(&value[1]);
 
-    if (size < NGX_HTTP_UPSTREAM_REUSE_ZONE_LEAST) {
+    least = ngx_max(NGX_HTTP_UPSTREAM_REUSE_ZONE_LEAST,
+                    (ssize_t) (8 * ngx_pagesize));
+
+    if (size < least) {
         ngx_conf_log_error(NGX_LOG_EMERG, cf, 0,
                            "invalid value \"%V\" of \"reuse_zone\": it is "
                            "the size of the shared memory, such as \"8m\", "
-                           "at least \"64k\"", &value[1]);
+                           "at least \"%zk\"", &value[1], least / 1024);
         return NGX_CONF_ERROR;
     }
 
