@@ -254,6 +254,22 @@ def test_a_store_whose_path_comes_out_empty(stage):
     assert set(os.listdir(nginx.prefix)) - before == {"stored"}
 
 
+@pytest.mark.parametrize("buffering", ["on", "off"])
+def test_a_store_whose_path_comes_of_a_field_that_is_left_out(
+        stage, buffering):
+    """A GET that is sent as HEAD has no length when it is stored."""
+    stage.origin(http1.response(200, "Content-Length: 5", body=b""))
+    nginx = stage.nginx(location=f"""
+        myproxy_pass http://%{{origin}};
+        myproxy_method HEAD;
+        myproxy_buffering {buffering};
+        myproxy_store $upstream_http_content_length;
+    """)
+    assert nginx.get("/").status == 200
+    assert nginx.logged(r"\[error\].* the response is not stored: the path ")
+    assert not nginx.logged(r"\[crit\]")
+
+
 @pytest.mark.parametrize("line", [
     "myproxy_ssl_certificate $none; myproxy_ssl_certificate_key $none;",
     "myproxy_bind $none;", "myproxy_cache $none;", "myproxy_ssl_crl '';",

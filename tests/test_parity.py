@@ -50,9 +50,16 @@ def stock(tree):
     return names, variables
 
 
-def ours(number):
-    """(directives, variables) of this module on a version of nginx."""
-    defined = tables.macros(COMPAT.read_text(), number)
+def ours(number, tree=None):
+    """(directives, variables) of this module on a version of nginx.
+
+    With a source tree, which may be that of Angie, on that.
+    """
+    angie = tree / "src/core/angie.h" if tree else pathlib.Path("/none")
+    more = {"angie_version": int(found) for found in re.findall(
+        r"define angie_version\s+(\d+)",
+        angie.read_text() if angie.is_file() else "")}
+    defined = tables.macros(COMPAT.read_text(), number, **more)
     text = "\n".join(path.read_text() for path in PROXY)
     return (tables.directives(text, defined),
             tables.variables(text, defined))
@@ -81,7 +88,7 @@ def number_of(text):
 def compare(tree):
     """What is wrong, a line each."""
     theirs, their_variables = stock(tree)
-    mine, my_variables = ours(tree_version(tree))
+    mine, my_variables = ours(tree_version(tree), tree)
     for name, (contexts, arguments) in sorted(theirs.items()):
         if name in exceptions() or name in relative().own:
             continue
@@ -120,7 +127,7 @@ def test_the_exceptions_are_needed():
     for tree in source_trees():
         theirs, variables = stock(tree)
         known |= set(theirs) | {f"${name}" for name in variables}
-        names, variables = ours(tree_version(tree))
+        names, variables = ours(tree_version(tree), tree)
         mine |= set(names) | {f"$my{name}" for name in variables}
     versions = [tree_version(tree) for tree in source_trees()]
     for name, (first, last) in exceptions().items():

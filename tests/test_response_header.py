@@ -217,6 +217,17 @@ def test_a_response_without_body_ends_with_its_header(stage, buffering,
     assert origin.carried == [4]
 
 
+def test_a_204_that_announces_a_body_and_sends_it_is_told_of_twice(stage):
+    origin = stage.origin(
+        b"HTTP/1.1 204 No Content\r\nContent-Length: 5\r\n\r\nhello")
+    nginx = stage.nginx(location=PASS)
+    for _ in range(2):
+        assert nginx.get("/").status == 204
+    assert len(nginx.logged("upstream announced a body for 204")) == 2
+    assert len(nginx.logged("data after a response without body")) == 2
+    assert origin.connections == 2
+
+
 def test_the_length_of_what_head_leaves_out_is_passed(stage):
     stage.origin(http1.response(200, "Content-Length: 100"))
     response = stage.nginx(location=PASS).request("HEAD", "/")

@@ -141,8 +141,8 @@ ngx_http_upstream_reuse_open_slot(ngx_http_upstream_reuse_server_t *server,
 /*
  * Others may close connections meanwhile, so ends are read first: there may
  * seem to be one too many, and never too few.  Only a worker that is killed
- * just as it parks a connection leaves an end too many: one more may be open
- * then, but the server must not seem to be full.
+ * just as it parks a connection leaves an end too many: from then on one more
+ * may be open, but the server must not seem to be full for ever.
  */
 
 static ngx_uint_t

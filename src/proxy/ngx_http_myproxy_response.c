@@ -409,17 +409,19 @@ process_header_done(ngx_http_request_t *r, ngx_http_myproxy_ctx_t *ctx)
         return NGX_OK;
     }
 
+    ngx_http_myproxy_end_sending(r);
+
+    if (ctx->head && r->method != NGX_HTTP_HEAD) {
+        hide_length(r);
+    }
+
+    /* the path may be made of a field that is hidden now */
+
     if (u->store
         && u->conf->store_lengths
         && ngx_http_myproxy_check_store(r) != NGX_OK)
     {
         return NGX_ERROR;
-    }
-
-    ngx_http_myproxy_end_sending(r);
-
-    if (ctx->head && r->method != NGX_HTTP_HEAD) {
-        hide_length(r);
     }
 
     if (ngx_http_myproxy_bodiless(u, ctx)
@@ -446,30 +448,36 @@ process_header_done(ngx_http_request_t *r, ngx_http_myproxy_ctx_t *ctx)
 static void
 end_without_body(ngx_http_request_t *r)
 {
+    ngx_uint_t                       excess;
     ngx_http_upstream_t             *u;
     ngx_http_upstream_headers_in_t  *in;
 
     u = r->upstream;
     in = &u->headers_in;
+    excess = 0;
 
     if (u->buffer.pos != u->buffer.last) {
         ngx_log_error(NGX_LOG_WARN, r->connection->log, 0,
                       "upstream sent data after a response without body");
+        excess = 1;
+    }
 
-    } else if (in->status_n == NGX_HTTP_NO_CONTENT
-               && (in->chunked || in->content_length_n > 0))
+    if (in->status_n == NGX_HTTP_NO_CONTENT
+        && (in->chunked || in->content_length_n > 0))
     {
         ngx_log_error(NGX_LOG_WARN, r->connection->log, 0,
                       "upstream announced a body for 204, which has none");
-
-    } else {
-        ngx_http_myproxy_keep(u);
-        return;
+        excess = 1;
     }
 
-    in->connection_close = 1;
+    if (excess) {
+        in->connection_close = 1;
 
-    ngx_http_upstream_reuse_explain(r, NGX_HTTP_UPSTREAM_REUSE_CLOSE_EXCESS);
+        ngx_http_upstream_reuse_explain(r,
+                                        NGX_HTTP_UPSTREAM_REUSE_CLOSE_EXCESS);
+    }
+
+    ngx_http_myproxy_keep(u);
 }
 
 

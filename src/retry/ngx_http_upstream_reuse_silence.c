@@ -347,7 +347,8 @@ ngx_uint_t
 ngx_http_upstream_reuse_is_suspect(ngx_http_upstream_reuse_conn_t *conn,
     ngx_msec_t age)
 {
-    return age >= ngx_current_msec - conn->server->record->silent;
+    return age >= ngx_http_upstream_reuse_passed_since(
+                                                conn->server->record->silent);
 }
 
 
