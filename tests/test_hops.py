@@ -151,7 +151,7 @@ def test_variable_values_are_noted_once(stage):
     assert code == 0
     note, = re.findall(r"\[notice\].* adds nothing to requests.*\n", text)
     assert '"myproxy_set_header Connection $connection_upgrade"' in note
-    assert "the lines can be removed" in note
+    assert "such lines can be removed" in note
     conf = stage.nginxes[-1].text.splitlines()
     where = [number for number, line in enumerate(conf, 1) if "# here" in line]
     assert note.endswith(f"nginx.conf:{where[0]}\n")
@@ -283,8 +283,8 @@ def test_the_status_page_calls_it_our_own_wish(stage):
     assert [line.split()[-1] for line in text.splitlines()
             if line.startswith("nginx_reuse_connections_closed_total")
             and 'reason="configured"' in line] == ["120"]
-    assert ("connections were closed in the last 15 to 30 minutes because "
-            "the location closes each") in page
+    assert ("connections ended in the last 15 to 30 minutes, each for this "
+            "reason: the location closes each") in page
     assert 'constant "Connection close" in "myproxy_set_header", or' in page
 
 

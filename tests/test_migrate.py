@@ -968,3 +968,17 @@ def check_differences(before, after):
     assert not any("close" in request.tokens("Connection")
                    for name in ("app", "media", "secure")
                    for request in after.seen[name])
+
+
+def test_it_goes_on_where_nobody_reads(place):
+    """As behind "head"."""
+    conf = place.write("nginx.conf", in_http("proxy_pass http://a;"))
+    read, write = os.pipe()
+    os.close(read)
+    with os.fdopen(write, "wb") as gone:
+        done = subprocess.run(
+            [sys.executable, TOOL, "--apply", conf], stdout=gone,
+            stdin=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True,
+            check=False)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "myproxy_pass" in place.read()

@@ -221,3 +221,12 @@ def test_keys_of_other_kinds(stage, authority, tmp_path):
     stage.origin(tls=tls.Server(certificate))
     status, _ = ask(stage)
     assert status == 200
+
+
+def test_the_page_has_the_warning_of_a_certificate(stage):
+    nginx = stage.nginx(
+        http="upstream app { server 127.0.0.1:1; }",
+        location="myproxy_pass https://app;")
+    warning, = nginx.status()["warnings"]
+    assert 'certificate of "https://app" must be issued' in warning
+    assert re.search(r"nginx\.conf:\d+$", warning)

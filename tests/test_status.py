@@ -523,8 +523,8 @@ def test_the_page_warns_and_advises(stage):
     traffic(nginx, *["/closing"] * 150)
     text = Page(status(nginx, "html")).text
     assert 'no connection is reused with "myproxy_http_version 1.0"' in text
-    assert ("150 connections were closed in the last 15 to 30 minutes because "
-            "the origin said") in text
+    assert ("150 connections ended in the last 15 to 30 minutes, each for "
+            "this reason: the origin said") in text
     assert "turn keep-alive on at the origin" in text
 
 
@@ -537,11 +537,11 @@ def test_no_advice_about_what_is_not_configured_any_more(stage):
     nginx = stage.nginx(http="upstream app { server %{origin}; }",
                         server=server)
     traffic(nginx, *["/app"] * 100)
-    assert "100 connections were closed in the last" in Page(
+    assert "100 connections ended in the last" in Page(
         status(nginx, "html")).text
     nginx.reload(http="", server="location = /status { reuse_status; }")
     page = Page(status(nginx, "html"))
-    assert "connections were closed in the last" not in page.text
+    assert "connections ended in the last" not in page.text
     assert ("requests", 100) in page.numbers
 
 
@@ -574,7 +574,7 @@ def test_advice_is_about_what_happens_of_late(stage):
                   location = /status { reuse_status; }""")
 
     def advice():
-        return re.search(r"(\d+) connections were closed in the last 15",
+        return re.search(r"(\d+) connections ended in the last 15",
                          Page(status(nginx, "html")).text)
 
     def samples():

@@ -202,7 +202,9 @@ ngx_http_upstream_reuse_reason_t  ngx_http_upstream_reuse_close_reasons[] = {
     { ngx_string("expired"), "nginx",
       "its idle time came close to the age at which the origin closes "
       "it",
-      NULL },
+      "raise the keep-alive timeout of the origin above 60 seconds "
+      "(nginx's \"keepalive_timeout\"), unless requests come less often than "
+      "that" },
 
     { ngx_string("identity"), "nginx",
       "a request with another TLS name, client certificate, local "

@@ -531,7 +531,7 @@ ngx_http_myproxy_check_hop(ngx_conf_t *cf, ngx_command_t *cmd,
                        "\"%V %V %V\" adds nothing to requests, nor do other "
                        "values of Connection and Upgrade that have variables: "
                        "myproxy_pass passes WebSocket and keeps connections "
-                       "without them; the lines can be removed",
+                       "without them; such lines can be removed",
                        &cmd->name, &value[1], &value[2]);
 }
 

@@ -426,12 +426,12 @@ ngx_http_myproxy_check_ssl_name(ngx_conf_t *cf,
 
     /* cf->conf_file is at the end of http{} by now */
 
-    ngx_log_error(NGX_LOG_WARN, cf->log, 0,
-                  "the certificate of \"%V\" must be issued for the name "
-                  "\"%V\", or requests are answered 502: write "
-                  "\"myproxy_ssl_name\" with the name in the certificate, in "
-                  "%s:%ui",
-                  &conf->url, host, conf->pass_file, conf->pass_line);
+    ngx_http_upstream_reuse_warn(cf, conf->pass_file, conf->pass_line,
+                                 "the certificate of \"%V\" must be issued "
+                                 "for the name \"%V\", or requests are "
+                                 "answered 502: write \"myproxy_ssl_name\" "
+                                 "with the name in the certificate",
+                                 &conf->url, host);
 }
 
 

@@ -245,8 +245,9 @@ html_advice(ngx_http_reuse_status_text_t *text,
         ngx_http_reuse_status_write(text, "</b>: ");
         ngx_http_reuse_status_write_number(text, NULL, count);
         ngx_http_reuse_status_write(text,
-                                    " connections were closed in the last "
-                                    "15 to 30 minutes because %s: %s.</li>",
+                                    " connections ended in the last 15 to 30 "
+                                    "minutes, each for this reason: %s. What "
+                                    "to do: %s.</li>",
                                     reason->meaning, reason->advice);
     }
 }
