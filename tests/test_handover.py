@@ -1084,6 +1084,7 @@ def test_the_clock_of_a_worker_is_behind(stage):
     stage.let_pass(1.1)
     workers.nginx.resume_worker(first)
     assert workers.how(first) == "shared"
+    workers.wait_parked()
     response = workers.ask(second)
     assert response.header("X-Connection") == "shared"
     assert 0 <= float(response.header("X-Idle")) < 60 * settings.SCALE
