@@ -10,7 +10,6 @@ import pytest
 from harness import settings
 from harness.clock import Clock
 from harness.nginx import version
-from harness.workers import waiting_origin
 from test_accounts import check
 from test_memory import resident
 from test_status import samples
@@ -103,11 +102,6 @@ class Books:
 def servers(status, name="app"):
     return {server["address"]: server for upstream in status["upstreams"]
             if upstream["name"] == name for server in upstream["servers"]}
-
-
-def queue_of(nginx, name):
-    return {upstream["name"]: upstream["queue"]
-            for upstream in nginx.status()["upstreams"]}.get(name)
 
 
 def forward(clock, nginx, seconds):
@@ -319,89 +313,6 @@ def test_reloads_with_ever_new_servers_do_not_fill_the_zone(stage):
     assert nginx.logged("is full")
     assert servers(books.look())["removed"]["attempts"]["total"] > 2 * hosts
     stage.wait_until(lambda: not nginx.status()["zone"]["full"])
-
-
-@pytest.mark.timeout(180 * settings.SCALE)
-@pytest.mark.parametrize("limit, turns", [("", 40), ("reuse_limit 10;", 16)],
-                         ids=["counts", "queues"])
-def test_reloads_with_ever_new_names_do_not_fill_the_zone(stage, limit,
-                                                          turns):
-    """What was counted of upstreams that are gone is in one row."""
-    # a connection that was counted with all others stays counted so
-    closing = ANY.replace("keepalive_requests 100000", "keepalive_timeout 0")
-
-    def named(turn):
-        return {"http": "reuse_zone 64k;" + limit + closing + f"""
-            upstream app{turn} {{ server 127.0.0.1:%{{port.back}}; }}
-        """, "location": f"myproxy_pass http://app{turn};"}
-
-    nginx = stage.nginx(**named(0))
-    asked = 0
-    for turn in range(turns):
-        if turn:
-            nginx.reload(**named(turn))
-            stage.wait_until(lambda: len(nginx.workers()) == 1)
-
-        for _ in range(100):
-            assert nginx.get().status == 200
-            asked += 1
-            status = nginx.status()
-            assert status["total"]["attempts"]["total"] == asked
-            if servers(status, f"app{turn}"):
-                break
-            stage.let_pass(0.1)
-        else:
-            pytest.fail("there is no room for the new upstream")
-    status = nginx.status()
-    check(status["total"])
-    left, = servers(status, "(removed)").values()
-    assert left["address"] == "removed"
-    assert left["attempts"]["total"] >= turns / 4
-    assert left["connections"]["open"] == 0
-    text = nginx.get("/reuse-status?format=prometheus",
-                     port="probe").body.decode()
-    assert f'upstream="app{turn}"' in text and "(removed)" not in text
-    stage.wait_until(lambda: not nginx.status()["zone"]["full"])
-
-
-def test_an_upstream_stays_that_is_in_use_or_configured(stage):
-    """Though there is no room for others."""
-    origin, gate = waiting_origin(stage)
-    zone = "reuse_zone 64k;"
-    kept = "upstream kept { server %{origin}; reuse_limit 1; }"
-    nginx = stage.nginx(
-        http=zone + kept
-        + "upstream used { server %{origin}; reuse_limit 1; }",
-        location="myproxy_pass http://kept;",
-        server="location /used { myproxy_pass http://used/wait; }")
-    assert nginx.get().status == 200
-    clients = [nginx.connect() for _ in range(2)]
-    for client in clients:
-        client.send(b"GET /used HTTP/1.1\r\nHost: a\r\n\r\n")
-    stage.wait_until(lambda: queue_of(nginx, "used")["waiting"] == 1)
-    names = [f"app{number}" for number in range(40)]
-    nginx.reload(
-        http=zone + kept + "".join(
-            "upstream %s { server %%{origin}; }" % name for name in names),
-        server="".join(f"location /{name} {{ myproxy_pass http://{name}/; }}"
-                       for name in names))
-    for name in names:
-        assert nginx.get(f"/{name}").status == 200
-    # the worker has looked for room
-    stage.let_pass(1.5)
-    status = nginx.status()
-    assert status["zone"]["full"]
-    found, = servers(status, "kept").values()
-    assert found["attempts"]["total"] == 1
-    assert queue_of(nginx, "used")["waiting"] == 1
-    gate.open()
-    for client in clients:
-        assert client.read_response().status == 200
-    assert nginx.get("/app39").status == 200
-    stage.wait_until(lambda: queue_of(nginx, "(removed)"))
-    assert queue_of(nginx, "(removed)")["waited"] == 1
-    assert not servers(nginx.status(), "used")
-    assert nginx.status()["total"]["attempts"]["total"] == 44
 
 
 @pytest.mark.skipif(version() < (1, 27, 3), reason="takes resolve")

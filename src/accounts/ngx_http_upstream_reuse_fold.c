@@ -4,9 +4,7 @@
  *
  * A record of which nobody has a tally, and no connection is open, is added to
  * the one record of all servers of that upstream which are gone, and freed.
- * So the sums of an upstream are exact as long as it is configured.  Of one
- * that is not, that record is added to another one, of all such upstreams,
- * where room is short; and its queue is freed.
+ * So the sums of an upstream are exact for ever.
  *
  * Gone is what round robin does not know any more.  Where variables or other
  * balancers choose addresses, what has had no request for long is taken for
@@ -27,7 +25,6 @@
 
 static ngx_uint_t reuse_free_tallies(ngx_slab_pool_t *shpool,
     ngx_http_upstream_reuse_record_t *record);
-static ngx_uint_t reuse_is_short(ngx_shm_zone_t *shm_zone);
 static ngx_uint_t reuse_is_record_gone(ngx_http_upstream_reuse_zone_t *zone,
     ngx_http_upstream_reuse_record_t *record);
 static ngx_uint_t reuse_has_open(ngx_http_upstream_reuse_record_t *record);
@@ -36,18 +33,9 @@ static void reuse_fold_record(ngx_slab_pool_t *shpool,
     ngx_http_upstream_reuse_record_t *record);
 static void reuse_add_record(ngx_http_upstream_reuse_record_t *sum,
     ngx_http_upstream_reuse_record_t *record);
-static ngx_uint_t reuse_is_left(ngx_http_upstream_reuse_zone_t *zone,
-    ngx_http_upstream_reuse_record_t *record, ngx_uint_t *checks);
-static ngx_uint_t reuse_has_records(ngx_http_upstream_reuse_zone_t *zone,
-    ngx_str_t *name, ngx_uint_t all);
-static ngx_http_upstream_reuse_record_t *reuse_find_left(
-    ngx_http_upstream_reuse_zone_t *zone);
-static void reuse_free_queues(ngx_slab_pool_t *shpool,
-    ngx_http_upstream_reuse_zone_t *zone);
-static ngx_uint_t reuse_is_queue_used(ngx_http_upstream_reuse_queue_t *queue);
 static void reuse_forget(ngx_http_upstream_reuse_record_t *record);
 static u_char *reuse_address(ngx_http_upstream_reuse_record_t *record,
-    ngx_str_t *name, size_t *len);
+    size_t *len);
 
 
 ngx_uint_t
@@ -80,7 +68,7 @@ ngx_http_upstream_reuse_free_tally(ngx_shm_zone_t *shm_zone,
 void
 ngx_http_upstream_reuse_fold(ngx_shm_zone_t *shm_zone)
 {
-    ngx_uint_t                         checks, checks_left, is_short;
+    ngx_uint_t                         checks;
     ngx_slab_pool_t                   *shpool;
     ngx_http_upstream_reuse_zone_t    *zone;
     ngx_http_upstream_reuse_record_t  *record, *next;
@@ -91,8 +79,6 @@ ngx_http_upstream_reuse_fold(ngx_shm_zone_t *shm_zone)
     (void) ngx_http_upstream_reuse_inherit_dead(zone);
 
     checks = 0;
-    checks_left = 0;
-    is_short = reuse_is_short(shm_zone);
 
     for (record = ngx_http_upstream_reuse_next_record(zone, NULL);
          record;
@@ -100,21 +86,10 @@ ngx_http_upstream_reuse_fold(ngx_shm_zone_t *shm_zone)
     {
         next = ngx_http_upstream_reuse_next_record(zone, record);
 
-        if (reuse_free_tallies(shpool, record) || reuse_has_open(record)) {
-            continue;
-        }
-
-        if (is_short && reuse_is_left(zone, record, &checks_left)) {
-            reuse_add_record(reuse_find_left(zone), record);
-
-            ngx_rbtree_delete(&zone->rbtree, &record->node.node);
-            ngx_slab_free_locked(shpool, record);
-
-            continue;
-        }
-
-        if ((!ngx_http_upstream_reuse_is_room_wanted(zone,
-                                                     record->unbounded)
+        if (reuse_free_tallies(shpool, record)
+            || reuse_has_open(record)
+            || (!ngx_http_upstream_reuse_is_room_wanted(zone,
+                                                        record->unbounded)
                 && (ngx_msec_int_t) (ngx_current_msec - record->checked)
                    < NGX_HTTP_UPSTREAM_REUSE_CHECK)
             || checks == NGX_HTTP_UPSTREAM_REUSE_CHECKS)
@@ -130,25 +105,11 @@ ngx_http_upstream_reuse_fold(ngx_shm_zone_t *shm_zone)
         }
     }
 
-    if (is_short) {
-        reuse_free_queues(shpool, zone);
-    }
-
-    if (!reuse_is_short(shm_zone)) {
+    if (!ngx_http_upstream_reuse_is_room_wanted(zone, 0)
+        && shpool->pfree > shm_zone->shm.size / ngx_pagesize / 8)
+    {
         zone->full = 0;
     }
-}
-
-
-static ngx_uint_t
-reuse_is_short(ngx_shm_zone_t *shm_zone)
-{
-    ngx_slab_pool_t  *shpool;
-
-    shpool = (ngx_slab_pool_t *) shm_zone->shm.addr;
-
-    return ngx_http_upstream_reuse_is_room_wanted(shm_zone->data, 0)
-           || shpool->pfree <= shm_zone->shm.size / ngx_pagesize / 8;
 }
 
 
@@ -180,7 +141,7 @@ reuse_free_tallies(ngx_slab_pool_t *shpool,
 
 
 /*
- * What stands for several servers is not gone.  Locks of the upstream are
+ * What stands for several servers is never gone.  Locks of the upstream are
  * taken with that of the zone, and never the other way round.
  */
 
@@ -199,11 +160,14 @@ reuse_is_record_gone(ngx_http_upstream_reuse_zone_t *zone,
         return 0;
     }
 
-    address = reuse_address(record, &name, &len);
+    address = reuse_address(record, &len);
 
     if (len < 2) {
         return 0;
     }
+
+    name.data = record->node.str.data;
+    name.len = address - 1 - name.data;
 
     rcf = ngx_http_upstream_reuse_find_conf(&name);
     room = ngx_http_upstream_reuse_is_room_wanted(zone, record->unbounded);
@@ -246,7 +210,7 @@ reuse_fold_record(ngx_slab_pool_t *shpool,
 {
     size_t                             len;
     u_char                            *address;
-    ngx_str_t                         *key, name;
+    ngx_str_t                         *key;
     ngx_http_upstream_reuse_record_t  *removed;
 
     ngx_rbtree_delete(&zone->rbtree, &record->node.node);
@@ -256,7 +220,7 @@ reuse_fold_record(ngx_slab_pool_t *shpool,
 
     key = &record->node.str;
 
-    address = reuse_address(record, &name, &len);
+    address = reuse_address(record, &len);
     *address = '\0';
 
     key->len = address + 1 - key->data;
@@ -304,163 +268,6 @@ reuse_add_record(ngx_http_upstream_reuse_record_t *sum,
 }
 
 
-/*
- * Tells whether a record that stands for several servers is the last one of an
- * upstream which is not in the configuration any more.
- */
-
-static ngx_uint_t
-reuse_is_left(ngx_http_upstream_reuse_zone_t *zone,
-    ngx_http_upstream_reuse_record_t *record, ngx_uint_t *checks)
-{
-    size_t                                len;
-    ngx_str_t                             name;
-    ngx_http_upstream_reuse_main_conf_t  *rmcf;
-
-    if (record == &zone->overflow || record == &zone->left) {
-        return 0;
-    }
-
-    (void) reuse_address(record, &name, &len);
-
-    rmcf = ngx_http_cycle_get_module_main_conf(ngx_cycle,
-                                              ngx_http_upstream_reuse_module);
-
-    if (len > 1
-        || record->known == rmcf->cycle
-        || *checks == NGX_HTTP_UPSTREAM_REUSE_CHECKS)
-    {
-        return 0;
-    }
-
-    (*checks)++;
-
-    if (ngx_http_upstream_reuse_find_conf(&name)) {
-        record->known = rmcf->cycle;
-        return 0;
-    }
-
-    return !reuse_has_records(zone, &name, 0);
-}
-
-
-/*
- * Tells whether an upstream has any record, or, if not all count, one that is
- * in use or stands for one server.
- */
-
-static ngx_uint_t
-reuse_has_records(ngx_http_upstream_reuse_zone_t *zone, ngx_str_t *name,
-    ngx_uint_t all)
-{
-    size_t                             len;
-    ngx_str_t                          other;
-    ngx_http_upstream_reuse_record_t  *record;
-
-    /* the first one is that of no upstream */
-
-    record = ngx_http_upstream_reuse_next_record(zone, NULL);
-
-    while ((record = ngx_http_upstream_reuse_next_record(zone, record))) {
-
-        (void) reuse_address(record, &other, &len);
-
-        if (ngx_http_upstream_reuse_same_name(name, &other)
-            && (all || len > 1 || record->tallies || reuse_has_open(record)))
-        {
-            return 1;
-        }
-    }
-
-    return 0;
-}
-
-
-static ngx_http_upstream_reuse_record_t *
-reuse_find_left(ngx_http_upstream_reuse_zone_t *zone)
-{
-    ngx_str_t  *key;
-
-    key = &zone->left.node.str;
-
-    if (key->len == 0) {
-
-        /* with the key of servers that are gone, whose address is short */
-
-        key->len = sizeof(NGX_HTTP_UPSTREAM_REUSE_LEFT "\0");
-        key->data = zone->left_name;
-        ngx_memcpy(key->data, NGX_HTTP_UPSTREAM_REUSE_LEFT "\0", key->len);
-
-        zone->left.node.node.key = ngx_crc32_long(key->data, key->len);
-        ngx_rbtree_insert(&zone->rbtree, &zone->left.node.node);
-    }
-
-    return &zone->left;
-}
-
-
-/*
- * No worker knows it, and no record is left of its upstream, which is not in
- * the configuration.
- */
-
-static void
-reuse_free_queues(ngx_slab_pool_t *shpool,
-    ngx_http_upstream_reuse_zone_t *zone)
-{
-    ngx_uint_t                        checks;
-    ngx_http_upstream_reuse_queue_t  *queue, **link;
-
-    link = &zone->queues;
-    checks = 0;
-
-    while (*link && checks < NGX_HTTP_UPSTREAM_REUSE_CHECKS) {
-
-        queue = *link;
-
-        if (queue->stays || reuse_is_queue_used(queue)) {
-            link = &queue->next;
-            continue;
-        }
-
-        checks++;
-
-        if (ngx_http_upstream_reuse_find_conf(&queue->name)
-            || reuse_has_records(zone, &queue->name, 1))
-        {
-            link = &queue->next;
-            continue;
-        }
-
-        if (queue->waited || queue->full) {
-            (void) reuse_find_left(zone);
-        }
-
-        zone->left_waited += queue->waited;
-        zone->left_full += queue->full;
-        zone->left_timeout += queue->timeout;
-
-        *link = queue->next;
-        ngx_slab_free_locked(shpool, queue);
-    }
-}
-
-
-static ngx_uint_t
-reuse_is_queue_used(ngx_http_upstream_reuse_queue_t *queue)
-{
-    ngx_uint_t  i;
-
-    for (i = 0; i < NGX_HTTP_UPSTREAM_REUSE_BELLS; i++) {
-        if (queue->lines[i].used) {
-            return 1;
-        }
-    }
-
-    return 0;
-}
-
-
 /* What was learned of one server is not true of others. */
 
 static void
@@ -482,8 +289,7 @@ reuse_forget(ngx_http_upstream_reuse_record_t *record)
 
 
 static u_char *
-reuse_address(ngx_http_upstream_reuse_record_t *record, ngx_str_t *name,
-    size_t *len)
+reuse_address(ngx_http_upstream_reuse_record_t *record, size_t *len)
 {
     u_char     *p, *last;
     ngx_str_t  *key;
@@ -491,14 +297,11 @@ reuse_address(ngx_http_upstream_reuse_record_t *record, ngx_str_t *name,
     key = &record->node.str;
     last = key->data + key->len;
 
-    p = ngx_strlchr(key->data, last, '\0');
+    p = ngx_strlchr(key->data, last, '\0') + 1;
 
-    name->data = key->data;
-    name->len = p - key->data;
+    *len = last - p;
 
-    *len = last - (p + 1);
-
-    return p + 1;
+    return p;
 }
 
 

@@ -304,11 +304,12 @@ reuse_view_limits(ngx_http_upstream_reuse_upstream_view_t *upstream)
 }
 
 
+/* Without the lock: queues are never removed. */
+
 static void
 reuse_view_queue(ngx_http_upstream_reuse_snapshot_t *shot,
     ngx_http_upstream_reuse_upstream_view_t *upstream)
 {
-    ngx_slab_pool_t                       *shpool;
     ngx_http_upstream_reuse_zone_t        *zone;
     ngx_http_upstream_reuse_queue_t       *queue;
     ngx_http_upstream_reuse_main_conf_t   *rmcf;
@@ -316,54 +317,31 @@ reuse_view_queue(ngx_http_upstream_reuse_snapshot_t *shot,
 
     rmcf = ngx_http_cycle_get_module_main_conf(ngx_cycle,
                                               ngx_http_upstream_reuse_module);
-    shpool = (ngx_slab_pool_t *) rmcf->zone->shm.addr;
     zone = rmcf->zone->data;
     view = &upstream->queue;
 
-    ngx_shmtx_lock(&shpool->mutex);
-
     for (queue = zone->queues; queue; queue = queue->next) {
 
-        if (ngx_http_upstream_reuse_same_name(&queue->name,
-                                              &upstream->sum.name))
+        if (!ngx_http_upstream_reuse_same_name(&queue->name,
+                                               &upstream->sum.name))
         {
-            view->limited = 1;
-            view->waiting = queue->waiting;
-            view->waited = queue->waited;
-            view->full = queue->full;
-            view->timeout = queue->timeout;
-
-            break;
+            continue;
         }
-    }
 
-    if (ngx_http_upstream_reuse_is_left(&upstream->sum)
-        && (zone->left_waited || zone->left_full))
-    {
         view->limited = 1;
-        view->waited += zone->left_waited;
-        view->full += zone->left_full;
-        view->timeout += zone->left_timeout;
-    }
+        view->waiting = queue->waiting;
+        view->waited = queue->waited;
+        view->full = queue->full;
+        view->timeout = queue->timeout;
 
-    ngx_shmtx_unlock(&shpool->mutex);
-
-    if (view->limited) {
         shot->queue.limited = 1;
         shot->queue.waiting += view->waiting;
         shot->queue.waited += view->waited;
         shot->queue.full += view->full;
         shot->queue.timeout += view->timeout;
+
+        return;
     }
-}
-
-
-ngx_uint_t
-ngx_http_upstream_reuse_is_left(ngx_http_upstream_reuse_view_t *view)
-{
-    ngx_str_t  left = ngx_string(NGX_HTTP_UPSTREAM_REUSE_LEFT);
-
-    return ngx_http_upstream_reuse_same_name(&view->name, &left);
 }
 
 

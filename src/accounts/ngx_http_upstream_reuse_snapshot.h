@@ -137,9 +137,5 @@ extern ngx_uint_t  ngx_http_upstream_reuse_bounds[];
 ngx_http_upstream_reuse_snapshot_t *ngx_http_upstream_reuse_take_snapshot(
     ngx_pool_t *pool);
 
-/* Tells whether it is of the one that stands for all upstreams gone. */
-ngx_uint_t ngx_http_upstream_reuse_is_left(
-    ngx_http_upstream_reuse_view_t *view);
-
 
 #endif /* _NGX_HTTP_UPSTREAM_REUSE_SNAPSHOT_H_INCLUDED_ */

@@ -22,7 +22,6 @@ static ngx_http_upstream_reuse_queue_t *reuse_find_queue(
     ngx_slab_pool_t *shpool, ngx_str_t *name);
 static ngx_http_upstream_reuse_waiters_t *reuse_find_waiters(
     ngx_http_upstream_reuse_queue_t *queue, ngx_log_t *log);
-static void reuse_keep_queues(void);
 static void reuse_call_waiting(ngx_http_upstream_reuse_zone_t *zone);
 
 static void reuse_call_others(ngx_http_upstream_reuse_srv_conf_t *rcf);
@@ -90,14 +89,8 @@ ngx_http_upstream_reuse_begin_queues(ngx_cycle_t *cycle)
         }
     }
 
-    rc = NGX_OK;
-
-    if (n) {
-        rc = ngx_http_upstream_reuse_take_bell(cycle, zone, reuse_heard);
-
-        reuse_keep_queues();
-        reuse_call_waiting(zone);
-    }
+    rc = n ? ngx_http_upstream_reuse_take_bell(cycle, zone, reuse_heard)
+           : NGX_OK;
 
     ngx_shmtx_unlock(&reuse_shpool->mutex);
 
@@ -113,6 +106,8 @@ ngx_http_upstream_reuse_begin_queues(ngx_cycle_t *cycle)
     }
 
     ngx_http_upstream_reuse_freed = reuse_freed;
+
+    reuse_call_waiting(zone);
 }
 
 
@@ -151,18 +146,8 @@ reuse_begin_queue(ngx_http_upstream_reuse_srv_conf_t *rcf,
     }
 
     queue = reuse_find_queue(shpool, &rcf->name);
-
     if (queue == NULL) {
-
-        /* upstreams that are gone may have left some */
-
-        ngx_http_upstream_reuse_want_room(zone, 0);
-        ngx_http_upstream_reuse_fold(rcf->main->zone);
-
-        queue = reuse_find_queue(shpool, &rcf->name);
-        if (queue == NULL) {
-            return NGX_ERROR;
-        }
+        return NGX_ERROR;
     }
 
     waiters = reuse_find_waiters(queue, log);
@@ -186,7 +171,9 @@ reuse_find_queue(ngx_slab_pool_t *shpool, ngx_str_t *name)
     zone = shpool->data;
 
     for (queue = zone->queues; queue; queue = queue->next) {
-        if (ngx_http_upstream_reuse_same_name(&queue->name, name)) {
+        if (queue->name.len == name->len
+            && ngx_memcmp(queue->name.data, name->data, name->len) == 0)
+        {
             return queue;
         }
     }
@@ -203,6 +190,9 @@ reuse_find_queue(ngx_slab_pool_t *shpool, ngx_str_t *name)
     ngx_memcpy(queue->name.data, name->data, name->len);
 
     queue->next = zone->queues;
+
+    ngx_memory_barrier();
+
     zone->queues = queue;
 
     return queue;
@@ -239,31 +229,6 @@ reuse_find_waiters(ngx_http_upstream_reuse_queue_t *queue, ngx_log_t *log)
     reuse_all_waiters = waiters;
 
     return waiters;
-}
-
-
-/*
- * No queue of which a worker knows is freed: that ends with its bell.  Without
- * a master process, the configuration before goes on in the same process.
- */
-
-static void
-reuse_keep_queues(void)
-{
-    ngx_int_t                           i;
-    ngx_http_upstream_reuse_waiters_t  *waiters;
-
-    i = ngx_http_upstream_reuse_bell;
-
-    for (waiters = reuse_all_waiters; waiters; waiters = waiters->next) {
-
-        if (i == NGX_ERROR || !ngx_http_upstream_reuse_may_free()) {
-            waiters->queue->stays = 1;
-
-        } else {
-            waiters->queue->lines[i].used = 1;
-        }
-    }
 }
 
 

@@ -209,9 +209,6 @@ typedef struct {
 /* the address of the one that stands for all servers which are gone */
 #define NGX_HTTP_UPSTREAM_REUSE_REMOVED  "removed"
 
-/* the upstream that stands for all upstreams which are gone */
-#define NGX_HTTP_UPSTREAM_REUSE_LEFT     "(removed)"
-
 /* the upstream, and the address, of all for which there was no room */
 #define NGX_HTTP_UPSTREAM_REUSE_OVERFLOW  "(zone full)"
 

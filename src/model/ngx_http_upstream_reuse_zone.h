@@ -167,9 +167,6 @@ typedef struct {
     ngx_msec_t                           checked;  /* whether it is gone */
     ngx_uint_t                           unbounded;  /* unsigned  unbounded:1;
                                                         it is one of these */
-    ngx_uint_t                           known;  /* the cycle in which its
-                                                    upstream was found in the
-                                                    configuration, last */
 
     /*
      * The sums of what workers counted before, and have no longer in their
@@ -203,9 +200,7 @@ typedef struct {
 
 typedef struct {
     ngx_atomic_uint_t                    first;  /* 0: none waits */
-    uint32_t                             count;
-    uint32_t                             used;   /* unsigned  used:1;  the
-                                                    worker knows the queue */
+    ngx_atomic_uint_t                    count;
 } ngx_http_upstream_reuse_line_t;
 
 
@@ -221,9 +216,6 @@ typedef struct ngx_http_upstream_reuse_queue_s
 struct ngx_http_upstream_reuse_queue_s {
     ngx_http_upstream_reuse_queue_t     *next;
     ngx_str_t                            name;   /* of the upstream */
-    ngx_uint_t                           stays;  /* unsigned  stays:1;  those
-                                                    who know it are not all
-                                                    known */
 
     ngx_atomic_t                         number;  /* of the last that came */
     ngx_atomic_t                         waiting;  /* the sum of all lines */
@@ -261,17 +253,7 @@ typedef struct {
     ngx_uint_t                           overflowed;  /* it has counted */
     ngx_uint_t                           full;  /* unsigned  full:1; */
 
-    /*
-     * Stands for all upstreams that are gone, with what their queues have
-     * counted.  Its name is empty as long as there is none.
-     */
-    ngx_http_upstream_reuse_record_t     left;
-    u_char                               left_name[16];
-    ngx_atomic_uint_t                    left_waited;
-    ngx_atomic_uint_t                    left_full;
-    ngx_atomic_uint_t                    left_timeout;
-
-    /* NULL: nothing is limited */
+    /* NULL: nothing was ever limited */
 
     ngx_http_upstream_reuse_queue_t     *queues;
     ngx_http_upstream_reuse_bell_t      *bells;

@@ -187,9 +187,7 @@ ngx_http_reuse_status_prometheus(ngx_http_reuse_status_text_t *text,
         if (shot->servers.nelts > text->servers) {
 
             for (i = 0; i < shot->upstreams.nelts; i++) {
-                if (!ngx_http_upstream_reuse_is_left(&upstream[i].sum)) {
-                    prometheus_metric(text, metric, &upstream[i].sum);
-                }
+                prometheus_metric(text, metric, &upstream[i].sum);
             }
 
             continue;
@@ -274,9 +272,7 @@ prometheus_queue(ngx_http_reuse_status_text_t *text,
     ngx_http_upstream_reuse_upstream_view_t *upstream, const char *name,
     const char *reason, ngx_atomic_uint_t number)
 {
-    if (!upstream->queue.limited
-        || ngx_http_upstream_reuse_is_left(&upstream->sum))
-    {
+    if (!upstream->queue.limited) {
         return;
     }
 
